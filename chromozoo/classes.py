@@ -1,0 +1,23 @@
+"""The 24 chromosome classes and the Denver groups: the one place that fixes their order.
+
+Index ``i`` of a probability vector always means ``CLASSES[i]``. Free of numpy and torch, so that
+``chromozoo --help`` stays fast.
+"""
+
+AUTOSOMES: tuple[str, ...] = tuple(str(number) for number in range(1, 23))
+SEX_CHROMOSOMES: tuple[str, ...] = ("X", "Y")
+
+CLASSES: tuple[str, ...] = AUTOSOMES + SEX_CHROMOSOMES
+CLASS_INDEX: dict[str, int] = {name: index for index, name in enumerate(CLASSES)}
+
+# Denver/ISCN groups in the order in which a karyogram shows them. X belongs to group C and Y to
+# group G by size; a karyogram draws both after the autosomes.
+DENVER_GROUPS: dict[str, tuple[str, ...]] = {
+    "A": ("1", "2", "3"),
+    "B": ("4", "5"),
+    "C": ("6", "7", "8", "9", "10", "11", "12", "X"),
+    "D": ("13", "14", "15"),
+    "E": ("16", "17", "18"),
+    "F": ("19", "20"),
+    "G": ("21", "22", "Y"),
+}

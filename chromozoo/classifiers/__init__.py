@@ -1,0 +1,1 @@
+"""Classifiers: one file for each published system. The class of one chromosome from its picture."""

@@ -1,0 +1,66 @@
+"""The command ``chromozoo``: finds the sub-command and runs it.
+
+A sub-command is a module of this folder with ``add_arguments(parser)`` and ``run(arguments)``; it
+is imported only when it is called, so ``chromozoo --help`` answers at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from chromozoo import __version__
+from chromozoo.errors import ChromozooError
+
+COMMANDS: dict[str, str] = {
+    "classify": "name the chromosomes in pictures, one by one or all of a cell together",
+    "models": "list the models and their weights",
+    "data": "list, describe and check the data sets",
+    "synthesize": "draw simulated chromosomes of known class",
+    "fit": "train a model from a config",
+    "validate": "run a config's validation",
+    "test": "run a config's test",
+    "predict": "write a config's predictions",
+    "benchmark": "measure weights on a data set and add the row to the leaderboard",
+    "package": "turn a trained checkpoint into published weights",
+    "train-zoo": "train and package the whole zoo within a time budget",
+    "env": "print the versions that matter in a bug report",
+}
+TRAINER_COMMANDS = frozenset({"fit", "validate", "test", "predict"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns its exit status: 0 good, 1 in part, 2 an error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in TRAINER_COMMANDS:
+        return _reporting_errors(lambda: import_module("chromozoo.cli.train").run(words))
+    parser = argparse.ArgumentParser(
+        prog="chromozoo",
+        description="A model zoo for human karyotyping. Research use only, not for diagnosis.",
+        epilog="`chromozoo COMMAND --help` explains one command.",
+    )
+    parser.add_argument("--version", action="version", version=f"chromozoo {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
+        # Only the called one is imported, for all others the help line is enough.
+        if words and words[0] == name:
+            module = import_module(f"chromozoo.cli.{name.replace('-', '_')}")
+            module.add_arguments(command)
+    parsed = parser.parse_args(words)
+    return _reporting_errors(lambda: module.run(parsed))
+
+
+def _reporting_errors(run: Callable[[], int]) -> int:
+    try:
+        return run()
+    except ChromozooError as error:
+        print(f"chromozoo: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("chromozoo: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

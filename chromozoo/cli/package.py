@@ -1,0 +1,216 @@
+"""``chromozoo package``: turns a trained checkpoint into published weights.
+
+Everything is chosen on the validation cells: the checkpoint, and the temperature that calibrates
+its probabilities. Then the file that will be shipped is measured, once, on the test cells.
+"""
+
+import argparse
+import datetime
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chromozoo.classes import CLASSES
+from chromozoo.cli.env import library_versions
+from chromozoo.data.catalogue import DATASETS, dataset_info
+from chromozoo.errors import ChromozooError, UnknownNameError, WeightsError
+from chromozoo.registry import list_models
+from chromozoo.weights import REPOSITORY, WeightsEntry, save_weights, weights_entries, write_entry
+
+RUNS = Path("runs")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="config of the training, <model>_<dataset>.yaml")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="default: the best of runs/<config's name>/ on validation"
+    )
+    parser.add_argument("--storage", default="fp16", choices=("fp32", "fp16", "int8"))
+    parser.add_argument("--training", default="", help="machine and time, for the record")
+    parser.add_argument("--root", help="folder of the data")
+    parser.add_argument(
+        "--replace", action="store_true", help="replace weights that are as good on validation"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    recipe = read_recipe(arguments.config)
+    folder = RUNS / recipe.stem
+    candidates = (
+        [arguments.checkpoint] if arguments.checkpoint else sorted(folder.glob("*.ckpt"))
+    )
+    if not candidates:
+        raise WeightsError(
+            f"{folder}: no checkpoint; train first: chromozoo fit --config {arguments.config}"
+        )
+    package(
+        recipe,
+        candidates,
+        storage=arguments.storage,
+        training=arguments.training,
+        root=arguments.root,
+        replace=arguments.replace,
+    )
+    return 0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training config: its file, the model and tag in its name, and its content."""
+
+    path: Path
+    model: str
+    tag: str
+    content: dict[str, Any]
+
+    @property
+    def stem(self) -> str:
+        """Name of the config without suffix; also of its folder in ``runs/``."""
+        return self.path.stem
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Reads a config whose name says what it trains: ``<model>_<dataset>.yaml``.
+
+    Raises:
+        ChromozooError: No such file, or its name holds no known model and data set.
+    """
+    import yaml
+
+    if not path.is_file():
+        raise ChromozooError(f"{path}: no such config")
+    for name in list_models():
+        tag = path.stem.removeprefix(f"{name}_")
+        if path.stem.startswith(f"{name}_") and tag in DATASETS:
+            return Recipe(path, name, tag, yaml.safe_load(path.read_text(encoding="utf-8")))
+    raise UnknownNameError(
+        f"{path}: its name is not <model>_<dataset>.yaml with a known model "
+        f"({', '.join(list_models())}) and data set ({', '.join(DATASETS)})"
+    )
+
+
+def package(
+    recipe: Recipe,
+    candidates: list[Path],
+    *,
+    storage: str = "fp16",
+    training: str = "",
+    root: str | None = None,
+    replace: bool = False,
+) -> WeightsEntry:
+    """Chooses among checkpoints on validation, calibrates, stores, records and measures.
+
+    Raises:
+        WeightsError: The weights that are there already do better on validation.
+    """
+    from chromozoo.registry import get_model
+
+    data_arguments = {**recipe.content["data"].get("init_args", {})}
+    info = dataset_info(recipe.tag)
+    data_class = getattr(info.load_module(), info.data_module)
+    best: tuple[tuple[float, float], Path, float] | None = None
+    for path in candidates:
+        model: Any = get_model(recipe.model, weights=path)
+        crops = data_class(root=root, preset=model.transforms.to_dict()).dataset("val")
+        temperature, accuracy, loss = calibrate(model, crops)
+        print(f"{path}: val accuracy {accuracy:.4f}, loss {loss:.4f}, T {temperature:.3f}")
+        if best is None or (accuracy, -loss) > best[0]:
+            best = ((accuracy, -loss), path, temperature)
+    assert best is not None
+    (accuracy, _), path, temperature = best
+
+    old = weights_entries(recipe.model).get(recipe.tag)
+    data = data_class(root=root)
+    stage = f"{data.split.name}/val"
+    if old and not replace and accuracy <= old.metrics.get(stage, {}).get("accuracy", 0):
+        raise WeightsError(
+            f"{path}: {accuracy:.4f} on {stage} is no gain over the packaged {old.file}; "
+            "give --replace to replace it all the same"
+        )
+    model = get_model(recipe.model, weights=path)
+    arguments = _builder_arguments(path)
+    synthetic = data_arguments.get("synthetic_cells", 0)
+    entry = WeightsEntry(
+        model=recipe.model,
+        tag=recipe.tag,
+        classes=list(CLASSES),
+        input_size=[model.transforms.height, model.transforms.width],
+        init_args=arguments,
+        preprocessing=model.transforms.to_dict(),
+        temperature=temperature,
+        dataset=info.title,
+        split=data.split.name,
+        split_sha256=data.split.sha256,
+        config=f"configs/{info.task}/{recipe.path.name}",
+        seed=int(recipe.content.get("seed_everything", 0)),
+        training=training,
+        versions=library_versions(),
+        licence_code="Apache-2.0",
+        licence_data=f"{info.source} ({info.licence})",
+        licence_weights="research use only; they derive from data without a stated licence",
+        created=datetime.date.today().isoformat(),
+        doc=(
+            f"The training mixes {synthetic} simulated cells (`chromozoo.synthetic`, drawn from "
+            "the ISCN band tables) with the real ones. "
+            if synthetic
+            else ""
+        )
+        + "Chromosomes may lie in any direction; polarity is not told. Stain and pixel size other "
+        "than the training data's are outside what was measured.",
+    )
+    file, entry = save_weights(model.network, entry, REPOSITORY / "weights", storage)
+    print(f"{file}: {entry.size_bytes / 1e6:.1f} MB, packaged as {write_entry(entry)}")
+    if old and old.file != entry.file:
+        (REPOSITORY / "weights" / old.file).unlink(missing_ok=True)
+    for name in ("val", "test"):
+        words = ["benchmark", recipe.model, "--weights", recipe.tag, "--dataset", recipe.tag]
+        words += ["--stage", name, *(["--root", root] if root else [])]
+        subprocess.run([sys.executable, "-m", "chromozoo.cli.main", *words], check=True)
+    return weights_entries(recipe.model)[recipe.tag]
+
+
+def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
+    """Fits the temperature on validation crops.
+
+    Returns:
+        Temperature, accuracy, and negative log-likelihood at that temperature.
+    """
+    import numpy as np
+    import torch
+    from scipy.optimize import minimize_scalar
+    from torch.utils.data import DataLoader
+
+    from chromozoo.tasks.classification import FLIPS
+
+    flips = FLIPS if model.flip_average else FLIPS[:1]
+    with torch.inference_mode():
+        logits = torch.cat(
+            [
+                torch.stack([model(batch["image"].flip(axes)) for axes in flips])
+                for batch in DataLoader(crops, 64)
+            ],
+            dim=1,
+        ).double()
+    labels = torch.from_numpy(np.asarray(crops.labels))
+
+    def probabilities(log_temperature: float) -> torch.Tensor:
+        return torch.softmax(logits / float(np.exp(log_temperature)), dim=-1).mean(dim=0)
+
+    def loss(log_temperature: float) -> float:
+        chosen = probabilities(log_temperature).gather(1, labels[:, None])
+        return float(-chosen.clamp_min(1e-12).log().mean())
+
+    fit = minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded")
+    accuracy = float((probabilities(fit.x).argmax(1) == labels).double().mean())
+    return float(np.exp(fit.x)), accuracy, float(fit.fun)
+
+
+def _builder_arguments(checkpoint: Path) -> dict[str, Any]:
+    """What the builder needs to make this network; the recipe's own arguments are in the config."""
+    from chromozoo.weights import load_checkpoint
+
+    arguments, _ = load_checkpoint(checkpoint)
+    training_only = {"lr", "optimizer", "weight_decay", "label_smoothing", "centre_loss"}
+    return {key: value for key, value in arguments.items() if key not in training_only}

@@ -1,0 +1,76 @@
+"""``chromozoo fit|validate|test|predict``: LightningCLI in subclass mode."""
+
+import csv
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.cli import LightningCLI
+
+from chromozoo import __version__
+from chromozoo.classes import CLASSES
+
+
+class PredictionTable(BasePredictionWriter):
+    """Writes what ``chromozoo predict`` found as ``predictions.csv`` in the run's folder.
+
+    Under DDP each process writes its own share, ``predictions-<rank>.csv``. Columns: ``index``
+    (of the item in the predicted data set), ``label``, ``probability``, then one for each class.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="epoch")
+
+    def write_on_epoch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        predictions: Sequence[Any],
+        batch_indices: Sequence[Any],
+    ) -> None:
+        rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
+        path = Path(trainer.log_dir or trainer.default_root_dir) / f"predictions{rank}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["index", "label", "probability", *CLASSES])
+            for batch in predictions:
+                for index, values in zip(
+                    batch["index"].tolist(), batch["probabilities"].tolist(), strict=True
+                ):
+                    best = max(range(len(values)), key=values.__getitem__)
+                    row = [index, CLASSES[best], f"{values[best]:.4f}"]
+                    writer.writerow([*row, *(f"{value:.6f}" for value in values)])
+        os.replace(temporary, path)
+        print(f"predictions: {path}")
+
+
+def main(arguments: list[str]) -> LightningCLI:
+    """Runs one command; ``arguments`` is the command line without the program's name.
+
+    Example:
+        >>> main(["fit", "--config", "configs/classification/chrnet4_bioimlab.yaml"])
+    """
+    parser: dict[str, Any] = {"prog": "chromozoo", "version": __version__}
+    defaults: dict[str, Any] = {"callbacks": PredictionTable()} if arguments[0] == "predict" else {}
+    return LightningCLI(
+        model_class=LightningModule,
+        datamodule_class=LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults=defaults,
+        parser_kwargs=parser,
+        args=arguments,
+    )
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one command for its effect; returns the exit status."""
+    main(arguments)
+    return 0

@@ -1,0 +1,160 @@
+"""``chromozoo train-zoo``: trains the configs in turn within a time budget, and packages them.
+
+It can be stopped at any time and called again: a finished config is skipped, a begun one goes on
+from its last epoch (``runs/<config>/last.ckpt``).
+"""
+
+import argparse
+import fnmatch
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from chromozoo.cli.package import RUNS, Recipe, package, read_recipe
+from chromozoo.errors import ChromozooError
+from chromozoo.weights import REPOSITORY
+
+CONFIGS = REPOSITORY / "configs" / "classification"
+# Lightning needs this long to end an epoch's step and close its files.
+SECONDS_TO_STOP = 60
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--budget", type=float, required=True, metavar="MINUTES", help="time for all together"
+    )
+    parser.add_argument(
+        "--only", nargs="+", default=["*"], metavar="NAME", help="configs or models, * allowed"
+    )
+    parser.add_argument("--root", help="folder of the data")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    recipes = find_recipes(arguments.only)
+    end = time.monotonic() + 60 * arguments.budget
+    for recipe in recipes:
+        record = _Record(RUNS / recipe.stem)
+        if record.packaged:
+            print(f"{recipe.stem}: done")
+            continue
+        print(f"{recipe.stem}: {record.state}", flush=True)
+        if arguments.dry_run:
+            continue
+        left = end - time.monotonic()
+        if left < SECONDS_TO_STOP:
+            print("budget spent; call the same command again to go on")
+            return 1
+        if not record.trained and not _fit(recipe, record, left, arguments.root):
+            print(f"{recipe.stem}: budget spent; call the same command again to go on")
+            return 1
+        entry = package(
+            recipe,
+            sorted(record.folder.glob("*.ckpt")),
+            training=record.described,
+            root=arguments.root,
+        )
+        record.update(packaged=entry.file)
+    return 0
+
+
+def find_recipes(patterns: list[str]) -> list[Recipe]:
+    """The configs that train weights for the zoo, by config stem or model name.
+
+    Raises:
+        ChromozooError: A pattern fits no config.
+    """
+    # Ablations stand in folders below; the configs of the zoo stand here.
+    recipes = [read_recipe(path) for path in sorted(CONFIGS.glob("*.yaml"))]
+    chosen: list[Recipe] = []
+    for pattern in patterns:
+        fitting = [
+            recipe
+            for recipe in recipes
+            if fnmatch.fnmatch(recipe.stem, pattern) or fnmatch.fnmatch(recipe.model, pattern)
+        ]
+        if not fitting:
+            raise ChromozooError(
+                f"--only {pattern}: no such config; there are "
+                + ", ".join(recipe.stem for recipe in recipes)
+            )
+        chosen += [recipe for recipe in fitting if recipe not in chosen]
+    return chosen
+
+
+class _Record:
+    """What is done of one config, kept in ``runs/<config>/zoo.json``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "zoo.json"
+        self.values = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    @property
+    def packaged(self) -> bool:
+        return "packaged" in self.values
+
+    @property
+    def trained(self) -> bool:
+        return bool(self.values.get("trained"))
+
+    @property
+    def state(self) -> str:
+        if self.trained:
+            return "trained, not packaged"
+        if (self.folder / "last.ckpt").exists():
+            return f"begun, {self.values.get('seconds', 0) / 60:.0f} min so far"
+        return "not begun"
+
+    @property
+    def described(self) -> str:
+        minutes = self.values.get("seconds", 0) / 60
+        return f"{self.values.get('device', '')}, {minutes:.0f} min"
+
+    def update(self, **values: object) -> None:
+        self.values |= values
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".part")
+        temporary.write_text(json.dumps(self.values, indent=1))
+        os.replace(temporary, self.path)
+
+
+def _fit(recipe: Recipe, record: _Record, seconds: float, root: str | None) -> bool:
+    """Trains in a process of its own; True when it came to its last epoch."""
+    import torch
+
+    words = ["fit", "--config", str(recipe.path)]
+    if root:
+        words += ["--data.init_args.root", root]
+    if (last := record.folder / "last.ckpt").exists():
+        words += ["--ckpt_path", str(last)]
+    device = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    )
+    start = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "chromozoo.cli.main", *words])
+    finished = False
+    try:
+        status = process.wait(timeout=seconds - SECONDS_TO_STOP / 2)
+        if status != 0:
+            raise ChromozooError(
+                f"{recipe.stem}: training failed with status {status}, see above; "
+                "mend it and call the same command again"
+            )
+        finished = True
+    except subprocess.TimeoutExpired:
+        # Lightning ends cleanly on an interrupt; the last whole epoch is on disk.
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(timeout=SECONDS_TO_STOP / 2)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    finally:
+        spent = record.values.get("seconds", 0) + time.monotonic() - start
+        record.update(seconds=round(spent), device=device, trained=finished)
+    return finished

@@ -1,0 +1,111 @@
+"""Prepared crops: rotated, cut and scaled once, then memory-mapped, so no epoch waits for disk."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import albumentations as A
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from chromozoo.images import augment
+from chromozoo.images.preset import ChromosomePreset
+
+
+def cache_folder() -> Path:
+    """``$CHROMOZOO_HOME/crops``, or ``~/.cache/chromozoo/crops``."""
+    home = os.environ.get("CHROMOZOO_HOME")
+    return (Path(home) if home else Path.home() / ".cache" / "chromozoo") / "crops"
+
+
+def prepared_crops(
+    label: str,
+    content_sha256: str,
+    preset: ChromosomePreset,
+    read: Callable[[], Iterable[tuple[str, NDArray[np.generic]]]],
+    folder: Path | None = None,
+) -> NDArray[np.uint8]:
+    """The prepared crops of a data set, from the cache where it holds them.
+
+    Args:
+        label: Name of the data set, the beginning of the cache file's name.
+        content_sha256: Hash of the data set's content; with the preset's key it names the file,
+            so a changed file or another preprocessing never meets an old cache.
+        preset: Prepares each crop.
+        read: Gives the pictures ``(name, array)`` in order; called only on a miss.
+        folder: Of the cache; :func:`cache_folder` where None.
+
+    Returns:
+        Read-only memory map ``(N, height, width)`` uint8.
+    """
+    folder = folder or cache_folder()
+    path = folder / f"{label}-{content_sha256[:12]}-{preset.key}.npy"
+    if not path.exists():
+        crops = np.stack([preset.prepare(picture, name) for name, picture in read()])
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".npy.part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, crops)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def sha256_of(parts: Iterable[bytes]) -> str:
+    """Hash of several byte strings; moving a byte from one to the next changes it."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+class CropDataset(Dataset[dict[str, Tensor]]):
+    """Prepared crops with labels.
+
+    An item holds ``image`` (channels, H, W) float32 normalised, ``label`` and ``index`` (the
+    item's place in this data set) as int64 scalars.
+
+    Args:
+        crops: ``(N, H, W)`` uint8.
+        labels: ``(N,)`` class indices.
+        cells: ``(N,)`` ids of the cells.
+        preset: Normalises.
+        augmentation: albumentations pipeline for training, or None.
+    """
+
+    def __init__(
+        self,
+        crops: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        cells: NDArray[np.int64],
+        preset: ChromosomePreset,
+        augmentation: A.Compose | None = None,
+    ) -> None:
+        self.crops = crops
+        self.labels = labels
+        self.cells = cells
+        self.preset = preset
+        self.augmentation = augmentation
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        # A copy: the memory map is read-only, and torch warns of tensors on such memory.
+        crop = np.array(self.crops[index])
+        if self.augmentation is not None:
+            crop = augment.apply(self.augmentation, crop)
+        return {
+            "image": self.preset.normalise(torch.from_numpy(crop)[None]),
+            "label": torch.tensor(int(self.labels[index])),
+            "index": torch.tensor(index),
+        }

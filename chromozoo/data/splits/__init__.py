@@ -1,0 +1,68 @@
+"""Committed id lists: which cells or patients train, choose and judge a model.
+
+A split is by cell or patient, never by image, for one metaphase gives 46 chromosomes.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+
+from chromozoo.errors import UnknownNameError
+
+STAGES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One division of a data set.
+
+    Attributes:
+        name: ``"bioimlab_v1"``, or ``"bioimlab_v1/fold0"`` for a fold.
+        sha256: Of the whole id list file, so all folds of one file share it.
+        train, val, test: Ids of the cells or patients.
+    """
+
+    name: str
+    sha256: str
+    train: tuple[int, ...]
+    val: tuple[int, ...]
+    test: tuple[int, ...]
+
+    def ids(self, stage: str) -> tuple[int, ...]:
+        """Ids of ``"train"``, ``"val"``, ``"test"`` or ``"all"``."""
+        if stage == "all":
+            return tuple(sorted(self.train + self.val + self.test))
+        if stage not in STAGES:
+            raise UnknownNameError(f"unknown stage {stage!r}; known are train, val, test, all")
+        ids: tuple[int, ...] = getattr(self, stage)
+        return ids
+
+
+def load_split(name: str, fold: int | None = None) -> Split:
+    """Reads a committed split, or one of its folds.
+
+    Fold k tests on part k and chooses on part k + 1; the rest trains.
+
+    Args:
+        name: Stem of the file, such as ``"bioimlab_v1"``.
+        fold: None for train/val/test, else 0 to 4.
+
+    Raises:
+        UnknownNameError: No such split or fold.
+    """
+    file = resources.files(__name__) / f"{name}.json"
+    if not file.is_file():
+        files = (item.name for item in resources.files(__name__).iterdir())
+        known = sorted(item.removesuffix(".json") for item in files if item.endswith(".json"))
+        raise UnknownNameError(f"unknown split {name!r}; known are {', '.join(known)}")
+    data = file.read_bytes()
+    sha256, lists = hashlib.sha256(data).hexdigest(), json.loads(data)
+    if fold is None:
+        return Split(name, sha256, *(tuple(lists[stage]) for stage in STAGES))
+    folds = lists["folds"]
+    if not 0 <= fold < len(folds):
+        raise UnknownNameError(f"split {name!r} has folds 0 to {len(folds) - 1}, not {fold}")
+    val = (fold + 1) % len(folds)
+    train = sorted(i for k, part in enumerate(folds) if k not in (fold, val) for i in part)
+    return Split(f"{name}/fold{fold}", sha256, tuple(train), tuple(folds[val]), tuple(folds[fold]))

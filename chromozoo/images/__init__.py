@@ -1,0 +1,1 @@
+"""What is done to the picture of one chromosome: arrays in, arrays out, torch only in preset."""

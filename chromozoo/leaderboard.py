@@ -1,0 +1,415 @@
+"""Result files and the tables that the README shows of them.
+
+``benchmarks/results/classification.csv`` holds what ``chromozoo benchmark`` measured, one row for
+each (model, weights, data set, split, test-time averaging), and nothing else writes it.
+``benchmarks/results/published.csv`` holds, typed in by hand, what others published about their
+own systems. A table in the README is generated from both, never edited.
+"""
+
+import csv
+import math
+import os
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from chromozoo.errors import ChromozooError
+from chromozoo.evaluation import METRICS
+
+Row = dict[str, str]
+
+INTERVAL_COLUMNS = tuple(f"{metric}_{end}" for metric in METRICS for end in ("low", "high"))
+METRIC_COLUMNS = tuple(
+    column for metric in METRICS for column in (metric, f"{metric}_low", f"{metric}_high")
+)
+RESULT_COLUMNS = (
+    "task",
+    "model",
+    "weights",  # the tag, e.g. bioimlab
+    "weights_sha256",  # first 12 hex digits
+    "dataset",  # e.g. bioimlab
+    "split",  # e.g. bioimlab_v1/test, bioimlab_v1/fold0
+    "split_sha256",  # first 12 hex digits of the split file
+    "n_chromosomes",
+    "n_cells",
+    *METRIC_COLUMNS,  # fractions, 0..1
+    "tta",  # test-time averaging in a word, 'none' without
+    "input_size",  # height x width in pixels, e.g. 128x64
+    "parameters",
+    "ms_per_image",
+    "device",
+    "seed",
+    "config",
+    "precision",
+    "training",  # in words, e.g. 'cpu 2 cores, 40 min'
+    "torch",
+    "torchvision",
+    "timm",
+    "lightning",
+    "chromozoo",
+    "commit",
+    "date",
+    "source",  # measured | paper
+    "note",
+)
+# A data set without cells has no assignment, one cell has no interval, and weights given by path
+# have no config. Everything else is needed to know what a row means and to measure it again.
+OPTIONAL_COLUMNS = frozenset(
+    {
+        *INTERVAL_COLUMNS,
+        *(metric for metric in METRICS if metric.startswith("assigned_")),
+        *("ms_per_image", "seed", "config", "training", "torchvision", "timm", "lightning"),
+        *("commit", "note"),
+    }
+)
+# A second measurement of the same thing replaces the first.
+KEY_COLUMNS = ("model", "weights_sha256", "dataset", "split_sha256", "split", "tta")
+SOURCES = ("measured", "paper")
+CITATION = "citation"  # only in published.csv: where the figure stands
+
+FOLD = re.compile(r"(?P<split>.+)/fold(?P<number>\d+)")
+NOT_KNOWN = "–"
+
+
+class ResultsError(ChromozooError, ValueError):
+    """A result row or file is not what the leaderboard can show; the message names both."""
+
+
+def append_row(csv_path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
+    """Adds one measurement to a result file, which is created where there is none.
+
+    The file is replaced as a whole under a lock (``.<name>.lock`` beside it), so that no reader
+    sees half a file and processes that append at the same time lose nothing. A row with the same
+    :data:`KEY_COLUMNS` REPLACES the earlier one, in its place: measuring again never doubles.
+
+    Args:
+        csv_path: e.g. ``benchmarks/results/classification.csv``.
+        row: values for :data:`RESULT_COLUMNS`; those in :data:`OPTIONAL_COLUMNS` may be missing,
+            None or NaN. Metrics are fractions, 0..1.
+
+    Raises:
+        ResultsError: unknown or missing columns, values out of range (all of them are named), or
+            a file on disk that is no result file.
+    """
+    path = Path(csv_path)
+    new = _checked(row, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        # published.csv has a citation column, which this would lose: it is refused here.
+        rows = {_key(old): old for old in _read(path, RESULT_COLUMNS)} if path.exists() else {}
+        rows[_key(new)] = new
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, RESULT_COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows.values())
+        os.replace(temporary, path)
+
+
+def read_results(csv_path: str | os.PathLike[str]) -> list[Row]:
+    """Reads a result file, or the published figures, as text.
+
+    Args:
+        csv_path: a CSV file whose columns are among :data:`RESULT_COLUMNS` and ``citation``.
+
+    Returns:
+        One dict per row that has every one of :data:`RESULT_COLUMNS` and ``citation``, with
+        ``''`` where the file says nothing.
+
+    Raises:
+        ResultsError: no such file, unknown or doubled columns, or a row that is too long or short.
+    """
+    return _read(Path(csv_path), (*RESULT_COLUMNS, CITATION))
+
+
+def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> str:
+    """The README's table of one split, best first.
+
+    Rows are sorted by accuracy with cell assignment (by accuracy per chromosome where there is no
+    other), then by accuracy per chromosome. Published figures of the same data set stand among
+    them in italics and without a rank: their authors split the data in their own way.
+
+    Args:
+        rows: of :func:`read_results` (measured and published together) or
+            :func:`summarise_folds`.
+        split: which measured rows to show, e.g. ``'bioimlab_v1/test'``.
+
+    Returns:
+        Markdown that ends with a line break.
+
+    Raises:
+        ResultsError: nothing was measured on ``split``, or the rows were measured on different
+            versions of the split file.
+    """
+    rows = list(rows)
+    measured = [row for row in rows if row["source"] == "measured" and row["split"] == split]
+    if not measured:
+        known = sorted({row["split"] for row in rows if row["source"] == "measured"})
+        raise ResultsError(
+            f"No result for split {split!r}; there are results for: {', '.join(known) or 'none'}."
+        )
+    versions = sorted({row["split_sha256"] for row in measured})
+    if len(versions) > 1:
+        raise ResultsError(
+            f"The results for split {split!r} belong to different split files "
+            f"({', '.join(versions)}) and cannot be ranked together: run `chromozoo benchmark` "
+            "again for the old ones and remove their rows."
+        )
+    datasets = {row["dataset"] for row in measured}
+    published = [row for row in rows if row["source"] == "paper" and row["dataset"] in datasets]
+
+    lines = [
+        (
+            "| rank | model | weights | parameters (M) | input | accuracy (%) "
+            "| with cell assignment (%) | cells without error (%) | ECE | source |"
+        ),
+        "|---:|---|---|---:|---|---|---|---|---|---|",
+    ]
+    rank = 0
+    for row in sorted(measured + published, key=_order):
+        is_measured = row["source"] == "measured"
+        rank += is_measured
+        lines.append(_table_line(row, str(rank) if is_measured else NOT_KNOWN))
+    lines += ["", _caption(measured, published, split)]
+    return "\n".join(lines) + "\n"
+
+
+def summarise_folds(rows: Iterable[Mapping[str, str]]) -> list[Row]:
+    """Means over the folds of a cross-validation, one row for each model.
+
+    Rows of splits ``<split>/fold<k>`` that agree in model, data set, input size and test-time
+    averaging belong together; all other rows are left out. The weights of the folds differ.
+
+    Returns:
+        Rows for :func:`leaderboard_markdown` with ``split`` = ``'<split>/folds'``, ``weights`` =
+        ``'5 folds'``, summed counts and, for each metric that every fold has, the plain mean over
+        folds and its sample standard deviation in ``<metric>_std``. There is no interval: the
+        folds share their training cells, so the spread between them is only a spread.
+
+    Raises:
+        ResultsError: a fold occurs twice, or the folds come from different split files.
+    """
+    groups: dict[tuple[str, ...], dict[int, Mapping[str, str]]] = {}
+    for row in rows:
+        fold = FOLD.fullmatch(row["split"])
+        if row["source"] != "measured" or fold is None:
+            continue
+        key = (row["model"], row["dataset"], fold["split"], row["input_size"], row["tta"])
+        folds = groups.setdefault(key, {})
+        number = int(fold["number"])
+        if number in folds:
+            raise ResultsError(
+                f"Fold {number} of {fold['split']} was measured with two weights of {row['model']} "
+                f"({folds[number]['weights_sha256']}, {row['weights_sha256']}): remove one row."
+            )
+        folds[number] = row
+
+    summary = []
+    for (model, dataset, split, input_size, tta), folds in groups.items():
+        members = list(folds.values())
+        versions = sorted({row["split_sha256"] for row in members})
+        if len(versions) > 1:
+            raise ResultsError(
+                f"The folds of {model} on {split} belong to different split files "
+                f"({', '.join(versions)}): run `chromozoo benchmark` again for the old ones."
+            )
+        mean = dict.fromkeys((*RESULT_COLUMNS, CITATION), "") | {
+            "task": members[0]["task"],
+            "model": model,
+            "weights": f"{len(members)} fold{'s' if len(members) > 1 else ''}",
+            "dataset": dataset,
+            "split": f"{split}/folds",
+            "split_sha256": versions[0],
+            "n_chromosomes": str(sum(int(row["n_chromosomes"]) for row in members)),
+            "n_cells": str(sum(int(row["n_cells"]) for row in members)),
+            "tta": tta,
+            "input_size": input_size,
+            "parameters": members[0]["parameters"],
+            "source": "measured",
+        }
+        for metric in METRICS:
+            if all(row[metric] for row in members):
+                values = [float(row[metric]) for row in members]
+                mean[metric] = f"{statistics.fmean(values):.4f}"
+                if len(values) > 1:
+                    mean[f"{metric}_std"] = f"{statistics.stdev(values):.4f}"
+        summary.append(mean)
+    return summary
+
+
+def update_readme(readme_path: str | os.PathLike[str], marker_name: str, table: str) -> None:
+    """Replaces what stands between the markers of one leaderboard.
+
+    The markers are ``<!-- leaderboard:NAME:begin -->`` and ``<!-- leaderboard:NAME:end -->``.
+
+    Raises:
+        ResultsError: the file or its pair of markers is missing, or a marker stands there twice.
+    """
+    path = Path(readme_path)
+    before, _, after = _split_readme(path, marker_name)
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(f"{before}\n{table.strip()}\n{after}", encoding="utf-8", newline="\n")
+    os.replace(temporary, path)
+
+
+def readme_is_current(readme_path: str | os.PathLike[str], marker_name: str, table: str) -> bool:
+    """Whether the README shows exactly ``table`` between the markers of that leaderboard.
+
+    Raises:
+        ResultsError: as :func:`update_readme`.
+    """
+    _, shown, _ = _split_readme(Path(readme_path), marker_name)
+    return shown.strip() == table.strip()
+
+
+def _read(path: Path, columns: Sequence[str]) -> list[Row]:
+    if not path.is_file():
+        raise ResultsError(f"{path}: no such file; `chromozoo benchmark` writes it.")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        header = list(reader.fieldnames or ())
+        unknown = sorted(set(header) - set(columns))
+        if not header or unknown or len(set(header)) < len(header):
+            raise ResultsError(
+                f"{path}: the first line is not the header of a result file "
+                f"(unknown columns: {', '.join(unknown) or 'none'}); restore the file from git."
+            )
+        rows = []
+        for values in reader:
+            if None in values or None in values.values():
+                raise ResultsError(
+                    f"{path}: line {reader.line_num} does not have {len(header)} values; "
+                    "restore the file from git."
+                )
+            rows.append(dict.fromkeys(columns, "") | values)
+    return rows
+
+
+def _checked(row: Mapping[str, Any], path: Path) -> Row:
+    """The row as text in column order, or a ResultsError that names everything wrong with it."""
+    text = {name: "" if _is_missing(value) else str(value) for name, value in row.items()}
+    values = {name: text.get(name, "") for name in RESULT_COLUMNS}
+
+    problems = []
+    if unknown := sorted(set(row) - set(RESULT_COLUMNS)):
+        problems.append(f"unknown columns {', '.join(unknown)}")
+    required = [name for name in RESULT_COLUMNS if name not in OPTIONAL_COLUMNS]
+    if missing := [name for name in required if not values[name]]:
+        problems.append(f"no value for {', '.join(missing)}")
+    for name, value in values.items():
+        if value and (expected := _what_is_expected(name, value)):
+            problems.append(f"{name} is {value!r} and must be {expected}")
+    if problems:
+        raise ResultsError(f"{path}: the row is refused: {'; '.join(problems)}.")
+    return values
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _what_is_expected(name: str, value: str) -> str | None:
+    """None where the value fits its column, else what would."""
+    if name in METRIC_COLUMNS and not _is_fraction(value):
+        return "a fraction, 0..1 (not percent)"
+    if name in ("n_chromosomes", "n_cells", "parameters") and not value.isdecimal():
+        return "a whole number"
+    if name.endswith("_sha256") and not re.fullmatch("[0-9a-f]{12}", value):
+        return "the first 12 hex digits of a sha256"
+    if name == "source" and value not in SOURCES:
+        return f"one of {', '.join(SOURCES)}"
+    if "\n" in value or "\r" in value:
+        return "one line"
+    return None
+
+
+def _is_fraction(value: str) -> bool:
+    try:
+        return 0 <= float(value) <= 1
+    except ValueError:
+        return False
+
+
+def _key(row: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(row[name] for name in KEY_COLUMNS)
+
+
+def _order(row: Mapping[str, str]) -> tuple[float, float, str]:
+    accuracy = float(row["accuracy"] or 0)
+    return -float(row["assigned_accuracy"] or accuracy), -accuracy, row["model"]
+
+
+def _table_line(row: Mapping[str, str], rank: str) -> str:
+    input_size = row["input_size"]
+    if input_size and row["tta"] != "none":
+        input_size += f", {row['tta']}"
+    cells = [
+        row["model"],
+        row["weights"],
+        f"{int(row['parameters']) / 1e6:.2f}" if row["parameters"] else "",
+        input_size,
+        _figure(row, "accuracy"),
+        _figure(row, "assigned_accuracy"),
+        # Without assignment, the cells without error are those of the plain labels.
+        _figure(row, "assigned_cells_without_error") or _figure(row, "cells_without_error"),
+        f"{float(row['ece']):.3f}" if row["ece"] else "",
+        "measured" if row["source"] == "measured" else row[CITATION],
+    ]
+    shown = [cell.replace("|", "\\|") for cell in cells]
+    if row["source"] == "paper":
+        shown = [f"*{cell}*" if cell else "" for cell in shown]
+    return "| " + " | ".join([rank, *(cell or NOT_KNOWN for cell in shown)]) + " |"
+
+
+def _figure(row: Mapping[str, str], metric: str) -> str:
+    """'97.52 [96.12, 98.60]', '97.52 ± 0.41' over folds, '97.52', or '' where nothing is known."""
+    if not row[metric]:
+        return ""
+    figure = f"{float(row[metric]):.2%}"[:-1]
+    low, high, std = row[f"{metric}_low"], row[f"{metric}_high"], row.get(f"{metric}_std")
+    if low and high:
+        return f"{figure} [{float(low) * 100:.1f}, {float(high) * 100:.1f}]"
+    return f"{figure} ± {float(std) * 100:.2f}" if std else figure
+
+
+def _caption(
+    measured: Sequence[Mapping[str, str]], published: Sequence[Mapping[str, str]], split: str
+) -> str:
+    is_folds = split.endswith("/folds")
+    sizes = {(row["n_chromosomes"], row["n_cells"]) for row in measured}
+    size = ", ".join(f"{n} chromosomes of {cells} cells" for n, cells in sorted(sizes))
+    spread = (
+        "mean ± standard deviation over folds"
+        if is_folds
+        else "in brackets the 95 % bootstrap interval over cells"
+    )
+    caption = (
+        f"Split `{split}`: {size}; {spread}. Cells without error: after cell assignment, where "
+        "there is one."
+    )
+    if published:
+        caption += (
+            " *Italics*: as published by the authors on their own split of the same data, so not "
+            "directly comparable."
+        )
+    return caption
+
+
+def _split_readme(path: Path, marker_name: str) -> tuple[str, str, str]:
+    """The text up to and with the begin marker, what is between, and the rest."""
+    if not path.is_file():
+        raise ResultsError(f"{path}: no such file.")
+    text = path.read_text(encoding="utf-8")
+    begin, end = (f"<!-- leaderboard:{marker_name}:{side} -->" for side in ("begin", "end"))
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
+        raise ResultsError(
+            f"{path}: write the lines {begin} and {end} once each, in this order, where the table "
+            "belongs."
+        )
+    before, _, rest = text.partition(begin)
+    shown, _, after = rest.partition(end)
+    return before + begin, shown, end + after

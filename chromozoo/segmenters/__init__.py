@@ -1,0 +1,1 @@
+"""Segmenters: one file for each published system. The chromosomes of one metaphase as masks."""

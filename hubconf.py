@@ -1,0 +1,46 @@
+"""Entry points of torch.hub: one for each registered model, ``get_weight`` and ``list_models``.
+
+Example:
+    >>> import torch
+    >>> model = torch.hub.load(".", "chrnet4", source="local")
+
+The heavy imports happen inside the entries, so that a missing library is reported by name. Helpers
+begin with an underscore: ``torch.hub.list`` shows every other callable.
+"""
+
+from collections.abc import Callable as _Callable
+from typing import Any as _Any
+
+from chromozoo.registry import ModelInfo as _ModelInfo
+from chromozoo.registry import get_model as _get_model
+from chromozoo.registry import get_weight, list_models  # noqa: F401 (these are entry points)
+from chromozoo.registry import models as _models
+
+# Import names, not names of distributions: torch.hub looks for modules.
+dependencies = [
+    "torch",
+    "torchvision",
+    "lightning",
+    "timm",
+    "cv2",
+    "albumentations",
+    "safetensors",
+    "scipy",
+    "numpy",
+    "PIL",
+]
+
+
+def _entry(info: _ModelInfo) -> _Callable[..., _Any]:
+    def entry(weights: str | None = "DEFAULT", **kwargs: _Any) -> _Any:
+        return _get_model(info.name, weights=weights, **kwargs)
+
+    entry.__name__ = entry.__qualname__ = info.name
+    entry.__doc__ = (
+        f"{info.doc}\n\nPaper: {info.paper}\n\n"
+        f"``weights``: a tag, a path, 'DEFAULT' (the best) or None (untrained)."
+    )
+    return entry
+
+
+globals().update({name: _entry(info) for name, info in _models().items()})

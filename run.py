@@ -1,0 +1,60 @@
+"""Set-up and start in one: `python3 run.py classify PICTURES` or `python3 run.py test`.
+
+The first call makes .venv beside this file and installs ChromoZoo into it; later calls do so again
+only when pyproject.toml has changed. The rest of the line is then a `chromozoo` command, or, after
+`test`, arguments of pytest (Lightning's own test command is `run.py chromozoo test ...`).
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+if sys.version_info < (3, 11):  # noqa: UP036 - the older ones read this far
+    sys.exit(f"run.py: ChromoZoo needs Python 3.11 or newer, this is {sys.version.split()[0]}")
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+STAMP = VENV / "chromozoo.stamp"
+
+
+def succeeds(*command: str | Path) -> bool:
+    """Runs a command of the set-up; its output goes to stderr, stdout is for results."""
+    return subprocess.run([*map(str, command)], cwd=ROOT, stdout=sys.stderr).returncode == 0
+
+
+def set_up() -> None:
+    """Makes .venv fit pyproject.toml."""
+    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    if PYTHON.exists() and STAMP.exists() and STAMP.read_text() == wanted:
+        return
+    print(f"run.py: installing ChromoZoo into {VENV}; this takes minutes once", file=sys.stderr)
+    venv = (sys.executable, "-m", "venv", "--clear", "--without-pip", VENV)
+    if not PYTHON.exists() and not succeeds(*venv):
+        sys.exit(f"run.py: {VENV} cannot be made; is the folder writable?")
+    pip = (PYTHON, "-m", "pip", "install", "--disable-pip-version-check")
+    uv = shutil.which("uv")
+    if uv is None:
+        if not succeeds(PYTHON, "-m", "ensurepip"):
+            sys.exit("run.py: this Python has no ensurepip; on Debian: apt install python3-venv")
+        uv = str(BIN / "uv") if succeeds(*pip, "uv") else None
+    project = ("--editable", ".[test]")
+    by_uv = uv is not None and succeeds(uv, "pip", "install", "--python", PYTHON, *project)
+    if not by_uv and not (succeeds(PYTHON, "-m", "ensurepip") and succeeds(*pip, *project)):
+        sys.exit("run.py: not installed, see above; is there a network? Then run it again.")
+    STAMP.write_text(wanted)
+
+
+set_up()
+words = sys.argv[1:] or ["--help"]
+command = [str(BIN / "chromozoo"), *(words[1:] if words[0] == "chromozoo" else words)]
+if words[0] == "test":
+    os.chdir(ROOT)
+    command = [str(PYTHON), "-m", "pytest", *words[1:]]
+if os.name == "nt":
+    sys.exit(subprocess.call(command))
+os.execv(command[0], command)  # so that Ctrl-C reaches the command alone

@@ -1,0 +1,336 @@
+"""Signal image, rotate & crop, preset and augmentation."""
+
+import itertools
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from chromozoo.data.crops import CropDataset
+from chromozoo.errors import ImageError
+from chromozoo.images import augment
+from chromozoo.images.preset import ChromosomePreset
+from chromozoo.images.rotate_crop import Method, RotateCrop
+from chromozoo.images.signal import foreground, signal_image
+from chromozoo.synthetic import Appearance, draw_chromosome
+
+STRAIGHT = Appearance(bend=0.0, noise=0.0, photons=1e9, length_spread=0.0, overlap=0.0)
+METHODS: tuple[Method, ...] = ("pca", "hough", "minarearect")
+
+
+def drawn(name: str, angle: float = 0.0, look: Appearance = STRAIGHT) -> np.ndarray:
+    image = draw_chromosome(name, look, np.random.default_rng(0), angle=angle).image
+    return image.astype(np.float32)
+
+
+def lean(mask: np.ndarray) -> float:
+    """Angle between the long axis and the vertical, 0..90 degrees, by the second moments."""
+    moments = cv2.moments(mask.astype(np.uint8), binaryImage=True)
+    axis = 0.5 * np.degrees(
+        np.arctan2(2 * moments["mu11"], moments["mu20"] - moments["mu02"])
+    )  # of the long axis, from the horizontal
+    return float(abs(90 - abs(axis)))
+
+
+# The signal image
+
+
+def test_signal_is_the_same_on_every_background() -> None:
+    plain = drawn("2")
+    signal = signal_image(plain)
+    assert signal.dtype == np.float32
+    assert signal.min() == 0 and signal.max() == 1
+    # On grey 128 only half the range is left for the chromosome: half a grey value of rounding.
+    for other in (255 - plain, 128 + np.round(plain / 2), 128 - np.round(plain / 2), plain - 400):
+        np.testing.assert_allclose(signal_image(other), signal, atol=0.01)
+
+
+@pytest.mark.parametrize("exposure", [1e-4, 1 / 255, 0.3, 257, 1e6])
+def test_exposure_and_bit_depth_drop_out(exposure: float) -> None:
+    plain = drawn("2")
+    np.testing.assert_allclose(signal_image(plain * exposure), signal_image(plain), atol=1e-5)
+
+
+def test_a_hot_pixel_does_not_dim_the_chromosome() -> None:
+    plain = drawn("2")
+    hot = plain.copy()
+    hot[hot.shape[0] // 2, hot.shape[1] // 2] = 4000
+    around = np.ones(plain.shape, bool)
+    around[hot == 4000] = False
+    apart = np.abs(signal_image(hot) - signal_image(plain))[around]
+    assert float(apart.mean()) < 0.05
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5, 128.0, -3.0])
+def test_a_uniform_picture_is_refused(value: float) -> None:
+    with pytest.raises(ImageError, match=r"^a\.png: .*uniform"):
+        signal_image(np.full((40, 20), value, np.float32), "a.png")
+
+
+def test_a_neighbours_arm_at_the_edge_is_dropped() -> None:
+    plain = np.pad(drawn("2"), 12)
+    with_neighbour = plain.copy()
+    with_neighbour[:20, :7] = 150
+    mask = foreground(signal_image(plain))
+    assert not mask[:20, :7].any()
+    assert not foreground(signal_image(with_neighbour))[:20, :7].any()
+    crop, crop_with_neighbour = (RotateCrop()(signal_image(g)) for g in (plain, with_neighbour))
+    assert crop.shape == crop_with_neighbour.shape
+    np.testing.assert_allclose(crop, crop_with_neighbour, atol=0.02)
+
+
+def test_a_satellite_on_a_pale_stalk_stays() -> None:
+    picture = np.zeros((60, 30), np.float32)
+    picture[20:50, 10:20] = 200
+    picture[12:17, 12:18] = 200  # three pixels of gap
+    assert foreground(signal_image(picture))[12:17, 12:18].all()
+
+
+# Rotate & crop
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["1", "4"])
+def test_upright_from_every_angle_and_scale_survives(name: str, method: Method) -> None:
+    lengths = []
+    for angle in range(0, 360, 20):
+        upright = RotateCrop(method)(signal_image(drawn(name, angle)))
+        assert upright.dtype == np.float32
+        assert 0 <= upright.min() and upright.max() <= 1.001
+        assert lean(foreground(upright)) < 10, angle
+        lengths.append(upright.shape[0])
+    true_length = RotateCrop("none")(signal_image(drawn(name))).shape[0]
+    assert np.abs(np.array(lengths) - true_length).max() <= max(2, 0.05 * true_length)
+
+
+@pytest.mark.parametrize("name", ["9", "13", "18"])
+def test_the_principal_axis_serves_short_chromosomes_too(name: str) -> None:
+    for angle in range(0, 180, 20):
+        upright = RotateCrop("pca")(signal_image(drawn(name, angle)))
+        assert lean(foreground(upright)) < 10, angle
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tilt_is_clockwise_positive(method: Method) -> None:
+    for angle in (-60, -30, 0, 30, 60):  # drawn counter-clockwise
+        signal = signal_image(drawn("1", angle))
+        assert RotateCrop(method).tilt(signal, foreground(signal)) == pytest.approx(-angle, abs=5)
+
+
+def test_the_ends_keep_their_order() -> None:
+    """A turn, never a mirror image: what was up on a leaning chromosome stays up."""
+    picture = np.zeros((90, 40), np.float32)
+    picture[10:80, 15:25] = 100
+    picture[10:25, 15:25] = 250  # bright top
+    picture[60:75, 15:20] = 200  # bright left side near the bottom
+    turn = cv2.getRotationMatrix2D((19.5, 44.5), 35, 1)
+    leaning = cv2.warpAffine(picture, turn, (40, 90))
+    for method in METHODS:
+        upright = RotateCrop(method)(signal_image(leaning))
+        height, width = upright.shape
+        assert upright[: height // 4].mean() > upright[-height // 4 :].mean()
+        lower = upright[height // 2 :]
+        assert lower[:, : width // 2].mean() > 1.1 * lower[:, -(width // 2) :].mean()
+
+
+def test_hough_falls_back_to_the_principal_axis() -> None:
+    y, x = np.mgrid[-60:61, -60:61].astype(np.float32)
+    along, across = (x + y) / np.sqrt(2), (x - y) / np.sqrt(2)
+    soft = np.exp(-((along / 30) ** 2) - (across / 15) ** 2).astype(np.float32)
+    mask = foreground(soft)
+    assert RotateCrop("hough").tilt(soft, mask) == RotateCrop("pca").tilt(soft, mask)
+    assert RotateCrop("hough").tilt(soft, mask) == pytest.approx(-45, abs=1)
+    assert lean(foreground(RotateCrop("hough")(soft))) < 2
+
+
+def test_none_only_cuts() -> None:
+    signal = signal_image(drawn("1", 40))
+    rows, columns = np.nonzero(foreground(signal))
+    cut = RotateCrop("none", margin=0)(signal)
+    inside = signal[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    assert cut.shape == inside.shape
+    mask = foreground(signal)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    np.testing.assert_allclose(cut[mask], inside[mask], atol=1e-5)
+
+
+def test_margin_is_background_on_each_side() -> None:
+    signal = signal_image(drawn("1", 40))
+    tight, wide = RotateCrop("pca", margin=0)(signal), RotateCrop("pca", margin=6)(signal)
+    assert np.array(wide.shape).tolist() == (np.array(tight.shape) + 12).tolist()
+    np.testing.assert_allclose(wide[6:-6, 6:-6], tight, atol=1e-4)
+    assert wide[:3].max() == wide[-3:].max() == wide[:, :3].max() == wide[:, -3:].max() == 0
+
+
+def test_twice_the_scale_is_twice_the_length() -> None:
+    signal = signal_image(drawn("1", 40))
+    once, twice, half = (RotateCrop("pca", margin=0)(signal, scale) for scale in (1, 2, 0.5))
+    assert twice.shape[0] == pytest.approx(2 * once.shape[0], abs=3)
+    assert half.shape[0] == pytest.approx(once.shape[0] / 2, abs=2)
+    assert twice.sum() == pytest.approx(4 * once.sum(), rel=0.05)
+    assert half.sum() == pytest.approx(once.sum() / 4, rel=0.05)
+
+
+def test_bad_arguments_of_rotate_crop() -> None:
+    with pytest.raises(ValueError, match=r"'sobel'.*pca, hough, minarearect or none"):
+        RotateCrop("sobel")  # type: ignore[arg-type]
+    with pytest.raises(ImageError, match="no chromosome"):
+        RotateCrop()(np.zeros((40, 20), np.float32))
+
+
+# The preset
+
+
+def test_the_chromosome_lies_in_the_middle_at_its_own_scale() -> None:
+    picture = drawn("4", 30)
+    canvas = ChromosomePreset(height=96, width=40).prepare(picture)
+    assert canvas.shape == (96, 40) and canvas.dtype == np.uint8
+    rows, columns = np.nonzero(foreground(canvas / np.float32(255)))
+    upright = RotateCrop("pca")(signal_image(picture))
+    assert rows.max() - rows.min() + 1 == pytest.approx(upright.shape[0] - 2, abs=2)
+    assert (rows.max() + rows.min()) / 2 == pytest.approx(47.5, abs=1.5)
+    assert (columns.max() + columns.min()) / 2 == pytest.approx(19.5, abs=1.5)
+
+
+@pytest.mark.parametrize("magnification", [1, 2, 4, 9])
+@pytest.mark.parametrize("canvas", [(112, 48), (96, 40), (33, 17), (40, 96)])
+def test_a_chromosome_larger_than_the_canvas_is_shrunk_not_cut(
+    magnification: int, canvas: tuple[int, int]
+) -> None:
+    picture = cv2.resize(drawn("1", 20), None, fx=magnification, fy=magnification)
+    crop = ChromosomePreset(*canvas).prepare(picture)
+    rows, _ = np.nonzero(crop > 90)
+    above, below = rows.min(), canvas[0] - 1 - rows.max()
+    assert abs(above - below) <= 2  # a cut takes the lower end away
+    aspect = np.divide(*RotateCrop("pca", margin=0)(signal_image(picture)).shape)
+    mask = foreground(crop / np.float32(255))
+    seen = np.divide(*(np.ptp(axis) + 1.0 for axis in np.nonzero(mask)))
+    assert seen == pytest.approx(aspect, rel=0.25)
+
+
+def test_zoom_multiplies_the_scale() -> None:
+    picture = drawn("4", 30)
+    twice = ChromosomePreset(height=160, width=80, scale=2.0).prepare(picture)
+    zoomed = ChromosomePreset(height=160, width=80).prepare(picture, zoom=2.0)
+    np.testing.assert_array_equal(twice, zoomed)
+
+
+def test_three_channels_are_equal_and_normalised() -> None:
+    picture = drawn("4", 30)
+    one = ChromosomePreset()(picture)
+    three = ChromosomePreset(channels=3)(picture)
+    assert one.shape == (1, 112, 48) and three.shape == (3, 112, 48)
+    assert one.dtype == three.dtype == torch.float32
+    for channel in three:
+        torch.testing.assert_close(channel, one[0])
+    assert one.min() == pytest.approx((0 - 0.15) / 0.30)
+    assert one.max() == pytest.approx((1 - 0.15) / 0.30, abs=0.05)
+    batch = torch.zeros(5, 1, 8, 8, dtype=torch.uint8)
+    assert ChromosomePreset(channels=3).normalise(batch).shape == (5, 3, 8, 8)
+
+
+def test_the_key_names_what_changes_the_pixels_and_nothing_else() -> None:
+    key = ChromosomePreset().key
+    same = [ChromosomePreset(), ChromosomePreset(mean=0.5, std=1.0), ChromosomePreset(channels=3)]
+    assert {preset.key for preset in same} == {key}
+    others = [
+        ChromosomePreset(height=96),
+        ChromosomePreset(width=40),
+        ChromosomePreset(scale=2.0),
+        ChromosomePreset(rotate_crop="hough"),
+        ChromosomePreset(height=48, width=112),
+    ]
+    assert len({key, *(preset.key for preset in others)}) == 6
+
+
+def test_to_dict_round_trip() -> None:
+    preset = ChromosomePreset(96, 40, 0.5, "minarearect", 3, 0.2, 0.4)
+    assert ChromosomePreset(**preset.to_dict()) == preset
+    assert {type(value) for value in preset.to_dict().values()} <= {int, float, str}
+
+
+def test_a_canvas_too_small_for_anything_is_refused() -> None:
+    with pytest.raises(ValueError, match="8"):
+        ChromosomePreset(height=4, width=4)
+
+
+# Augmentation
+
+CROP = ChromosomePreset(height=96, width=40).prepare(drawn("4", 30))
+
+
+def augmented_epochs(seed: int, workers: int, epochs: int = 2) -> list[list[torch.Tensor]]:
+    """Batches of 3 by epoch; every item is the same crop, so any difference is a draw."""
+    dataset = CropDataset(
+        np.stack([CROP] * 12),
+        np.zeros(12, np.int64),
+        np.zeros(12, np.int64),
+        ChromosomePreset(height=96, width=40),
+        augment.training_augmentation(),
+    )
+    augment.seed_pipeline(dataset, seed)
+    loader = DataLoader(
+        dataset,
+        3,
+        num_workers=workers,
+        worker_init_fn=augment.seed_worker,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return [[batch["image"] for batch in loader] for _ in range(epochs)]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_and_epochs_draw_differently_and_reproducibly(workers: int) -> None:
+    epochs = augmented_epochs(1, workers)
+    # With two workers, the first batch comes from one and the second from the other.
+    batches = [batch for epoch in epochs for batch in epoch]
+    images = [image for batch in batches for image in batch]
+    for one, other in itertools.combinations(images, 2):
+        assert not torch.equal(one, other)
+    again = [batch for epoch in augmented_epochs(1, workers) for batch in epoch]
+    assert all(torch.equal(one, other) for one, other in zip(batches, again, strict=True))
+    other_seed = [batch for epoch in augmented_epochs(2, workers) for batch in epoch]
+    assert not any(torch.equal(one, other) for one, other in zip(batches, other_seed, strict=True))
+
+
+def test_an_augmented_copy_keeps_shape_and_type() -> None:
+    before = CROP.copy()
+    pipeline = augment.training_augmentation()
+    pipeline.set_random_seed(0)
+    copies = [augment.apply(pipeline, CROP) for _ in range(30)]
+    assert all(copy.dtype == np.uint8 and copy.shape == CROP.shape for copy in copies)
+    np.testing.assert_array_equal(CROP, before)
+    # What is seen still is a chromosome of about that length.
+    rows = [np.ptp(np.nonzero(copy > 120)[0]) for copy in copies]
+    assert np.median(rows) == pytest.approx(np.ptp(np.nonzero(CROP > 120)[0]), rel=0.15)
+
+
+def test_turning_and_shearing_bring_in_background_only() -> None:
+    small = np.zeros((96, 40), np.uint8)
+    small[35:60, 14:26] = 255
+    pipeline = augment.training_augmentation(brightness=0.0, noise=0.0)
+    pipeline.set_random_seed(0)
+    for _ in range(50):
+        copy = augment.apply(pipeline, small)
+        corners = [copy[:10, :5], copy[:10, -5:], copy[-10:, :5], copy[-10:, -5:]]
+        assert max(int(corner.max()) for corner in corners) == 0
+
+
+def test_flips_can_be_left_out() -> None:
+    def flips(pipeline: A.Compose) -> int:
+        kinds = (A.HorizontalFlip, A.VerticalFlip)
+        return sum(isinstance(step, kinds) for step in pipeline.transforms)
+
+    assert flips(augment.training_augmentation()) == 2
+    assert flips(augment.training_augmentation(flips=False)) == 0
+
+
+def test_a_dataset_without_augmentation_is_left_alone() -> None:
+    labels = np.array([5])
+    dataset = CropDataset(CROP[None], labels, labels, ChromosomePreset(96, 40))
+    augment.seed_pipeline(dataset, 3)
+    item = dataset[0]
+    torch.testing.assert_close(item["image"], dataset[0]["image"])
+    assert item["label"] == 5 and item["index"] == 0

@@ -1,0 +1,79 @@
+"""The committed id lists."""
+
+import json
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from chromozoo.data.archive import data_folders
+from chromozoo.data.splits import load_split
+from chromozoo.errors import UnknownNameError
+
+OFFICIAL_TEST_CELLS = (6, 13, 24, 32, 38, 42, 53, 58, 59, 60, 73, 80, 86, 94)
+# Every result row carries this hash: a changed list needs a new file, bioimlab_v2.json.
+SHA256 = "f19c674e4e5fa3f6f8a1c34f8df2f5d2a1b1f36cc7245e16c52c8cf409496731"
+
+
+def test_bioimlab_sizes_and_test_cells() -> None:
+    split = load_split("bioimlab_v1")
+    assert (len(split.train), len(split.val), len(split.test)) == (83, 10, 14)
+    assert split.test == OFFICIAL_TEST_CELLS
+    assert len(set(split.train) | set(split.val) | set(split.test)) == 107
+    assert split.ids("all") == tuple(sorted(split.train + split.val + split.test))
+    assert split.ids("val") == split.val
+
+
+def test_bioimlab_hash_is_stable() -> None:
+    assert load_split("bioimlab_v1").sha256 == SHA256
+    assert load_split("bioimlab_v1", fold=2).sha256 == SHA256
+
+
+def test_folds_are_grouped_and_cover_all_cells_once() -> None:
+    folds = [load_split("bioimlab_v1", fold) for fold in range(5)]
+    tested = [cell for split in folds for cell in split.test]
+    assert len(tested) == len(set(tested)) == 107
+    assert set(tested) == set(load_split("bioimlab_v1").ids("all"))
+    for number, split in enumerate(folds):
+        assert split.name == f"bioimlab_v1/fold{number}"
+        assert len(split.ids("all")) == len(set(split.ids("all"))) == 107
+        assert set(split.ids("all")) == set(tested)
+        assert split.val == folds[(number + 1) % 5].test
+        assert abs(len(split.test) - 107 / 5) < 1
+
+
+@pytest.mark.parametrize("fold", [-1, 5])
+def test_unknown_fold(fold: int) -> None:
+    with pytest.raises(UnknownNameError, match=f"folds 0 to 4, not {fold}"):
+        load_split("bioimlab_v1", fold)
+
+
+def test_unknown_split_and_stage() -> None:
+    with pytest.raises(UnknownNameError, match="'bioimlab_v9'.*bioimlab_v1"):
+        load_split("bioimlab_v9")
+    with pytest.raises(UnknownNameError, match="'training'.*train, val, test, all"):
+        load_split("bioimlab_v1").ids("training")
+
+
+def joint_labels() -> Path:
+    for folder in data_folders():
+        if (folder / "bioimlab-joint-labels.json").is_file():
+            return folder / "bioimlab-joint-labels.json"
+    pytest.skip(
+        "real data not found: set CHROMOZOO_DATA to the folder that holds "
+        "bioimlab-joint-labels.json"
+    )
+
+
+def test_segmentation_images_stand_on_the_same_side() -> None:
+    """A cell that one task is judged on trains no model of the other task."""
+    joint = json.loads(joint_labels().read_text())
+    cell_of = {key: image["cell"] for key, image in joint["images"].items()}
+    split = load_split("bioimlab_v1")
+    test_cells = {cell_of.get(key) for key in joint["official_test_images"]} - {None}
+    assert test_cells == set(split.test)
+    committed = resources.files("chromozoo.data.splits") / "bioimlab_v1.json"
+    images = json.loads(committed.read_text())["segmentation_val_images"]
+    assert len(images) == 8
+    assert {cell_of[key] for key in images} <= set(split.val)
+    assert len({cell_of[key] for key in images}) == 8
