@@ -54,15 +54,15 @@ def _weights_section(tag: str, entry: WeightsEntry) -> str:
         f"| file | `weights/{entry.file}`, {entry.size_bytes / 1e6:.1f} MB, {entry.storage} |",
         f"| sha256 | `{entry.sha256}` |",
         f"| parameters | {entry.parameters:,} |",
-        f"| input | {entry.input_size[0]} x {entry.input_size[1]} pixels (height x width), grey, "
-        "chromosome upright |",
+        f"| input | {entry.input_size[0]} x {entry.input_size[1]} pixels (height x width), grey |",
         f"| preprocessing | `{entry.preprocessing}` |",
         f"| temperature | {entry.temperature:.4f} |",
         f"| data | {entry.dataset}, split {entry.split} (`{entry.split_sha256[:12]}`) |",
         f"| training | {entry.training}; config `{entry.config}`, seed {entry.seed} |",
         "| versions | " + ", ".join(f"{k} {v}" for k, v in entry.versions.items()) + " |",
-        f"| licences | code {entry.licence_code}; data: {entry.licence_data}; "
-        f"weights: {entry.licence_weights} |",
+        f"| licence of the code | {entry.licence_code} |",
+        f"| source and licence of the data | {entry.licence_data} |",
+        f"| licence of the weights | {entry.licence_weights} |",
         f"| created | {entry.created} |",
     ]
     if entry.metrics:

@@ -373,7 +373,7 @@ def test_synthetic_cells_add_46_each(published: Path, warm_cache: Path) -> None:
         counts = np.bincount(dataset.labels[dataset.cells == cell], minlength=24)
         assert counts[:22].tolist() == [2] * 22 and counts[22:].sum() == 2
     assert data.dataset("train").labels.size == 2 * 46  # evaluation never sees them
-    repeated: Any = module(
-        published, warm_cache, num_workers=0, synthetic_cells=2
-    ).train_dataloader().dataset
+    repeated: Any = (
+        module(published, warm_cache, num_workers=0, synthetic_cells=2).train_dataloader().dataset
+    )
     np.testing.assert_array_equal(repeated.crops, dataset.crops)

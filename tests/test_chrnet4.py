@@ -208,9 +208,7 @@ def pictures() -> list[np.ndarray]:
     return [draw_chromosome(name, Appearance(), rng).image for name in ("1", "9", "21", "X")]
 
 
-def test_one_picture_or_many(
-    model: ChrNet4, pictures: list[np.ndarray], tmp_path: Path
-) -> None:
+def test_one_picture_or_many(model: ChrNet4, pictures: list[np.ndarray], tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     Image.fromarray(pictures[1]).save(path)
     many = model.classify(pictures)

@@ -1,5 +1,6 @@
 """Any common image gives the same prepared crop; any bad one an ImageError that names it."""
 
+import io
 import struct
 import warnings
 import zlib
@@ -41,6 +42,11 @@ def write_png(path: Path, **options: object) -> Path:
     return path
 
 
+def opened(path: Path) -> Image.Image:
+    """As a user hands it over: opened, not yet read."""
+    return Image.open(io.BytesIO(path.read_bytes()))
+
+
 def in_palette(grey: np.ndarray) -> Image.Image:
     return Image.fromarray(grey).convert("P")
 
@@ -68,7 +74,7 @@ FILES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("kind", [str, Path, Image.open])
+@pytest.mark.parametrize("kind", [str, Path, opened])
 def test_every_kind_of_file_gives_the_same_crop(
     name: str, kind: Callable[[Path], object], tmp_path: Path
 ) -> None:
@@ -79,7 +85,8 @@ def test_every_kind_of_file_gives_the_same_crop(
 
 def test_a_jpeg_gives_nearly_the_same_crop(tmp_path: Path) -> None:
     largest, mean = difference(PRESET.prepare(write_png(tmp_path / "a.jpg", quality=95)))
-    assert largest <= 16 and mean < 1
+    assert largest <= 16
+    assert mean < 1
 
 
 ARRAYS = {
@@ -105,11 +112,27 @@ def test_every_kind_of_array_gives_the_same_crop(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "mode", ["L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV"]
-    + ["I", "F", "I;16"],
+    "mode",
+    [
+        "L",
+        "LA",
+        "La",
+        "P",
+        "PA",
+        "RGB",
+        "RGBA",
+        "RGBa",
+        "RGBX",
+        "CMYK",
+        "YCbCr",
+        "HSV",
+        "I",
+        "F",
+        "I;16",
+    ],
 )
 def test_every_mode_of_a_pil_image_gives_the_same_crop(mode: str) -> None:
-    step = {"La": "LA", "RGBa": "RGBA"}.get(mode, "RGB" if mode in ("PA", "HSV") else "L")
+    step = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB"}.get(mode, "L")
     picture = Image.fromarray(GREY).convert(step).convert(mode)
     largest, _ = difference(PRESET.prepare(picture))
     assert largest <= 2
@@ -137,16 +160,17 @@ def test_transparent_background_is_background(
         source = tmp_path / file
         picture = Image.fromarray(rgba)
         (picture.convert("LA") if file == "la.png" else picture).save(source)
-    largest, mean = difference(PRESET.prepare(source))
-    assert largest <= 20 and mean < 1.5
+    # The cut leaves a rim of up to 5 % of the signal, which is all that tells of the background.
+    largest, _ = difference(PRESET.prepare(source))
+    assert largest <= 0.05 * 255
 
 
 def test_palette_with_a_transparent_colour(tmp_path: Path) -> None:
     in_palette(GREY).save(tmp_path / "index.png", transparency=0)
     in_palette(GREY).save(tmp_path / "bytes.png", transparency=bytes([0] + [255] * 255))
     for name in ("index.png", "bytes.png"):
-        largest, mean = difference(PRESET.prepare(tmp_path / name))
-        assert largest <= 20 and mean < 1.5
+        largest, _ = difference(PRESET.prepare(tmp_path / name))
+        assert largest <= 0.05 * 255
 
 
 def test_units_of_the_source_are_kept() -> None:
@@ -227,7 +251,7 @@ def test_a_bad_file_is_named(name: str, kind: Callable[[Path], object], tmp_path
 @pytest.mark.parametrize("name", ["half.png", "half.bmp", "half.jpg"])
 def test_a_pil_image_of_a_bad_file(name: str, tmp_path: Path) -> None:
     """PIL opens without reading: the damage shows only here."""
-    picture = Image.open(shortened(tmp_path / name, 0.6))
+    picture = opened(shortened(tmp_path / name, 0.6))
     with pytest.raises(ImageError, match="damaged"):
         PRESET(picture)
 

@@ -49,9 +49,9 @@ def test_unknown_fold(fold: int) -> None:
 
 
 def test_unknown_split_and_stage() -> None:
-    with pytest.raises(UnknownNameError, match="'bioimlab_v9'.*bioimlab_v1"):
+    with pytest.raises(UnknownNameError, match=r"'bioimlab_v9'.*bioimlab_v1"):
         load_split("bioimlab_v9")
-    with pytest.raises(UnknownNameError, match="'training'.*train, val, test, all"):
+    with pytest.raises(UnknownNameError, match=r"'training'.*train, val, test, all"):
         load_split("bioimlab_v1").ids("training")
 
 

@@ -8,7 +8,6 @@ schedule, LeakyReLU slope, loss reduction) is stated where it is set.
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
@@ -77,7 +76,8 @@ class ChrBlock(nn.Module):
         y = self.relu(self.bn1(self.conv1(x)))
         y = self.relu(self.bn2(self.conv2(y)))
         y = self.attention(self.bn3(self.conv3(y)))
-        return self.relu(y + self.downsample(x))
+        result: Tensor = self.relu(y + self.downsample(x))
+        return result
 
 
 class ChrNet4Network(nn.Module):

@@ -128,7 +128,9 @@ def measure(
         "input_size": f"{preset.height}x{preset.width}",
         "parameters": sum(p.numel() for p in model.network.parameters()),
         "ms_per_image": round(milliseconds, 2),
-        "device": torch.cuda.get_device_name() if device == "cuda" else f"cpu {os.cpu_count()} cores",
+        "device": torch.cuda.get_device_name()
+        if device == "cuda"
+        else f"cpu {os.cpu_count()} cores",
         "seed": entry.seed,
         "config": entry.config,
         "precision": f"fp32, stored {entry.storage}",

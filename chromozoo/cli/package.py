@@ -38,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     recipe = read_recipe(arguments.config)
     folder = RUNS / recipe.stem
-    candidates = (
-        [arguments.checkpoint] if arguments.checkpoint else sorted(folder.glob("*.ckpt"))
-    )
+    candidates = [arguments.checkpoint] if arguments.checkpoint else sorted(folder.glob("*.ckpt"))
     if not candidates:
         raise WeightsError(
             f"{folder}: no checkpoint; train first: chromozoo fit --config {arguments.config}"

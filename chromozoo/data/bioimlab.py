@@ -134,7 +134,7 @@ class BioImLabClassification(LightningDataModule):
             DatasetNotFoundError: The set is not on this machine.
             DatasetError: A file is damaged; the message names it.
         """
-        transforms = self._transforms()
+        transforms: ChromosomePreset = self._transforms()
         if hasattr(self, "crops") and transforms == self.transforms:
             return
         path = find_dataset(FILE_NAME, INSTRUCTIONS, self.root)
@@ -142,7 +142,7 @@ class BioImLabClassification(LightningDataModule):
         self.labels = np.array([file.label for file in files])
         self.cells = np.array([file.cell for file in files])
         self.crops = _prepare(path, files, transforms, self.cache)
-        self.transforms = transforms
+        self.transforms: ChromosomePreset = transforms
         self._drawn: CropDataset | None = None
 
     def dataset(self, stage: str) -> CropDataset:

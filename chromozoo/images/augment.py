@@ -60,7 +60,7 @@ def training_augmentation(
 
 
 def apply(pipeline: A.Compose, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One augmented copy of ``(H, W)`` uint8; what turning and shearing bring in is background 0."""
+    """One augmented copy of ``(H, W)`` uint8; what turning and shearing bring in is 0."""
     augmented: NDArray[np.uint8] = pipeline(image=canvas)["image"]
     return augmented
 

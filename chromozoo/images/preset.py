@@ -86,10 +86,17 @@ class ChromosomePreset:
         turn = RotateCrop(self.rotate_crop)
         scale = self.scale * zoom
         upright = turn(signal, scale)
-        # Once is enough but for very large pictures, whose margins do not shrink with them.
-        while (fit := min(self.height / upright.shape[0], self.width / upright.shape[1])) < 1:
+        fit = min(self.height / upright.shape[0], self.width / upright.shape[1])
+        # Once is enough but for very large pictures, whose margins do not shrink with them. What
+        # then stands out by no more than the margin is background, and is cut.
+        while fit < 1:
             scale *= fit * 0.98
             upright = turn(signal, scale)
+            fit = min(
+                (self.height + turn.margin) / upright.shape[0],
+                (self.width + turn.margin) / upright.shape[1],
+            )
+        upright = upright[: self.height, : self.width]
         canvas = np.zeros((self.height, self.width), np.uint8)
         top = (self.height - upright.shape[0]) // 2
         left = (self.width - upright.shape[1]) // 2

@@ -103,7 +103,7 @@ def read_bytes(data: bytes, name: str) -> NDArray[np.generic]:
 
 @contextmanager
 def _pil_errors(name: str) -> Iterator[None]:
-    """PIL raises a dozen kinds of errors (SyntaxError among them) on bad files, and warns of more."""
+    """PIL raises a dozen kinds of errors (SyntaxError among them) on bad files, and warns too."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -93,15 +93,13 @@ class ChromosomeClassifier(LightningModule):
     ) -> None:
         super().__init__()
         # A third faster on CPUs, and on GPUs in half precision, than the default layout.
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.transforms = ChromosomePreset(**(preset or {}))
         self.optimizer = optimizer
         self.lr = lr
         self.weight_decay = weight_decay
         self.cross_entropy = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
-        self.centre_loss = (
-            CentreLoss(len(CLASSES), features, centre_loss) if centre_loss else None
-        )
+        self.centre_loss = CentreLoss(len(CLASSES), features, centre_loss) if centre_loss else None
         self.flip_average = flip_average
         self.val_accuracy = torchmetrics.classification.MulticlassAccuracy(
             len(CLASSES), average="micro"
@@ -179,13 +177,8 @@ class ChromosomeClassifier(LightningModule):
     def predict_probabilities(self, x: Tensor) -> Tensor:
         """Calibrated probabilities ``(B, 24)`` of normalised tensors, averaged over the flips."""
         flips = FLIPS if self.flip_average else FLIPS[:1]
-        mean = torch.stack(
-            [
-                torch.softmax(self(x.flip(axes) if axes else x).float() / self.temperature, dim=1)
-                for axes in flips
-            ]
-        ).mean(dim=0)
-        return mean
+        logits = torch.stack([self(x.flip(axes) if axes else x).float() for axes in flips])
+        return torch.softmax(logits / self.temperature, dim=-1).mean(dim=0)
 
     @torch.inference_mode()
     def classify(

@@ -29,9 +29,7 @@ class CentreLoss(nn.Module):
 
     centres: Tensor
 
-    def __init__(
-        self, num_classes: int, features: int, preset: CentreLossPreset = "wen"
-    ) -> None:
+    def __init__(self, num_classes: int, features: int, preset: CentreLossPreset = "wen") -> None:
         super().__init__()
         if preset not in ("wen", "paper-literal"):
             raise ValueError(f"unknown preset {preset!r}; use 'wen' or 'paper-literal'")
@@ -41,7 +39,7 @@ class CentreLoss(nn.Module):
         self.register_buffer("centres", torch.zeros(num_classes, features))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Loss of features ``(B, features)`` with labels ``(B,)``; in training moves the centres."""
+        """Loss of ``(B, features)`` with labels ``(B,)``; moves the centres when in training."""
         features = features.float()
         own = self.centres[labels]
         squared = (features - own).square().sum(dim=1)

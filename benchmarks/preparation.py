@@ -1,0 +1,59 @@
+"""How much the cache of prepared crops saves: an epoch from the cache against one without it.
+
+Run: ``python benchmarks/preparation.py [--cells 8]``. Prints a ratio measured in one process on
+simulated cells; the absolute times are those of the machine at hand.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from chromozoo.data import bioimlab
+from chromozoo.images.preset import ChromosomePreset
+from chromozoo.synthetic import write_bioimlab_layout
+
+
+def seconds(run: Callable[[], object], repeats: int = 5) -> float:
+    """The shortest of several runs: what the machine can do when nothing else disturbs it."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cells", type=int, default=8)
+    arguments = parser.parse_args()
+    preset = ChromosomePreset(height=96, width=40)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary) / "bioimlab-classification"
+        cells = list(bioimlab.load_split(bioimlab.SPLIT).train[: arguments.cells])
+        write_bioimlab_layout(root, cells, seed=0)
+        pictures = [root / file.name for file in bioimlab.list_files(root)]
+
+        def from_files() -> None:
+            for picture in pictures:
+                preset(picture)
+
+        data = bioimlab.BioImLabClassification(
+            root=root, preset=preset.to_dict(), cache=str(Path(temporary) / "cache")
+        )
+        crops = data.dataset("train")
+
+        def from_cache() -> None:
+            for index in range(len(crops)):
+                crops[index]
+
+        slow, fast = seconds(from_files), seconds(from_cache)
+    print(f"{len(pictures)} pictures: {1000 * slow / len(pictures):.3f} ms each from files, ")
+    print(f"{1000 * fast / len(pictures):.3f} ms each from the cache: {slow / fast:.1f} times as fast")
+
+
+if __name__ == "__main__":
+    main()

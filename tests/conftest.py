@@ -1,0 +1,40 @@
+"""What all tests share: no network, a home of their own, one tiny data set."""
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
+
+import pytest
+
+# One training, validation and test cell of the split bioimlab_v1.
+TINY_CELLS = [2, 7, 6]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory):
+    """Caches and downloads of the tests never meet the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHROMOZOO_HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def tiny_bioimlab(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three simulated cells in the published layout of the BioImLab classification set."""
+    from chromozoo.synthetic import write_bioimlab_layout
+
+    folder = tmp_path_factory.mktemp("data") / "bioimlab-classification"
+    write_bioimlab_layout(folder, TINY_CELLS, seed=0)
+    return folder
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Folder of the real data sets; the test is skipped, and says so, where they are not."""
+    from chromozoo.data.archive import data_folders
+
+    for folder in data_folders():
+        if (folder / "bioimlab-classification.zip").exists():
+            return folder
+    pytest.skip("the real BioImLab set is not on this machine (CHROMOZOO_DATA, data/)")

@@ -1,0 +1,108 @@
+"""What is shipped: weights, cards, rows and examples belong together and do what they say."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from chromozoo.cards import card_markdown, card_path
+from chromozoo.cli.benchmark import RESULTS, measure
+from chromozoo.evaluation import METRICS
+from chromozoo.leaderboard import read_results
+from chromozoo.registry import list_models, model_info
+from chromozoo.weights import MAX_BYTES, weights_entries
+
+REPOSITORY = Path(__file__).parents[1]
+EXAMPLE = REPOSITORY / "examples" / "cell_46XY"
+SHIPPED = [(name, tag) for name in list_models() for tag in weights_entries(name)]
+
+
+def test_there_are_weights() -> None:
+    assert ("chrnet4", "bioimlab") in SHIPPED
+
+
+def test_every_weights_file_has_an_entry_and_a_row() -> None:
+    files = {path.name for path in (REPOSITORY / "weights").glob("*.safetensors")}
+    entries = [weights_entries(name)[tag] for name, tag in SHIPPED]
+    assert files == {entry.file for entry in entries}
+    measured = {row["weights_sha256"] for row in read_results(RESULTS)}
+    assert {entry.sha256[:12] for entry in entries} <= measured
+    assert all(entry.size_bytes <= MAX_BYTES for entry in entries)
+    assert sum(entry.size_bytes for entry in entries) < 300e6
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_one_name_is_builder_config_card_row_and_test(name: str) -> None:
+    info = model_info(name)
+    task = {"classification": "classification", "segmentation": "segmentation"}[info.task]
+    assert list((REPOSITORY / "configs" / task).glob(f"{name}_*.yaml"))
+    assert card_path(name).read_text(encoding="utf-8") == card_markdown(name)
+    assert (REPOSITORY / "tests" / f"test_{info.file.stem}.py").exists()
+    if weights_entries(name):
+        assert name in {row["model"] for row in read_results(RESULTS)}
+
+
+@pytest.mark.parametrize(("name", "tag"), SHIPPED)
+def test_entry_repeats_its_rows(name: str, tag: str) -> None:
+    entry = weights_entries(name)[tag]
+    rows = {
+        row["split"]: row
+        for row in read_results(RESULTS)
+        if row["weights_sha256"] == entry.sha256[:12]
+    }
+    assert "bioimlab_v1/test" in entry.metrics
+    for split, metrics in entry.metrics.items():
+        for metric in METRICS:
+            assert float(rows[split][metric]) == metrics[metric], (split, metric)
+        assert int(rows[split]["parameters"]) == entry.parameters
+        assert rows[split]["split_sha256"] == entry.split_sha256[:12]
+    assert (REPOSITORY / entry.config).exists()
+    assert entry.intended_use == "research use only, not for diagnosis"
+
+
+@pytest.mark.parametrize(("name", "tag"), SHIPPED)
+def test_shipped_weights_reproduce_their_row(name: str, tag: str, real_data: Path) -> None:
+    entry = weights_entries(name)[tag]
+    row = measure(name, tag, "bioimlab", "test", root=str(real_data), device="cpu")
+    figures = entry.metrics["bioimlab_v1/test"]
+    # Convolutions differ in the last bits between machines: one chromosome of 644 may tip over.
+    for metric in ("accuracy", "assigned_accuracy"):
+        assert row[metric] == pytest.approx(figures[metric], abs=2.5 / row["n_chromosomes"])
+    assert row["ece"] == pytest.approx(figures["ece"], abs=0.003)
+
+
+def test_the_example_cell_comes_out_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Through the hub, from another folder: the newcomer's first look is a right karyotype."""
+    monkeypatch.chdir(tmp_path)
+    model = torch.hub.load(str(REPOSITORY), "chrnet4", source="local")
+    with (EXAMPLE / "labels.csv").open() as file:
+        labels = {row["file"]: row["label"] for row in csv.DictReader(file)}
+    files = sorted(EXAMPLE.glob("[0-9]*.png"))
+    assert len(files) == len(labels) == 46
+    found = model.classify(files, as_cell=True)
+    right = sum(item.label == labels[Path(item.name).name] for item in found)
+    assert right >= 44
+    assert found.cell.iscn == "46,XY"
+    assert not model.training
+    assert model.categories[-2:] == ("X", "Y")
+    logits = model(model.transforms(files[0])[None])
+    assert logits.shape == (1, 24)
+    (alone,) = model.classify(np.asarray(__import__("PIL.Image").Image.open(files[0])))
+    assert alone.probabilities.sum() == pytest.approx(1)
+
+
+def test_no_picture_of_the_examples_is_real() -> None:
+    """The examples are those that the package draws: made anew, they are the same pixels."""
+    recipe = json.loads((EXAMPLE / "recipe.json").read_text())
+    from chromozoo.synthetic import draw_cell
+
+    cell = draw_cell(np.random.default_rng(recipe["seed"]), karyotype=recipe["karyotype"])
+    order = np.random.default_rng(0).permutation(len(cell))
+    from PIL import Image
+
+    for number, index in enumerate(order, start=1):
+        shipped = np.asarray(Image.open(EXAMPLE / f"{number:02d}.png"))
+        assert np.abs(shipped.astype(int) - cell[index].image.astype(int)).max() <= 2
