@@ -22,6 +22,7 @@ dependencies = [
     "torchvision",
     "lightning",
     "timm",
+    "torchmetrics",
     "cv2",
     "albumentations",
     "safetensors",

@@ -52,7 +52,9 @@ def main() -> None:
 
         slow, fast = seconds(from_files), seconds(from_cache)
     print(f"{len(pictures)} pictures: {1000 * slow / len(pictures):.3f} ms each from files, ")
-    print(f"{1000 * fast / len(pictures):.3f} ms each from the cache: {slow / fast:.1f} times as fast")
+    print(
+        f"{1000 * fast / len(pictures):.3f} ms each from the cache: {slow / fast:.1f} times as fast"
+    )
 
 
 if __name__ == "__main__":

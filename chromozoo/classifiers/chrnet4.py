@@ -1,7 +1,7 @@
 """ChrNet4: residual blocks with grouped convolutions and channel attention.
 
-Paper: X. Wang et al., "Chromosome segmentation and classification by render and attention
-(Render-Attention-Architecture)", IEEE Access 12:46081, 2024. The network is figure 3 of the paper
+Paper: C. Wang et al., "Fully Automatic Karyotyping via Deep Convolutional Neural Networks"
+(Render-Attention-Architecture), IEEE Access 12:46081, 2024. The network is figure 3 of the paper
 and has 16,355,160 parameters (62.39 MiB), as published. What the paper leaves open (optimiser,
 schedule, LeakyReLU slope, loss reduction) is stated where it is set.
 """

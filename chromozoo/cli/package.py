@@ -5,6 +5,7 @@ its probabilities. Then the file that will be shipped is measured, once, on the 
 """
 
 import argparse
+import dataclasses
 import datetime
 import subprocess
 import sys
@@ -129,6 +130,10 @@ def package(
         )
     model = get_model(recipe.model, weights=path)
     arguments = _builder_arguments(path)
+    preset = dataclasses.replace(
+        model.transforms, typical_length=typical_length(data_class(root=root))
+    )
+    arguments["preset"] = preset.to_dict()
     synthetic = data_arguments.get("synthetic_cells", 0)
     entry = WeightsEntry(
         model=recipe.model,
@@ -136,7 +141,7 @@ def package(
         classes=list(CLASSES),
         input_size=[model.transforms.height, model.transforms.width],
         init_args=arguments,
-        preprocessing=model.transforms.to_dict(),
+        preprocessing=preset.to_dict(),
         temperature=temperature,
         dataset=info.title,
         split=data.split.name,
@@ -203,6 +208,19 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
     fit = minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded")
     accuracy = float((probabilities(fit.x).argmax(1) == labels).double().mean())
     return float(np.exp(fit.x)), accuracy, float(fit.fun)
+
+
+def typical_length(data: Any) -> float:
+    """Median over the training cells of the median length of their chromosomes, in pixels."""
+    import numpy as np
+
+    from chromozoo.images.preset import ChromosomePreset
+
+    # A canvas that every chromosome fits into, at the scale of the pictures.
+    data.preset = ChromosomePreset(height=256, width=256).to_dict()
+    crops = data.dataset("train")
+    lengths = (crops.crops > 0).any(axis=2).sum(axis=1)
+    return float(np.median([np.median(lengths[crops.cells == c]) for c in np.unique(crops.cells)]))
 
 
 def _builder_arguments(checkpoint: Path) -> dict[str, Any]:

@@ -161,7 +161,9 @@ class BioImLabClassification(LightningDataModule):
         # One generator an epoch gives the order and the workers' seeds: with
         # `reload_dataloaders_every_n_epochs: 1` (configs/_base_/trainer.yaml) every epoch depends
         # on its number alone, so a resumed run repeats an uninterrupted one.
-        seed = (self.seed * 100_003 + epoch) % 2**31
+        # Under DDP every process augments with draws of its own.
+        rank = self.trainer.global_rank if self.trainer else 0
+        seed = (self.seed * 100_003 + epoch + 1_000_003 * rank) % 2**31
         pipeline = (
             augment.training_augmentation(**self.augmentation)  # type: ignore[arg-type]
             if self.augmentation is not None

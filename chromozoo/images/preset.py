@@ -6,6 +6,7 @@ with the weights, so a model never sees pictures prepared in another way than it
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from torch import Tensor
 from chromozoo.images.reading import ImageSource, read_grey
 from chromozoo.images.rotate_crop import Method, RotateCrop
 from chromozoo.images.signal import signal_image
+
+FEWEST_FOR_ZOOM = 20
+CONTRACTION_RANGE = 1.5
 
 # Change it when `prepare` gives other pixels for the same arguments: cached crops are then remade.
 PREPARATION_VERSION = 1
@@ -35,6 +39,8 @@ class ChromosomePreset:
         rotate_crop: Method of :class:`RotateCrop`; ``"none"`` keeps the picture's angle.
         channels: 1, or 3 equal channels for networks that were born with colour.
         mean, std: Normalisation of the signal (0..1).
+        typical_length: Length in pixels of the median chromosome of a cell in the training data;
+            0 where it is not known. Serves :meth:`cell_zoom`.
 
     Example:
         >>> preset = ChromosomePreset(height=112, width=48)
@@ -49,6 +55,7 @@ class ChromosomePreset:
     channels: int = 1
     mean: float = 0.15
     std: float = 0.30
+    typical_length: float = 0.0
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 8:
@@ -104,6 +111,33 @@ class ChromosomePreset:
             upright * 255
         )
         return canvas
+
+    def length(self, source: ImageSource, name: str | None = None) -> float:
+        """Length of the chromosome in pixels of the picture, along its long axis.
+
+        Raises:
+            ImageError: The picture cannot be read or shows nothing.
+        """
+        signal = signal_image(read_grey(source, name), name or str(source))
+        return float(RotateCrop(margin=0)(signal).shape[0])
+
+    def cell_zoom(self, lengths: Sequence[float]) -> float:
+        """Magnification that brings a cell to the pixel size of the training data.
+
+        Cells differ in contraction by less than a factor of 1.5 from the typical one, and the
+        augmentation covers that; what is further off comes from another camera or objective.
+
+        Args:
+            lengths: Of all chromosomes of one cell, in pixels of their pictures.
+
+        Returns:
+            1.0 within the range, for fewer than 20 chromosomes (their median says little), and
+            where the typical length is not known.
+        """
+        if not self.typical_length or len(lengths) < FEWEST_FOR_ZOOM:
+            return 1.0
+        zoom = self.typical_length / float(np.median(lengths))
+        return zoom if max(zoom, 1 / zoom) > CONTRACTION_RANGE else 1.0
 
     def normalise(self, canvas: Tensor) -> Tensor:
         """``(..., 1, H, W)`` uint8 0..255 to ``(..., channels, H, W)`` float32, mean and std."""

@@ -16,6 +16,8 @@ LEAST_CONTRAST = 0.02
 # Otsu's threshold lies inside a blurred chromosome; this share of it reaches the visible edge.
 EDGE_SHARE = 0.6
 BRIGHTEST_PERCENTILE = 99.0
+# The smallest chromosomes of BioImLab, 13 x 15 pixels with their margin, cover about 70.
+FEWEST_PIXELS = 16
 
 
 def signal_image(grey: NDArray[np.float32], name: str = "array") -> NDArray[np.float32]:
@@ -33,7 +35,8 @@ def signal_image(grey: NDArray[np.float32], name: str = "array") -> NDArray[np.f
         ``(H, W)`` float32 in 0..1.
 
     Raises:
-        ImageError: The picture is uniform (all black, all white): there is no chromosome.
+        ImageError: The picture is uniform (all black, all white) or shows a speck only: there is
+            no chromosome.
     """
     border = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
     background = np.float32(np.median(border))
@@ -48,7 +51,12 @@ def signal_image(grey: NDArray[np.float32], name: str = "array") -> NDArray[np.f
         )
     signal = np.clip(departure if brighter >= darker else -departure, 0, None)
     inside = signal[foreground(signal / contrast)]
-    top = float(np.percentile(inside, BRIGHTEST_PERCENTILE)) if inside.size else contrast
+    if inside.size < FEWEST_PIXELS:
+        raise ImageError(
+            f"{name}: what stands out of the background covers {inside.size} pixels, too few for a "
+            "chromosome; is it a hot pixel or dust?"
+        )
+    top = float(np.percentile(inside, BRIGHTEST_PERCENTILE))
     result: NDArray[np.float32] = np.clip(signal / max(top, 1e-12), 0, 1).astype(np.float32)
     return result
 

@@ -196,7 +196,9 @@ class ChromosomeClassifier(LightningModule):
                 background, 8 or 16 bit), one chromosome each; or a single one of these. A model
                 in training mode judges in evaluation mode, too.
             as_cell: The pictures are all chromosomes of one cell: name them together by
-                maximum-likelihood assignment. ``label`` is then the assigned class.
+                maximum-likelihood assignment. ``label`` is then the assigned class. Pictures of
+                another pixel size are brought to that of the training data
+                (:meth:`ChromosomePreset.cell_zoom`).
             on_error: ``"report"`` goes on with the rest and returns the reason in ``error``.
             batch_size: Pictures per forward pass.
 
@@ -213,19 +215,26 @@ class ChromosomeClassifier(LightningModule):
             str(image) if not hasattr(image, "__array_interface__") else f"image {number}"
             for number, image in enumerate(images, start=1)
         ]
-        tensors: dict[int, Tensor] = {}
         errors: dict[int, str] = {}
+        lengths: dict[int, float] = {}
         for index, (image, name) in enumerate(zip(images, names, strict=True)):
             try:
-                tensors[index] = self.transforms(image, name)
+                lengths[index] = self.transforms.length(image, name)
             except ImageError as error:
                 if on_error == "raise":
                     raise
                 errors[index] = str(error)
+        zoom = self.transforms.cell_zoom(list(lengths.values())) if as_cell else 1.0
+        tensors = {
+            index: self.transforms(images[index], names[index], zoom=zoom) for index in lengths
+        }
         probabilities = np.full((len(images), len(CLASSES)), np.nan)
         if tensors:
             readable = list(tensors)
-            batches = torch.stack(list(tensors.values())).split(batch_size)
+            stacked = torch.stack(list(tensors.values()))
+            batches = [
+                stacked[start : start + batch_size] for start in range(0, len(stacked), batch_size)
+            ]
             in_training = [module for module in self.modules() if module.training]
             self.eval()
             try:
