@@ -6,6 +6,7 @@ and has 16,355,160 parameters (62.39 MiB), as published. What the paper leaves o
 schedule, LeakyReLU slope, loss reduction) is stated where it is set.
 """
 
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from chromozoo.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.imagenet import take_over_imagenet
 from chromozoo.tasks.losses import CentreLossPreset
+from chromozoo.weights import load_checkpoint, load_tensors
 
 BLOCKS_PER_STAGE = (2, 3, 3, 2)
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -147,7 +149,8 @@ class ChrNet4(ChromosomeClassifier):
             :class:`chromozoo.tasks.losses.CentreLoss`.
         init_from: Name of a timm model with ImageNet weights whose tensors are taken over where
             name and shape agree (``"resnext50_32x4d.tv_in1k"``: all but attention and head), for
-            strategies (b) to (d) of table II; None starts from random numbers, strategy (e).
+            strategies (b) to (d) of table II; or a checkpoint (``.ckpt``) of this model to tune
+            further; None starts from random numbers, strategy (e).
         optimizer, lr, weight_decay, label_smoothing, flip_average: See
             :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
@@ -175,7 +178,9 @@ class ChrNet4(ChromosomeClassifier):
             label_smoothing=label_smoothing,
             flip_average=flip_average,
         )
-        if init_from is not None:
+        if init_from is not None and init_from.endswith(".ckpt"):
+            load_tensors(self.network, load_checkpoint(Path(init_from))[1], Path(init_from))
+        elif init_from is not None:
             take_over_imagenet(self.network, init_from)
 
 
