@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chromozoo.cards import write_card
 from chromozoo.classes import CLASSES
 from chromozoo.cli.env import library_versions
 from chromozoo.data.catalogue import DATASETS, dataset_info
@@ -167,10 +168,16 @@ def package(
     print(f"{file}: {entry.size_bytes / 1e6:.1f} MB, packaged as {write_entry(entry)}")
     if old and old.file != entry.file:
         (REPOSITORY / "weights" / old.file).unlink(missing_ok=True)
+    write_card(recipe.model)
     for name in ("val", "test"):
         words = ["benchmark", recipe.model, "--weights", recipe.tag, "--dataset", recipe.tag]
         words += ["--stage", name, *(["--root", root] if root else [])]
-        subprocess.run([sys.executable, "-m", "chromozoo.cli.main", *words], check=True)
+        finished = subprocess.run([sys.executable, "-m", "chromozoo.cli.main", *words], check=False)
+        if finished.returncode:
+            raise ChromozooError(
+                f"{file}: packaged, but not measured, see above; then run: "
+                f"chromozoo {' '.join(words)}"
+            )
     return weights_entries(recipe.model)[recipe.tag]
 
 
