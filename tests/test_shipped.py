@@ -1,6 +1,7 @@
 """What is shipped: weights, cards, rows and examples belong together and do what they say."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -99,7 +100,9 @@ def test_the_example_cell_comes_out_right(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_no_picture_of_the_examples_is_real(tmp_path: Path) -> None:
     """The examples are what the package draws: drawn anew, they are the same pixels."""
     subprocess.run(
-        [sys.executable, str(EXAMPLE.parent / "make_cell.py"), str(tmp_path)], check=True
+        [sys.executable, str(EXAMPLE.parent / "make_cell.py"), str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=True,
     )
     assert (tmp_path / "labels.csv").read_text() == (EXAMPLE / "labels.csv").read_text()
     for drawn in sorted(tmp_path.glob("*.png")):

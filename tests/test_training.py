@@ -60,11 +60,16 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(recipe: Path, tmp_path: Pa
     # The schedule must be that of two epochs, so the first run is stopped, not told to be short.
     main(["fit", f"--config={recipe}", "--trainer.callbacks+=test_training.StopAfterOneEpoch"])
     assert torch.load(last, weights_only=True)["epoch"] == 0
+    halfway = _weights(last)["network.fc.weight"]
     main(["fit", f"--config={recipe}", f"--ckpt_path={last}"])
     resumed = _weights(last)
     assert resumed.keys() == whole.keys()
+    # Threads add up in any order, and Adam magnifies the last bits: a hundredth of a step's 1e-3.
+    assert (whole["network.fc.weight"] - halfway).abs().max() > 5e-4
     for key, value in whole.items():
-        torch.testing.assert_close(resumed[key], value, msg=lambda text, key=key: f"{key}: {text}")
+        torch.testing.assert_close(
+            resumed[key], value, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}"
+        )
 
 
 import lightning  # noqa: E402

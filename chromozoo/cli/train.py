@@ -2,6 +2,7 @@
 
 import csv
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def main(arguments: list[str]) -> LightningCLI:
         save_config_kwargs={"overwrite": True},
         trainer_defaults=defaults,
         parser_kwargs=parser,
-        args=arguments,
+        # None: LightningCLI reads the command line itself, and warns when it is told both.
+        args=None if arguments == sys.argv[1:] else arguments,
     )
 
 

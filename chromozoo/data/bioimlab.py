@@ -181,7 +181,7 @@ class BioImLabClassification(LightningDataModule):
         augment.seed_pipeline(crops, seed)
         return DataLoader(
             crops,
-            self.batch_size,
+            batch_size=self.batch_size,
             shuffle=True,
             drop_last=len(crops) > self.batch_size,
             num_workers=self.num_workers,
@@ -189,11 +189,13 @@ class BioImLabClassification(LightningDataModule):
             generator=torch.Generator().manual_seed(seed),
         )
 
+    # Lightning makes the loaders anew for `predict`, which fails on a positional batch size.
+
     def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        return DataLoader(self.dataset("val"), self.batch_size)
+        return DataLoader(self.dataset("val"), batch_size=self.batch_size)
 
     def test_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        return DataLoader(self.dataset("test"), self.batch_size)
+        return DataLoader(self.dataset("test"), batch_size=self.batch_size)
 
     def predict_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         return self.test_dataloader()
