@@ -64,11 +64,11 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(recipe: Path, tmp_path: Pa
     main(["fit", f"--config={recipe}", f"--ckpt_path={last}"])
     resumed = _weights(last)
     assert resumed.keys() == whole.keys()
-    # Threads add up in any order, and Adam magnifies the last bits: a hundredth of a step's 1e-3.
-    assert (whole["network.fc.weight"] - halfway).abs().max() > 5e-4
+    # The averaged weights move slowly: what is compared must be far below what an epoch changes.
+    assert (whole["network.fc.weight"] - halfway).abs().max() > 2e-5
     for key, value in whole.items():
         torch.testing.assert_close(
-            resumed[key], value, rtol=1e-3, atol=1e-4, msg=lambda text, key=key: f"{key}: {text}"
+            resumed[key], value, rtol=1e-4, atol=1e-6, msg=lambda text, key=key: f"{key}: {text}"
         )
 
 

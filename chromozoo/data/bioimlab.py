@@ -163,7 +163,8 @@ class BioImLabClassification(LightningDataModule):
         # on its number alone, so a resumed run repeats an uninterrupted one.
         # Under DDP every process augments with draws of its own.
         rank = self.trainer.global_rank if self.trainer else 0
-        seed = (self.seed * 100_003 + epoch + 1_000_003 * rank) % 2**31
+        order_seed = (self.seed * 100_003 + epoch) % 2**31
+        seed = (order_seed + 1_000_003 * rank) % 2**31
         pipeline = (
             augment.training_augmentation(**self.augmentation)  # type: ignore[arg-type]
             if self.augmentation is not None
@@ -179,14 +180,17 @@ class BioImLabClassification(LightningDataModule):
             pipeline,
         )
         augment.seed_pipeline(crops, seed)
+        crops.seed = seed
+        generator = torch.Generator().manual_seed(order_seed)
         return DataLoader(
             crops,
             batch_size=self.batch_size,
-            shuffle=True,
+            # Fixed for the epoch: Lightning begins a loader twice where a run is resumed.
+            sampler=torch.randperm(len(crops), generator=generator).tolist(),
             drop_last=len(crops) > self.batch_size,
             num_workers=self.num_workers,
             worker_init_fn=augment.seed_worker,
-            generator=torch.Generator().manual_seed(seed),
+            generator=generator,
         )
 
     # Lightning makes the loaders anew for `predict`, which fails on a positional batch size.

@@ -95,6 +95,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         self.cells = cells
         self.preset = preset
         self.augmentation = augmentation
+        self.seed: int | None = None
 
     def __len__(self) -> int:
         return len(self.crops)

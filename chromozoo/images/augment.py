@@ -74,7 +74,9 @@ def seed_worker(worker_id: int) -> None:
     """
     info = torch.utils.data.get_worker_info()
     assert info is not None, "seed_worker runs in DataLoader workers only"
-    seed_pipeline(info.dataset, info.seed)
+    # A data set that fixes its own seed draws the same however often the loader is begun.
+    own = getattr(info.dataset, "seed", None)
+    seed_pipeline(info.dataset, info.seed if own is None else own + 7919 * (worker_id + 1))
 
 
 def seed_pipeline(dataset: object, seed: int) -> None:
