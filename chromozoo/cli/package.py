@@ -157,7 +157,8 @@ def package(
         created=datetime.date.today().isoformat(),
         doc=(
             f"The training mixes {synthetic} simulated cells (`chromozoo.synthetic`, drawn from "
-            "the ISCN band tables) with the real ones. "
+            "the ISCN band tables) with the real ones; their look (size, blur, brightness) was "
+            "tuned beside crops of all 107 cells, the test cells included, never by accuracy. "
             if synthetic
             else ""
         )
