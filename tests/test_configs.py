@@ -19,7 +19,11 @@ def test_runs(
     config: Path, tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     create = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name.split(".")[0]))
+    monkeypatch.setattr(
+        timm,
+        "create_model",
+        lambda name, pretrained=False, **kwargs: create(name.split(".")[0], **kwargs),
+    )
     monkeypatch.chdir(tmp_path)
     small = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.fast_dev_run=2"]
     small += ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]

@@ -7,25 +7,55 @@ import torch
 from numpy.typing import NDArray
 
 
+class Bend(A.ImageOnlyTransform):
+    """Bends an upright chromosome: its straight axis becomes a shallow arc.
+
+    Args:
+        sagitta: Largest height of the arc, of the canvas height; either side is as likely.
+        p: Share of the pictures that are bent.
+    """
+
+    def __init__(self, sagitta: float = 0.08, p: float = 0.5) -> None:
+        super().__init__(p=p)
+        self.sagitta = sagitta
+
+    def get_params(self) -> dict[str, float]:
+        return {"sagitta": self.py_random.uniform(-self.sagitta, self.sagitta)}
+
+    def apply(self, img: NDArray[np.uint8], sagitta: float, **_: object) -> NDArray[np.uint8]:
+        height, width = img.shape[:2]
+        along = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None]
+        # Minus 1/3, the mean of the square: the chromosome stays in the middle.
+        across = np.float32(sagitta * height) * (along**2 - np.float32(1 / 3))
+        x = np.arange(width, dtype=np.float32)[None] + across
+        y = np.repeat(np.arange(height, dtype=np.float32)[:, None], width, axis=1)
+        bent = cv2.remap(img, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        return np.asarray(bent, np.uint8)
+
+
 def training_augmentation(
     rotate: float = 10.0,
     scale: tuple[float, float] = (0.85, 1.18),
     shear: float = 6.0,
     shift: float = 0.05,
     brightness: float = 0.25,
-    noise: float = 0.04,
+    noise: float = 0.08,
+    bend: float = 0.08,
     flips: bool = True,
 ) -> A.Compose:
     """What another cell, another slide and another exposure would have changed.
 
+    Grey values are only ever multiplied, so the background of a signal image stays 0.
+
     Args:
         rotate: Largest turn left or right in degrees: what the principal axis leaves of a bend.
         scale: Smallest and largest magnification: contraction differs between cells.
-        shear: Largest shear in degrees: a cheap stand-in for bending.
+        shear: Largest shear in degrees.
         shift: Largest shift, of the canvas.
-        brightness: Largest relative change of brightness and of contrast; with it go gamma and
-            sharpness. 0 leaves all of them alone.
-        noise: Largest standard deviation of added noise, of the full range.
+        brightness: Largest relative change of brightness; with it go gamma and sharpness. 0 leaves
+            all of them alone.
+        noise: Largest relative change of a single pixel.
+        bend: Largest sagitta of the chromosome's axis, of the canvas height (:class:`Bend`).
         flips: Mirror both ways. Polarity is unknown after rotate & crop, so both ends must do.
 
     Returns:
@@ -43,9 +73,11 @@ def training_augmentation(
             p=0.9,
         ),
     ]
+    if bend:
+        steps.append(Bend(bend, p=0.5))
     if brightness:
         steps += [
-            A.RandomBrightnessContrast(brightness, brightness, p=0.5),
+            A.MultiplicativeNoise((1 - brightness, 1 + brightness), p=0.5),
             A.RandomGamma((65, 150), p=0.5),
             A.OneOf(
                 [A.GaussianBlur(blur_limit=(3, 3), sigma_limit=(0.4, 1.0)), A.Sharpen((0.1, 0.4))],
@@ -53,7 +85,7 @@ def training_augmentation(
             ),
         ]
     if noise:
-        steps.append(A.GaussNoise(std_range=(0.0, noise), p=0.3))
+        steps.append(A.MultiplicativeNoise((1 - noise, 1 + noise), elementwise=True, p=0.3))
     if flips:
         steps = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), *steps]
     return A.Compose(steps)

@@ -123,12 +123,21 @@ class ChromosomeClassifier(LightningModule):
 
     # Training
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """The scalar to be minimised; systems with a loss of their own override it.
+
+        Args:
+            batch: ``image`` (B, channels, H, W) normalised and ``label`` (B,).
+        """
         network: Any = self.network
         features = network.forward_features(batch["image"])
         loss: Tensor = self.cross_entropy(network.forward_head(features), batch["label"])
         if self.centre_loss is not None:
             loss = loss + self.centre_loss(features, batch["label"])
+        return loss
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss = self.loss(batch)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
