@@ -24,6 +24,20 @@ def library_versions() -> dict[str, str]:
     return found
 
 
+def fast_precision() -> str:
+    """Value of ``--trainer.precision`` that trains fastest on this machine.
+
+    ``"bf16-mixed"`` where the processor computes bfloat16 itself, else ``"32-true"``: a CPU that
+    only imitates bfloat16 takes twelve times as long with it as without.
+    """
+    import torch
+
+    if torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
+    native = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return "bf16-mixed" if native is not None and native() else "32-true"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Takes no arguments."""
 
@@ -35,5 +49,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{name:<24} {text}")
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     print(f"{'accelerator':<24} {device}")
+    print(f"{'fastest precision':<24} {fast_precision()}")
     print(f"{'system':<24} {platform.platform()}, {os.cpu_count()} cores")
     return 0

@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "predict": "write a config's predictions",
     "benchmark": "measure weights on a data set and add the row to the leaderboard",
     "package": "turn a trained checkpoint into published weights",
+    "ablate": "train with and without a part of a system, and compare",
     "train-zoo": "train and package the whole zoo within a time budget",
     "env": "print the versions that matter in a bug report",
 }

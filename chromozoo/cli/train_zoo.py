@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from chromozoo.cli.env import fast_precision
 from chromozoo.cli.package import RUNS, Recipe, package, read_recipe
 from chromozoo.errors import ChromozooError
 from chromozoo.weights import REPOSITORY
@@ -113,7 +114,8 @@ class _Record:
     @property
     def described(self) -> str:
         minutes = self.values.get("seconds", 0) / 60
-        return f"{self.values.get('device', '')}, {minutes:.0f} min"
+        device, precision = (self.values.get(key, "") for key in ("device", "precision"))
+        return f"{device}, {precision}, {minutes:.0f} min"
 
     def update(self, **values: object) -> None:
         self.values |= values
@@ -127,7 +129,7 @@ def _fit(recipe: Recipe, record: _Record, seconds: float, root: str | None) -> b
     """Trains in a process of its own; True when it came to its last epoch."""
     import torch
 
-    words = ["fit", "--config", str(recipe.path)]
+    words = ["fit", "--config", str(recipe.path), "--trainer.precision", fast_precision()]
     if root:
         words += ["--data.init_args.root", root]
     if (last := record.folder / "last.ckpt").exists():
@@ -156,5 +158,7 @@ def _fit(recipe: Recipe, record: _Record, seconds: float, root: str | None) -> b
             process.wait()
     finally:
         spent = record.values.get("seconds", 0) + time.monotonic() - start
-        record.update(seconds=round(spent), device=device, trained=finished)
+        record.update(
+            seconds=round(spent), device=device, precision=fast_precision(), trained=finished
+        )
     return finished

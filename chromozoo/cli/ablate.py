@@ -1,0 +1,261 @@
+"""``chromozoo ablate``: what one part of a system brings, by training with and without it.
+
+An ablation is a file in ``configs/ablations``: a base config, a number of epochs, seeds, and the
+changes that each variant makes to the base. Every variant is trained with the same budget and
+measured on the validation cells; test cells are never touched. It can be stopped and called again.
+"""
+
+import argparse
+import copy
+import csv
+import datetime
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from chromozoo.cli.env import fast_precision
+from chromozoo.cli.package import RUNS
+from chromozoo.errors import ChromozooError, UnknownNameError
+from chromozoo.weights import REPOSITORY
+
+ABLATIONS = REPOSITORY / "configs" / "ablations"
+RESULTS = REPOSITORY / "benchmarks" / "results" / "ablations.csv"
+TABLES = REPOSITORY / "benchmarks" / "README.md"
+METRICS = ("accuracy", "assigned_accuracy")
+COLUMNS = (
+    "ablation",
+    "variant",
+    "model",
+    "seed",
+    "epochs",
+    "input_size",
+    "split",
+    "n_chromosomes",
+    *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
+    "precision",
+    "date",
+)
+KEY = ("ablation", "variant", "model", "seed", "epochs", "input_size")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    known = ", ".join(path.stem for path in sorted(ABLATIONS.glob("*.yaml")))
+    parser.add_argument("names", nargs="+", metavar="ABLATION", help=known)
+    parser.add_argument("--epochs", type=int, help="of each variant; default: the file's")
+    parser.add_argument("--root", help="folder of the data")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="CSV of the rows")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    for ablation in [read_ablation(name) for name in arguments.names]:
+        epochs = arguments.epochs or ablation.epochs
+        for seed in ablation.seeds:
+            for variant in ablation.variants:
+                row = _measure(ablation, variant, seed, epochs, arguments.root)
+                add_row(arguments.results, row)
+                print(f"{ablation.name}, {variant}, seed {seed}: {row['accuracy']:.4f}", flush=True)
+        print(table(read_rows(arguments.results), ablation.name))
+    if arguments.results.resolve() == RESULTS.resolve():
+        update_tables()
+    return 0
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One file of ``configs/ablations``.
+
+    Attributes:
+        name: Stem of the file.
+        base: The config that the variants change.
+        epochs: Of every variant.
+        seeds: Each variant is trained once with each.
+        variants: Changes by the variant's name: dotted keys of the config and their values.
+    """
+
+    name: str
+    base: Path
+    epochs: int
+    seeds: tuple[int, ...]
+    variants: dict[str, dict[str, Any]]
+
+    def config(self, variant: str, seed: int, epochs: int) -> dict[str, Any]:
+        """The base with the variant's changes, ``epochs`` long, in a run folder of its own."""
+        import yaml
+
+        config: dict[str, Any] = yaml.safe_load(self.base.read_text(encoding="utf-8"))
+        for key, value in self.variants[variant].items():
+            *parents, last = key.split(".")
+            place = config
+            for parent in parents:
+                place = place.setdefault(parent, {})
+            place[last] = copy.deepcopy(value)
+        config["seed_everything"] = config["data"]["init_args"]["seed"] = seed
+        trainer = config["trainer"]
+        trainer["max_epochs"] = epochs
+        # One look, at the end: a best of many looks at 460 chromosomes would flatter.
+        trainer["check_val_every_n_epoch"] = epochs
+        folder = self.folder(variant, seed, epochs)
+        trainer["logger"] = {
+            "class_path": "lightning.pytorch.loggers.CSVLogger",
+            "init_args": {"save_dir": str(folder), "name": "", "version": ""},
+        }
+        trainer["callbacks"] = [
+            callback
+            for callback in trainer["callbacks"]
+            if callback.get("init_args", {}).get("filename") != "best"
+        ]
+        for callback in trainer["callbacks"]:
+            if "dirpath" in callback.get("init_args", {}):
+                callback["init_args"]["dirpath"] = str(folder)
+        return config
+
+    def folder(self, variant: str, seed: int, epochs: int) -> Path:
+        """Of the run's files."""
+        words = "-".join(variant.replace(",", " ").split())
+        return RUNS / "ablations" / self.name / f"{words}-{epochs}-{seed}"
+
+
+def read_ablation(name: str) -> Ablation:
+    """Reads ``configs/ablations/<name>.yaml``.
+
+    Raises:
+        UnknownNameError: There is none of this name.
+    """
+    import yaml
+
+    path = ABLATIONS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(file.stem for file in sorted(ABLATIONS.glob("*.yaml")))
+        raise UnknownNameError(f"unknown ablation {name!r}: known are {known}")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return Ablation(
+        name=name,
+        base=(path.parent / content["base"]).resolve(),
+        epochs=content["epochs"],
+        seeds=tuple(content["seeds"]),
+        variants=content["variants"],
+    )
+
+
+def _measure(
+    ablation: Ablation, variant: str, seed: int, epochs: int, root: str | None
+) -> dict[str, Any]:
+    """Trains a variant unless that is done, and measures its last weights on validation."""
+    import yaml
+
+    from chromozoo.cli.benchmark import predict
+    from chromozoo.cli.package import read_recipe
+    from chromozoo.data.catalogue import dataset_info
+    from chromozoo.evaluation import evaluate_classification
+    from chromozoo.registry import get_model
+
+    recipe = read_recipe(ablation.base)
+    folder = ablation.folder(variant, seed, epochs)
+    finished, last = folder / "finished", folder / "last.ckpt"
+    if not finished.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / "ablation.yaml"
+        config.write_text(yaml.safe_dump(ablation.config(variant, seed, epochs)))
+        words = ["fit", "--config", str(config), "--trainer.precision", fast_precision()]
+        words += ["--data.init_args.root", root] if root else []
+        words += ["--ckpt_path", str(last)] if last.exists() else []
+        print(f"{ablation.name}, {variant}, seed {seed}: training", flush=True)
+        status = subprocess.run(
+            [sys.executable, "-m", "chromozoo.cli.main", *words], check=False
+        ).returncode
+        if status:
+            raise ChromozooError(
+                f"{config}: training failed with status {status}, see above; mend it and call the "
+                "same command again"
+            )
+        finished.touch()
+    model: Any = get_model(recipe.model, weights=last)
+    info = dataset_info(recipe.tag)
+    data = getattr(info.load_module(), info.data_module)(
+        root=root, preset=model.transforms.to_dict()
+    )
+    crops = data.dataset("val")
+    found = evaluate_classification(predict(model, crops), crops.labels, crops.cells).to_row()
+    return {
+        "ablation": ablation.name,
+        "variant": variant,
+        "model": recipe.model,
+        "seed": seed,
+        "epochs": epochs,
+        "input_size": f"{model.transforms.height}x{model.transforms.width}",
+        "split": f"{data.split.name}/val",
+        "precision": fast_precision(),
+        "date": datetime.date.today().isoformat(),
+        **{column: found[column] for column in COLUMNS if column in found},
+    }
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a result file, as text; none where there is no file."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def add_row(path: Path, row: dict[str, Any]) -> None:
+    """Adds a row; one of the same variant, model, seed, epochs and input takes its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        rows = {tuple(old[key] for key in KEY): old for old in read_rows(path)}
+        text = {
+            key: f"{value:.4f}" if isinstance(value, float) else str(value)
+            for key, value in row.items()
+        }
+        rows[tuple(text[key] for key in KEY)] = text
+        temporary = path.with_name(f".{path.name}.tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows.values())
+        os.replace(temporary, path)
+
+
+def table(rows: Sequence[dict[str, str]], ablation: str) -> str:
+    """One ablation as a Markdown table: each variant with its mean over the seeds."""
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in rows:
+        if row["ablation"] == ablation:
+            key = (row["variant"], row["model"], row["input_size"], row["epochs"])
+            groups.setdefault(key, []).append(row)
+    lines = [
+        "| variant | model | input | epochs | seeds | per chromosome (%) | with assignment (%) |",
+        "|---|---|---|---:|---|---|---|",
+    ]
+    for key, members in groups.items():
+        figures = []
+        for metric in METRICS:
+            values = [100 * float(row[metric]) for row in members]
+            mean = f"{sum(values) / len(values):.2f}"
+            if len(members) == 1:
+                low, high = (100 * float(members[0][f"{metric}_{end}"]) for end in ("low", "high"))
+                figures.append(f"{mean} [{low:.1f}, {high:.1f}]")
+            else:
+                figures.append(f"{mean} ({', '.join(f'{value:.2f}' for value in values)})")
+        seeds = ", ".join(row["seed"] for row in members)
+        lines.append("| " + " | ".join([*key, seeds, *figures]) + " |")
+    return "\n".join(lines)
+
+
+def tables(rows: Sequence[dict[str, str]]) -> str:
+    """All ablations that have rows, each under its name."""
+    names = dict.fromkeys(row["ablation"] for row in rows)
+    return "\n\n".join(f"**{name}**\n\n{table(rows, name)}" for name in names)
+
+
+def update_tables() -> None:
+    """Makes the tables of ``benchmarks/README.md`` anew from the CSV."""
+    from chromozoo.leaderboard import update_readme
+
+    update_readme(TABLES, "ablations", tables(read_rows(RESULTS)))

@@ -1,0 +1,113 @@
+"""Ablations: what each variant's training config is, and the tables of the results."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from chromozoo.cli import ablate
+from chromozoo.cli.main import main as chromozoo
+from chromozoo.errors import UnknownNameError
+
+NAMES = [path.stem for path in sorted(ablate.ABLATIONS.glob("*.yaml"))]
+
+
+def _value(config: dict, key: str):
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_variants_differ_in_what_they_name_and_in_nothing_else(name: str) -> None:
+    ablation = ablate.read_ablation(name)
+    assert len(ablation.variants) > 1
+    assert len(set(map(str, ablation.variants.values()))) == len(ablation.variants)
+    base = yaml.safe_load(ablation.base.read_text())
+    folders = set()
+    for variant, changes in ablation.variants.items():
+        config = ablation.config(variant, seed=3, epochs=5)
+        for key, value in changes.items():
+            assert _value(config, key) == value
+        assert config["trainer"]["max_epochs"] == 5
+        assert config["seed_everything"] == config["data"]["init_args"]["seed"] == 3
+        files = [
+            item["init_args"]["filename"]
+            for item in config["trainer"]["callbacks"]
+            if "dirpath" in item["init_args"]
+        ]
+        assert files == ["last"]
+        folders.add(ablation.folder(variant, 3, 5))
+        # What no variant names is the base's.
+        for part in ("model", "data"):
+            for key, value in base[part]["init_args"].items():
+                if not any(f"{part}.init_args.{key}" in change for change in changes):
+                    assert config[part]["init_args"][key] == value
+    assert len(folders) == len(ablation.variants)
+
+
+def test_an_unknown_ablation_is_refused_with_the_known_ones(capsys) -> None:
+    with pytest.raises(UnknownNameError, match="straightening"):
+        ablate.read_ablation("no-such")
+    assert chromozoo(["ablate", "no-such"]) == 2
+    assert "straightening" in capsys.readouterr().err
+
+
+def test_an_ablation_trains_measures_and_goes_on(
+    tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    base = yaml.safe_load((ablate.ABLATIONS / "centre-loss.yaml").read_text())["base"]
+    config = yaml.safe_load((ablate.ABLATIONS / base).read_text())
+    config["model"]["init_args"]["preset"] = {"height": 32, "width": 32, "scale": 0.3}
+    config["data"]["init_args"] |= {"batch_size": 46, "num_workers": 0, "synthetic_cells": 0}
+    config["trainer"] |= {"enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
+    recipe = tmp_path / Path(base).name
+    recipe.write_text(yaml.safe_dump(config))
+    ablations = tmp_path / "ablations"
+    ablations.mkdir()
+    (ablations / "tiny.yaml").write_text(
+        yaml.safe_dump(
+            {
+                "base": f"../{recipe.name}",
+                "epochs": 1,
+                "seeds": [0],
+                "variants": {
+                    "none": {"model.init_args.centre_loss": None},
+                    "wen": {"model.init_args.centre_loss": "wen"},
+                },
+            }
+        )
+    )
+    monkeypatch.setattr(ablate, "ABLATIONS", ablations)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.chdir(tmp_path)
+    results = tmp_path / "results.csv"
+    words = ["ablate", "tiny", "--root", str(tiny_bioimlab), "--results", str(results)]
+    assert chromozoo(words) == 0
+    rows = ablate.read_rows(results)
+    assert [row["variant"] for row in rows] == ["none", "wen"]
+    for row in rows:
+        assert 0 <= float(row["accuracy_low"]) <= float(row["accuracy"]) <= 1
+        assert row["n_chromosomes"] == "46"
+    shown = capsys.readouterr().out
+    assert "training" in shown
+    assert "| wen |" in shown
+
+    # Nothing is trained twice, and no row doubles.
+    assert chromozoo(words) == 0
+    assert "training" not in capsys.readouterr().out
+    assert ablate.read_rows(results) == rows
+
+
+def test_a_table_gives_the_mean_of_the_seeds() -> None:
+    row = dict.fromkeys(ablate.COLUMNS, "0.5") | {"ablation": "a", "variant": "v", "seed": "0"}
+    other = row | {"seed": "1", "accuracy": "0.7"}
+    assert "| 0, 1 | 60.00 (50.00, 70.00) |" in ablate.table([row, other], "a")
+    assert "| 0 | 50.00 [50.0, 50.0] |" in ablate.table([row], "a")
+
+
+def test_the_tables_shown_are_those_of_the_csv() -> None:
+    from chromozoo.leaderboard import readme_is_current
+
+    tables = ablate.tables(ablate.read_rows(ablate.RESULTS))
+    assert readme_is_current(ablate.TABLES, "ablations", tables)
