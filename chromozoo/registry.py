@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 TASKS = ("classification", "segmentation")
 MODEL_PACKAGES = ("chromozoo.classifiers", "chromozoo.segmenters")
 
+# ``timm/<name>`` is short for this model with ``backbone='<name>'``.
+TIMM_PREFIX = "timm/"
+TIMM_MODEL = "timm_backbone"
+
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 
@@ -131,9 +135,15 @@ def models() -> dict[str, ModelInfo]:
 def model_info(name: str) -> ModelInfo:
     """What is known of one model.
 
+    Args:
+        name: Model name; any ``'timm/<name>'`` stands for ``timm_backbone``. Whether timm knows
+            the name shows when the model is built: looking it up would import torch.
+
     Raises:
         UnknownNameError: No model has this name; the message lists the close ones.
     """
+    if name.startswith(TIMM_PREFIX):
+        name = TIMM_MODEL
     known = models()
     if name not in known:
         raise UnknownNameError(f"unknown model {name!r}: {_suggest(name, known)}")
@@ -176,6 +186,7 @@ def get_weight(name: str, tag: str = "DEFAULT") -> WeightsEntry:
         WeightsError: ``DEFAULT`` of a model that has no weights, or several and no default.
     """
     info = model_info(name)
+    name = info.name
     entries = _weights.weights_entries(name)
     if not entries:
         trained = ", ".join(list_models(pretrained=True)) or "none yet"
@@ -196,7 +207,8 @@ def get_model(
     """Builds a model and loads its weights.
 
     Args:
-        name: Model name, see :func:`list_models`.
+        name: Model name, see :func:`list_models`; or ``'timm/<name>'``, which is short for
+            ``timm_backbone`` with ``backbone='<name>'``.
         weights: A tag, ``'DEFAULT'`` (the best), the path of a ``.safetensors`` file that
             ChromoZoo wrote or of a Lightning ``.ckpt``, or None for the untrained model.
         **kwargs: Arguments of the builder. Those that the weights fix cannot be changed.
@@ -210,6 +222,13 @@ def get_model(
         WeightsError: The weights are missing, altered or do not fit.
     """
     info = model_info(name)
+    if name.startswith(TIMM_PREFIX):
+        backbone = name.removeprefix(TIMM_PREFIX)
+        if kwargs.setdefault("backbone", backbone) != backbone:
+            raise UnknownNameError(
+                f"{name!r} already names the backbone; leave backbone={kwargs['backbone']!r} out"
+            )
+        name = info.name
     if weights is None:
         model = _build(info, kwargs)
         model.weights_entry = None

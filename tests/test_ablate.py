@@ -87,7 +87,8 @@ def test_an_ablation_trains_measures_and_goes_on(
     rows = ablate.read_rows(results)
     assert [row["variant"] for row in rows] == ["none", "wen"]
     for row in rows:
-        assert 0 <= float(row["accuracy_low"]) <= float(row["accuracy"]) <= 1
+        assert 0 <= float(row["accuracy"]) <= 1
+        assert row["accuracy_low"] == ""  # one cell has no interval
         assert row["n_chromosomes"] == "46"
     shown = capsys.readouterr().out
     assert "training" in shown

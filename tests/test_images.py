@@ -1,6 +1,9 @@
 """Signal image, rotate & crop, preset and augmentation."""
 
+import dataclasses
+import hashlib
 import itertools
+import json
 
 import albumentations as A
 import cv2
@@ -12,7 +15,7 @@ from torch.utils.data import DataLoader
 from chromozoo.data.crops import CropDataset
 from chromozoo.errors import ImageError
 from chromozoo.images import augment
-from chromozoo.images.preset import ChromosomePreset
+from chromozoo.images.preset import PREPARATION_VERSION, ChromosomePreset
 from chromozoo.images.rotate_crop import Method, RotateCrop
 from chromozoo.images.signal import foreground, signal_image
 from chromozoo.synthetic import Appearance, draw_chromosome
@@ -243,19 +246,139 @@ def test_the_key_names_what_changes_the_pixels_and_nothing_else() -> None:
         ChromosomePreset(scale=2.0),
         ChromosomePreset(rotate_crop="hough"),
         ChromosomePreset(height=48, width=112),
+        ChromosomePreset(views=["straight"]),
+        ChromosomePreset(views=["upright", "straight"]),
+        ChromosomePreset(views=["straight", "upright"]),
     ]
-    assert len({key, *(preset.key for preset in others)}) == 6
+    assert len({key, *(preset.key for preset in others)}) == 9
 
 
 def test_to_dict_round_trip() -> None:
     preset = ChromosomePreset(96, 40, 0.5, "minarearect", 3, 0.2, 0.4)
     assert ChromosomePreset(**preset.to_dict()) == preset
-    assert {type(value) for value in preset.to_dict().values()} <= {int, float, str}
+    assert {type(value) for value in preset.to_dict().values()} <= {int, float, str, list}
 
 
 def test_a_canvas_too_small_for_anything_is_refused() -> None:
     with pytest.raises(ValueError, match="8"):
         ChromosomePreset(height=4, width=4)
+
+
+# Views
+
+VIEWS = ["upright", "straight", "straight-xie", "crop"]
+BENT = draw_chromosome(
+    "2", Appearance(bend=1.0, overlap=0.0), np.random.default_rng(6), angle=30
+).image.astype(np.float32)
+
+
+def test_several_views_are_the_single_ones_side_by_side() -> None:
+    size = {"height": 112, "width": 64}
+    together = ChromosomePreset(**size, views=VIEWS).prepare(BENT)
+    assert together.shape == (112, 64, 4) and together.dtype == np.uint8
+    for view, canvas in zip(VIEWS, np.moveaxis(together, -1, 0), strict=True):
+        alone = ChromosomePreset(**size, views=[view]).prepare(BENT)
+        assert alone.shape == (112, 64)
+        np.testing.assert_array_equal(alone, canvas)
+    np.testing.assert_array_equal(together[..., 0], ChromosomePreset(**size).prepare(BENT))
+    backwards = ChromosomePreset(**size, views=VIEWS[::-1])
+    np.testing.assert_array_equal(backwards.prepare(BENT), together[..., ::-1])
+    # As channels, in the same order.
+    tensor = backwards(BENT)
+    assert tensor.shape == (4, 112, 64) and tensor.dtype == torch.float32
+    signal = (tensor * backwards.std + backwards.mean).numpy()
+    np.testing.assert_allclose(np.moveaxis(signal, 0, -1), together[..., ::-1] / 255, atol=1e-6)
+
+
+def test_what_each_view_shows() -> None:
+    upright, straight, by_xie, crop = np.moveaxis(
+        ChromosomePreset(height=112, width=64, views=VIEWS).prepare(BENT), -1, 0
+    )
+
+    def box(canvas: np.ndarray) -> np.ndarray:
+        return np.array([np.ptp(axis) + 1 for axis in np.nonzero(canvas > 40)])
+
+    for view in (straight, by_xie):
+        assert box(view)[0] > box(upright)[0] + 4
+        assert box(view)[1] < box(upright)[1] - 8
+    # The chromosome in the middle, and as large as it lies on the slide.
+    rows, columns = np.nonzero(straight > 40)
+    assert (rows.max() + rows.min()) / 2 == pytest.approx(55.5, abs=1.5)
+    assert (columns.max() + columns.min()) / 2 == pytest.approx(31.5, abs=1.5)
+    assert straight.sum() == pytest.approx(upright.sum(), rel=0.05)
+    # The crop is the upright one, stretched from rim to rim.
+    assert min(box(crop) - [112, 64]) >= -6
+    rows, columns = np.nonzero(upright > 10)
+    inside = upright[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+    stretched = cv2.resize(inside, (64, 112), interpolation=cv2.INTER_LINEAR)
+    assert np.corrcoef(stretched.ravel(), crop.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("magnification", [0.3, 1, 5])
+def test_every_view_fits_the_canvas_at_every_size(view: str, magnification: float) -> None:
+    picture = cv2.resize(BENT, None, fx=magnification, fy=magnification)
+    canvas = ChromosomePreset(height=64, width=40, views=[view]).prepare(picture)
+    assert canvas.shape == (64, 40) and canvas.max() > 200
+    if view != "crop":  # nothing is cut: the upper and the lower rim are background
+        assert max(int(canvas[0].max()), int(canvas[-1].max())) < 110
+
+
+def test_a_preset_from_json_is_the_same() -> None:
+    preset = ChromosomePreset(views=("upright", "crop"))
+    again = ChromosomePreset(**json.loads(json.dumps(preset.to_dict())))
+    assert again == preset and hash(again) == hash(preset) and again.key == preset.key
+    assert preset.to_dict()["views"] == ["upright", "crop"]
+    assert ChromosomePreset(views="crop") == ChromosomePreset(views=["crop"])
+    # Weights that were published before there were views still say the same.
+    before = {k: v for k, v in ChromosomePreset().to_dict().items() if k != "views"}
+    assert ChromosomePreset(**before) == ChromosomePreset()
+    # So do the crops that were cached before.
+    parts = [PREPARATION_VERSION, cv2.__version__.split(".")[0], 96, 40, 1.0, "pca"]
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    assert ChromosomePreset(height=96, width=40).key == key
+    assert dataclasses.replace(preset, views=["straight"]).views == ("straight",)
+
+
+@pytest.mark.parametrize("views", [[], ["upright", "side"], ["crop", "crop"], "profile"])
+def test_views_that_are_none(views: object) -> None:
+    with pytest.raises(ValueError, match=r"upright, straight, straight-xie, crop, each once"):
+        ChromosomePreset(views=views)  # type: ignore[arg-type]
+
+
+def test_views_are_channels_so_there_are_no_colours() -> None:
+    with pytest.raises(ValueError, match=r"channels is 3 with 2 views.*set channels to 1"):
+        ChromosomePreset(channels=3, views=["upright", "crop"])
+    assert ChromosomePreset(channels=3, views=["straight"])(BENT).shape == (3, 112, 48)
+
+
+def test_all_views_are_augmented_alike() -> None:
+    preset = ChromosomePreset(height=96, width=40, views=["upright", "straight", "crop"])
+    canvas = np.repeat(ChromosomePreset(height=96, width=40).prepare(BENT)[..., None], 3, axis=-1)
+    labels = np.zeros(1, np.int64)
+    pipeline = augment.training_augmentation()
+    dataset = CropDataset(canvas[None], labels, labels, preset, pipeline)
+    augment.seed_pipeline(dataset, 0)
+    plain = CropDataset(canvas[None], labels, labels, preset)[0]["image"]
+    draws = [dataset[0]["image"] for _ in range(40)]  # each step of the pipeline comes and goes
+    assert sum(torch.equal(image, plain) for image in draws) < 10
+    for image in draws:
+        assert image.shape == (3, 96, 40) and image.is_contiguous()
+        # The noise of single pixels alone may differ between the views.
+        for other in image[1:]:
+            assert np.corrcoef(image[0].ravel(), other.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_other_numbers_of_views_are_augmented_too(count: int) -> None:
+    preset = ChromosomePreset(height=64, width=32, scale=0.6, views=VIEWS[:count])
+    crops = np.stack([preset.prepare(BENT)] * 2)
+    labels = np.zeros(2, np.int64)
+    dataset = CropDataset(crops, labels, labels, preset, augment.training_augmentation())
+    augment.seed_pipeline(dataset, 0)
+    for _ in range(40):
+        image = dataset[1]["image"]
+        assert image.shape == (count, 64, 32) and image.isfinite().all()
 
 
 # Augmentation

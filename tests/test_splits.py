@@ -4,9 +4,12 @@ import json
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from chromozoo.classes import CLASSES
 from chromozoo.data.archive import data_folders
+from chromozoo.data.bioimlab import FILE_NAME, list_files
 from chromozoo.data.splits import load_split
 from chromozoo.errors import UnknownNameError
 
@@ -40,6 +43,29 @@ def test_folds_are_grouped_and_cover_all_cells_once() -> None:
         assert set(split.ids("all")) == set(tested)
         assert split.val == folds[(number + 1) % 5].test
         assert abs(len(split.test) - 107 / 5) < 1
+
+
+def test_folds_are_stratified(real_data: Path) -> None:
+    """Grouped by cell, and all the same by class: a whole cell has two of each autosome.
+
+    Cells differ in X and Y alone. The folds were not drawn by sex, so Y is only near its share:
+    8, 11, 5, 8 and 6 males.
+    """
+    files = list_files(real_data / FILE_NAME)
+    counts = np.array(
+        [
+            np.bincount([f.label for f in files if f.cell in split.test], minlength=len(CLASSES))
+            for split in (load_split("bioimlab_v1", fold) for fold in range(5))
+        ]
+    )
+    assert counts.sum() == len(files) == 4922
+    cells = np.array([len(load_split("bioimlab_v1", fold).test) for fold in range(5)])
+    np.testing.assert_array_equal(counts[:, :22], np.repeat(2 * cells[:, None], 22, axis=1))
+    x, y = counts[:, 22], counts[:, 23]
+    np.testing.assert_array_equal(x + y, 2 * cells)
+    for sex_chromosome in (x, y):
+        expected = sex_chromosome.sum() * cells / cells.sum()
+        assert np.abs(sex_chromosome - expected).max() < 4
 
 
 @pytest.mark.parametrize("fold", [-1, 5])

@@ -6,7 +6,6 @@ and has 16,355,160 parameters (62.39 MiB), as published. What the paper leaves o
 schedule, LeakyReLU slope, loss reduction) is stated where it is set.
 """
 
-from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -14,9 +13,8 @@ from torch import Tensor, nn
 from chromozoo.classes import CLASSES
 from chromozoo.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.imagenet import take_over_imagenet
+from chromozoo.tasks.imagenet import start_from
 from chromozoo.tasks.losses import CentreLossPreset
-from chromozoo.weights import load_checkpoint, load_tensors
 
 BLOCKS_PER_STAGE = (2, 3, 3, 2)
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -178,10 +176,8 @@ class ChrNet4(ChromosomeClassifier):
             label_smoothing=label_smoothing,
             flip_average=flip_average,
         )
-        if init_from is not None and init_from.endswith(".ckpt"):
-            load_tensors(self.network, load_checkpoint(Path(init_from))[1], Path(init_from))
-        elif init_from is not None:
-            take_over_imagenet(self.network, init_from)
+        if init_from is not None:
+            start_from(self.network, init_from)
 
 
 @register_model(

@@ -9,6 +9,7 @@ import argparse
 import copy
 import csv
 import datetime
+import math
 import os
 import subprocess
 import sys
@@ -209,10 +210,7 @@ def add_row(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f".{path.name}.lock")):
         rows = {tuple(old[key] for key in KEY): old for old in read_rows(path)}
-        text = {
-            key: f"{value:.4f}" if isinstance(value, float) else str(value)
-            for key, value in row.items()
-        }
+        text = {key: _as_text(value) for key, value in row.items()}
         rows[tuple(text[key] for key in KEY)] = text
         temporary = path.with_name(f".{path.name}.tmp")
         with temporary.open("w", newline="", encoding="utf-8") as file:
@@ -220,6 +218,13 @@ def add_row(path: Path, row: dict[str, Any]) -> None:
             writer.writeheader()
             writer.writerows(rows.values())
         os.replace(temporary, path)
+
+
+def _as_text(value: Any) -> str:
+    """A figure with four digits; one that is not known (the interval of a single cell) as ''."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.4f}"
+    return str(value)
 
 
 def table(rows: Sequence[dict[str, str]], ablation: str) -> str:
@@ -238,11 +243,12 @@ def table(rows: Sequence[dict[str, str]], ablation: str) -> str:
         for metric in METRICS:
             values = [100 * float(row[metric]) for row in members]
             mean = f"{sum(values) / len(values):.2f}"
-            if len(members) == 1:
-                low, high = (100 * float(members[0][f"{metric}_{end}"]) for end in ("low", "high"))
-                figures.append(f"{mean} [{low:.1f}, {high:.1f}]")
-            else:
-                figures.append(f"{mean} ({', '.join(f'{value:.2f}' for value in values)})")
+            ends = [members[0][f"{metric}_{end}"] for end in ("low", "high")]
+            if len(members) > 1:
+                mean += f" ({', '.join(f'{value:.2f}' for value in values)})"
+            elif all(ends):
+                mean += f" [{', '.join(f'{100 * float(end):.1f}' for end in ends)}]"
+            figures.append(mean)
         seeds = ", ".join(row["seed"] for row in members)
         lines.append("| " + " | ".join([*key, seeds, *figures]) + " |")
     return "\n".join(lines)

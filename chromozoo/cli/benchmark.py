@@ -23,7 +23,12 @@ README = REPOSITORY / "README.md"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="see `chromozoo models`")
+    parser.add_argument(
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="see `chromozoo models`; `all` is every one with weights of the data set",
+    )
     parser.add_argument("--weights", default="DEFAULT", help="tag or path")
     parser.add_argument("--dataset", default="bioimlab", choices=sorted(DATASETS))
     parser.add_argument("--stage", default="test", choices=("train", "val", "test"))
@@ -37,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.models == ["all"]:
+        arguments.models = trained_on(arguments.dataset)
+        arguments.weights = arguments.dataset
     if len(arguments.models) > 1:
         return _run_each_in_its_own_process(arguments)
     if not arguments.results.parent.is_dir():
@@ -64,6 +72,23 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.results.resolve() == RESULTS.resolve():
         publish(row)
     return 0
+
+
+def trained_on(dataset: str) -> list[str]:
+    """The classifiers that have weights of a data set.
+
+    Raises:
+        ChromozooError: There is none.
+    """
+    from chromozoo.registry import list_models
+    from chromozoo.weights import weights_entries
+
+    names = [
+        name for name in list_models(task="classification") if dataset in weights_entries(name)
+    ]
+    if not names:
+        raise ChromozooError(f"no model has weights trained on {dataset}; see `chromozoo models`")
+    return names
 
 
 def measure(

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -200,9 +201,11 @@ def _write_karyogram(
     from chromozoo.cells.karyogram import KaryogramEntry, draw_karyogram
 
     assert found.cell is not None
+    # Whatever the model looks at, a karyogram shows upright chromosomes.
+    upright = dataclasses.replace(model.transforms, views=("upright",))
     entries = [
         KaryogramEntry(
-            image=model.transforms.prepare(file).astype("float32") / 255,
+            image=upright.prepare(file).astype("float32") / 255,
             label=item.label,
             probability=item.probability,
             doubtful=doubtful(item),

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "test": "run a config's test",
     "predict": "write a config's predictions",
     "benchmark": "measure weights on a data set and add the row to the leaderboard",
+    "match": "name chromosomes by label feature vectors, and compare with softmax and assignment",
     "package": "turn a trained checkpoint into published weights",
     "ablate": "train with and without a part of a system, and compare",
     "train-zoo": "train and package the whole zoo within a time budget",

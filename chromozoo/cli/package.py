@@ -19,7 +19,14 @@ from chromozoo.cli.env import library_versions
 from chromozoo.data.catalogue import DATASETS, dataset_info
 from chromozoo.errors import ChromozooError, UnknownNameError, WeightsError
 from chromozoo.registry import list_models
-from chromozoo.weights import REPOSITORY, WeightsEntry, save_weights, weights_entries, write_entry
+from chromozoo.weights import (
+    MAX_BYTES,
+    REPOSITORY,
+    WeightsEntry,
+    save_weights,
+    weights_entries,
+    write_entry,
+)
 
 RUNS = Path("runs")
 
@@ -29,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", type=Path, help="default: the best of runs/<config's name>/ on validation"
     )
-    parser.add_argument("--storage", default="fp16", choices=("fp32", "fp16", "int8"))
+    parser.add_argument(
+        "--storage",
+        choices=("fp32", "fp16", "int8"),
+        help="default: fp16, or int8 where that would be too large a file",
+    )
     parser.add_argument("--training", default="", help="machine and time, for the record")
     parser.add_argument("--root", help="folder of the data")
     parser.add_argument(
@@ -95,7 +106,7 @@ def package(
     recipe: Recipe,
     candidates: list[Path],
     *,
-    storage: str = "fp16",
+    storage: str | None = None,
     training: str = "",
     root: str | None = None,
     replace: bool = False,
@@ -165,6 +176,9 @@ def package(
         + "Chromosomes may lie in any direction; polarity is not told. Stain and pixel size other "
         "than the training data's are outside what was measured.",
     )
+    if storage is None:
+        half = 2 * sum(tensor.numel() for tensor in model.network.state_dict().values())
+        storage = "fp16" if half < MAX_BYTES else "int8"
     file, entry = save_weights(model.network, entry, REPOSITORY / "weights", storage)
     print(f"{file}: {entry.size_bytes / 1e6:.1f} MB, packaged as {write_entry(entry)}")
     if old and old.file != entry.file:

@@ -41,7 +41,7 @@ def prepared_crops(
         folder: Of the cache; :func:`cache_folder` where None.
 
     Returns:
-        Read-only memory map ``(N, height, width)`` uint8.
+        Read-only memory map ``(N, height, width)`` uint8, or ``(N, height, width, views)``.
     """
     folder = folder or cache_folder()
     path = folder / f"{label}-{content_sha256[:12]}-{preset.key}.npy"
@@ -72,10 +72,10 @@ class CropDataset(Dataset[dict[str, Tensor]]):
     """Prepared crops with labels.
 
     An item holds ``image`` (channels, H, W) float32 normalised, ``label`` and ``index`` (the
-    item's place in this data set) as int64 scalars.
+    item's place in this data set) as int64 scalars. All views of a chromosome are augmented alike.
 
     Args:
-        crops: ``(N, H, W)`` uint8.
+        crops: ``(N, H, W)`` or ``(N, H, W, views)`` uint8.
         labels: ``(N,)`` class indices.
         cells: ``(N,)`` ids of the cells.
         preset: Normalises.
@@ -106,7 +106,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         if self.augmentation is not None:
             crop = augment.apply(self.augmentation, crop)
         return {
-            "image": self.preset.normalise(torch.from_numpy(crop)[None]),
+            "image": self.preset.tensor(crop),
             "label": torch.tensor(int(self.labels[index])),
             "index": torch.tensor(index),
         }

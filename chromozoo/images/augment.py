@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 
-class Bend(A.ImageOnlyTransform):
+class Bend(A.ImageOnlyTransform):  # type: ignore[misc]
     """Bends an upright chromosome: its straight axis becomes a shallow arc.
 
     Args:
@@ -33,6 +33,49 @@ class Bend(A.ImageOnlyTransform):
         return np.asarray(bent, np.uint8)
 
 
+class Turn(A.ImageOnlyTransform):  # type: ignore[misc]
+    """CDA, the chromosome data augmentation of Lin et al. 2020 (section 3.2, equations 3 to 5).
+
+    Turns every picture about the middle of its canvas by a random multiple of ``step`` degrees, 0
+    among them, and then moves it by random rows and columns. What comes in is 0, the background of
+    a signal image; pixels are interpolated. The released code takes the nearest pixel, fills black
+    although its pictures are dark on white, and has no offset. Lin et al. make all turns of every
+    picture beforehand; here each epoch draws one.
+
+    Args:
+        step: Degrees between two turns; a divisor of 360.
+        offset: Largest offset in rows and in columns, of the canvas.
+
+    Raises:
+        ValueError: ``step`` does not divide 360.
+    """
+
+    def __init__(self, step: float = 15.0, offset: float = 0.05) -> None:
+        super().__init__(p=1.0)
+        if step <= 0 or 360 % step:
+            raise ValueError(
+                f"rotate_step {step:g} does not divide 360 degrees; give for example 15"
+            )
+        self.step = step
+        self.offset = offset
+
+    def get_params(self) -> dict[str, float]:
+        return {
+            "angle": self.step * self.py_random.randrange(round(360 / self.step)),
+            "down": self.py_random.uniform(-self.offset, self.offset),
+            "right": self.py_random.uniform(-self.offset, self.offset),
+        }
+
+    def apply(
+        self, img: NDArray[np.uint8], angle: float, down: float, right: float, **_: object
+    ) -> NDArray[np.uint8]:
+        height, width = img.shape[:2]
+        turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), angle, 1.0)
+        turn[:, 2] += right * width, down * height
+        turned = cv2.warpAffine(img, turn, (width, height), flags=cv2.INTER_LINEAR)
+        return np.asarray(turned, np.uint8)
+
+
 def training_augmentation(
     rotate: float = 10.0,
     scale: tuple[float, float] = (0.85, 1.18),
@@ -42,6 +85,7 @@ def training_augmentation(
     noise: float = 0.08,
     bend: float = 0.08,
     flips: bool = True,
+    rotate_step: float = 0.0,
 ) -> A.Compose:
     """What another cell, another slide and another exposure would have changed.
 
@@ -57,16 +101,22 @@ def training_augmentation(
         noise: Largest relative change of a single pixel.
         bend: Largest sagitta of the chromosome's axis, of the canvas height (:class:`Bend`).
         flips: Mirror both ways. Polarity is unknown after rotate & crop, so both ends must do.
+        rotate_step: Degrees between the turns over the full circle of CDA (:class:`Turn`; Lin et
+            al. 2020: 15), with offsets up to ``shift``; 0 leaves CDA out. It is meant for pictures
+            that were not turned upright (preset: ``rotate_crop: none`` and a square canvas, for
+            what is turned out of the canvas is lost). ``shear`` and ``bend`` follow the canvas and
+            not such a chromosome: set them to 0.
 
     Returns:
         An albumentations pipeline for uint8 ``(H, W)`` images.
     """
+    offset = 0.0 if rotate_step else shift
     steps: list[A.BasicTransform] = [
         A.Affine(
             rotate=(-rotate, rotate),
             scale=scale,
             shear={"x": (-shear, shear), "y": (0.0, 0.0)},
-            translate_percent={"x": (-shift, shift), "y": (-shift, shift)},
+            translate_percent={"x": (-offset, offset), "y": (-offset, offset)},
             keep_ratio=True,
             interpolation=cv2.INTER_LINEAR,
             fill=0,
@@ -86,13 +136,18 @@ def training_augmentation(
         ]
     if noise:
         steps.append(A.MultiplicativeNoise((1 - noise, 1 + noise), elementwise=True, p=0.3))
+    if rotate_step:
+        steps = [Turn(rotate_step, shift), *steps]
     if flips:
         steps = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), *steps]
     return A.Compose(steps)
 
 
 def apply(pipeline: A.Compose, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One augmented copy of ``(H, W)`` uint8; what turning and shearing bring in is 0."""
+    """One augmented copy of ``(H, W)`` uint8; what turning and shearing bring in is 0.
+
+    The views of ``(H, W, views)`` all get the same turns, bends and changes of grey.
+    """
     augmented: NDArray[np.uint8] = pipeline(image=canvas)["image"]
     return augmented
 

@@ -6,7 +6,7 @@ with the weights, so a model never sees pictures prepared in another way than it
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from torch import Tensor
 from chromozoo.images.reading import ImageSource, read_grey
 from chromozoo.images.rotate_crop import Method, RotateCrop
 from chromozoo.images.signal import signal_image
+from chromozoo.images.straighten import MARGIN, StraightenMethod, straighten
+
+VIEWS = ("upright", "straight", "straight-xie", "crop")
 
 FEWEST_FOR_ZOOM = 20
 CONTRACTION_RANGE = 1.5
@@ -38,6 +41,10 @@ class ChromosomePreset:
         scale: Canvas pixels per pixel of the picture. 1.0 keeps the scale of BioImLab.
         rotate_crop: Method of :class:`RotateCrop`; ``"none"`` keeps the picture's angle.
         channels: 1, or 3 equal channels for networks that were born with colour.
+        views: What a network sees of one chromosome, each view a channel: ``"upright"``;
+            ``"straight"`` and ``"straight-xie"``, the upright chromosome straightened
+            (:func:`chromozoo.images.straighten.straighten`); ``"crop"``, the upright chromosome cut
+            to its box and stretched until it fills the canvas.
         mean, std: Normalisation of the signal (0..1).
         typical_length: Length in pixels of the median chromosome of a cell in the training data;
             0 where it is not known. Serves :meth:`cell_zoom`.
@@ -46,6 +53,8 @@ class ChromosomePreset:
         >>> preset = ChromosomePreset(height=112, width=48)
         >>> preset("chromosome.png").shape
         torch.Size([1, 112, 48])
+        >>> ChromosomePreset(views=("upright", "straight"))("chromosome.png").shape
+        torch.Size([2, 112, 48])
     """
 
     height: int = 112
@@ -56,8 +65,21 @@ class ChromosomePreset:
     mean: float = 0.15
     std: float = 0.30
     typical_length: float = 0.0
+    views: Sequence[str] = ("upright",)
 
     def __post_init__(self) -> None:
+        # JSON and YAML give lists; presets are compared and hashed.
+        views = (self.views,) if isinstance(self.views, str) else tuple(self.views)
+        object.__setattr__(self, "views", views)
+        if not views or len(set(views)) < len(views) or set(views) - set(VIEWS):
+            raise ValueError(
+                f"views are {list(views)}; give one or more of {', '.join(VIEWS)}, each once"
+            )
+        if len(views) > 1 and self.channels != 1:
+            raise ValueError(
+                f"channels is {self.channels} with {len(views)} views, but each view is one "
+                "channel: set channels to 1"
+            )
         if min(self.height, self.width) < 8:
             raise ValueError(
                 f"a canvas of {self.height}x{self.width} pixels holds no chromosome; give height "
@@ -69,17 +91,20 @@ class ChromosomePreset:
     ) -> Tensor:
         """Reads, prepares and normalises one picture: ``(channels, height, width)`` float32.
 
+        With several views, ``(views, height, width)``.
+
         Raises:
             ImageError: The picture cannot be read or shows nothing.
         """
-        return self.normalise(torch.from_numpy(self.prepare(source, name, zoom=zoom))[None])
+        return self.tensor(self.prepare(source, name, zoom=zoom))
 
     def prepare(
         self, source: ImageSource, name: str | None = None, *, zoom: float = 1.0
     ) -> NDArray[np.uint8]:
         """The upright chromosome in the middle of its canvas: ``(height, width)`` uint8.
 
-        This part is the same for every epoch, so the DataModules cache its result.
+        With several views, ``(height, width, views)``. This part is the same for every epoch, so
+        the DataModules cache its result.
 
         Args:
             source: The picture, see :func:`chromozoo.images.reading.read_grey`.
@@ -90,18 +115,36 @@ class ChromosomePreset:
         grey = read_grey(source, name)
         path = str(source) if isinstance(source, str | Path) else "image"
         signal = signal_image(grey, name or path)
+        views = [self._view(view, signal, self.scale * zoom) for view in self.views]
+        return views[0] if len(views) == 1 else np.stack(views, axis=-1)
+
+    def _view(self, view: str, signal: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
         turn = RotateCrop(self.rotate_crop)
-        scale = self.scale * zoom
-        upright = turn(signal, scale)
+        if view == "upright":
+            return self._on_canvas(lambda scale: turn(signal, scale), scale)
+        if view == "crop":
+            box = RotateCrop(self.rotate_crop, margin=0)(signal, scale)
+            small = box.shape[0] > self.height and box.shape[1] > self.width
+            # Shrinking by area keeps the bands; enlarging by area would show the pixels.
+            method = cv2.INTER_AREA if small else cv2.INTER_LINEAR
+            filled = cv2.resize(box, (self.width, self.height), interpolation=method)
+            return np.round(np.asarray(filled) * 255).astype(np.uint8)
+        method_name: StraightenMethod = "axis" if view == "straight" else "xie"
+        return self._on_canvas(lambda scale: straighten(turn(signal, scale), method_name), scale)
+
+    def _on_canvas(
+        self, draw: Callable[[float], NDArray[np.float32]], scale: float
+    ) -> NDArray[np.uint8]:
+        """The picture that ``draw`` gives at this scale, or at the largest that fits."""
+        upright = draw(scale)
         fit = min(self.height / upright.shape[0], self.width / upright.shape[1])
         # Once is enough but for very large pictures, whose margins do not shrink with them. What
         # then stands out by no more than the margin is background, and is cut.
         while fit < 1:
             scale *= fit * 0.98
-            upright = turn(signal, scale)
+            upright = draw(scale)
             fit = min(
-                (self.height + turn.margin) / upright.shape[0],
-                (self.width + turn.margin) / upright.shape[1],
+                (self.height + MARGIN) / upright.shape[0], (self.width + MARGIN) / upright.shape[1]
             )
         upright = upright[: self.height, : self.width]
         canvas = np.zeros((self.height, self.width), np.uint8)
@@ -140,19 +183,30 @@ class ChromosomePreset:
         return zoom if max(zoom, 1 / zoom) > CONTRACTION_RANGE else 1.0
 
     def normalise(self, canvas: Tensor) -> Tensor:
-        """``(..., 1, H, W)`` uint8 0..255 to ``(..., channels, H, W)`` float32, mean and std."""
+        """``(..., 1, H, W)`` uint8 0..255 to ``(..., channels, H, W)`` float32, mean and std.
+
+        Views ``(..., V, H, W)`` keep their number.
+        """
         signal = (canvas.float() / 255 - self.mean) / self.std
         if self.channels == 1:
             return signal
         return signal.expand(*signal.shape[:-3], self.channels, *signal.shape[-2:])
 
+    def tensor(self, canvas: NDArray[np.uint8]) -> Tensor:
+        """What ``prepare`` gives, normalised: ``(channels, H, W)`` or ``(views, H, W)`` float32."""
+        if canvas.ndim == 2:
+            return self.normalise(torch.from_numpy(canvas)[None])
+        return self.normalise(torch.from_numpy(canvas).permute(2, 0, 1).contiguous())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain arguments, as stored with the weights."""
-        return asdict(self)
+        return asdict(self) | {"views": list(self.views)}
 
     @property
     def key(self) -> str:
         """Names what ``prepare`` does (not the normalisation): the cache's file name."""
         parts = [PREPARATION_VERSION, cv2.__version__.split(".")[0], self.height, self.width]
-        text = json.dumps([*parts, self.scale, self.rotate_crop])
+        # What came later is named only where it is used: caches of before stay valid.
+        views = [] if self.views == ("upright",) else [self.views]
+        text = json.dumps([*parts, self.scale, self.rotate_crop, *views])
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,17 +1,42 @@
-"""Starting from ImageNet weights."""
+"""Starting from weights that there are: of ImageNet, or of an earlier training."""
+
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from chromozoo.errors import WeightsError
+from chromozoo.weights import load_checkpoint, load_tensors
 
 
-def take_over_imagenet(network: nn.Module, timm_name: str) -> int:
+def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
+    """Fills a network before its training.
+
+    Args:
+        network: The pure network.
+        init_from: Path of a checkpoint (``.ckpt``) of this very network, to tune it further; any
+            other text is the name of a timm model, see :func:`take_over_imagenet`.
+        prefix: See :func:`take_over_imagenet`.
+
+    Raises:
+        WeightsError: The weights cannot be had, or do not fit.
+    """
+    if init_from.endswith(".ckpt"):
+        load_tensors(network, load_checkpoint(init_from)[1], Path(init_from))
+    else:
+        take_over_imagenet(network, init_from, prefix)
+
+
+def take_over_imagenet(network: nn.Module, timm_name: str, prefix: str = "") -> int:
     """Copies the ImageNet tensors of a timm model into a network, where name and shape agree.
+
+    The stem of a network with one input channel gets the sum over the three colours: it then says
+    of a grey image what the colour stem says of the same image in three equal channels.
 
     Args:
         network: Network whose layers carry the timm model's names.
         timm_name: For instance ``"resnext50_32x4d.tv_in1k"``. timm downloads and caches it.
+        prefix: What stands before timm's names in this network, such as ``"body."``.
 
     Returns:
         Number of tensors taken over.
@@ -29,11 +54,15 @@ def take_over_imagenet(network: nn.Module, timm_name: str) -> int:
             "timm can cache them, or set init_from to null to start from random weights"
         ) from error
     own = network.state_dict()
-    fitting = {
-        name: tensor
-        for name, tensor in source.items()
-        if name in own and own[name].shape == tensor.shape
-    }
+    fitting = {}
+    for name, tensor in source.items():
+        wanted = own.get(prefix + name)
+        if wanted is None:
+            continue
+        if wanted.ndim == tensor.ndim == 4 and (wanted.shape[1], tensor.shape[1]) == (1, 3):
+            tensor = tensor.sum(dim=1, keepdim=True)
+        if wanted.shape == tensor.shape:
+            fitting[prefix + name] = tensor
     if not fitting:
         raise WeightsError(f"{timm_name}: no tensor has a name and shape of this network")
     with torch.no_grad():

@@ -1,0 +1,587 @@
+"""Cuts the picture of an arranged karyogram into chromosomes, each named by the place it stands in.
+
+So Wei et al. 2022 (section 2) made their data set: binarise, open and close, read the class off the
+position. They give no figures; all those below are ours. They pad each chromosome to 224x224 pixels;
+here it keeps its own box, and the preset of a model pads it when it is read.
+
+Whatever is thinner than a chromosome is writing: letters, rulers, brackets and frames go. The rows
+are where the rest leaves blank lines between. Within a row the widest gaps part the classes, and
+two chromosomes per class are expected. A picture in which that leaves a doubt is refused as a
+whole, because a wrong name in a data set is worse than a missing chromosome.
+"""
+
+import csv
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, permutations, product
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from chromozoo.classes import AUTOSOMES, CLASSES, SEX_CHROMOSOMES
+from chromozoo.errors import ChromozooError, ImageError, UnknownNameError
+from chromozoo.images.reading import read_bytes, read_grey
+
+# The classes of each row from left to right.
+LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "denver": (AUTOSOMES[:5], AUTOSOMES[5:12], AUTOSOMES[12:18], AUTOSOMES[18:] + SEX_CHROMOSOMES)
+}
+# In percent of the haploid autosomes (Paris Conference 1971), in the order of `CLASSES`.
+_LENGTHS = """
+8.44 8.02 6.83 6.30 6.08 5.90 5.36 4.93 4.80 4.59 4.61 4.66
+3.74 3.56 3.46 3.36 3.25 2.93 2.67 2.56 1.90 2.04 5.12 2.15
+"""
+RELATIVE_LENGTHS = dict(zip(CLASSES, map(float, _LENGTHS.split()), strict=True))
+
+# Ink departs from the paper by this share of the picture's contrast: the palest bands still do.
+INK_SHARE = 0.12
+LEAST_CONTRAST = 0.05
+# RGB values that differ by more, of the brightest, are a colour. Where less than half of the ink is
+# coloured, the colour is a mark and no stain.
+COLOUR_SHARE = 0.15
+# A hole of so much of the area around it is a pale band, and no letter's inside.
+HOLE_SHARE = 0.05
+# A chromosome is at least so thick, of the median thickness in the picture, and at least so large,
+# of the largest chromosomes'. Number 21 has a fifth of the length of number 1.
+LEAST_THICKNESS = 0.4
+LEAST_AREA = 0.07
+# The tallest of a row has at least so much of the height of the tallest of all. An X has a half.
+LEAST_ROW_HEIGHT = 0.3
+# No chromosome is wider or taller than this share of the picture; dark rims of a scan are.
+LARGEST_SIDE = 0.35
+# The smaller of two homologues has at least so much of the larger one's area: less was not seen in
+# 4,500 pairs of Pki-3.
+LEAST_LIKENESS = 0.6
+# An X that is not bent is longer than that, of its width; two of its neighbours that touch are not.
+LONG = 1.5
+# So much wider than tall is a ruler.
+FLAT = 3
+# Two homologues side by side each have at least so much of their common height.
+LEAST_SIDE = 0.6
+# Gains and losses that one row may show before its count is taken for a fault of the cutting.
+MOST_DEVIATIONS = 2
+# Pixels of paper around a crop.
+MARGIN = 4
+
+LABELS = "labels.csv"
+
+# How far a number of X and Y is from a normal one.
+_SEX_DEVIATIONS: dict[tuple[int, ...], int] = {
+    (2, 0): 0,
+    (1, 1): 0,
+    (1, 0): 1,
+    (3, 0): 1,
+    (2, 1): 1,
+    (1, 2): 1,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class KaryogramCrop:
+    """One chromosome of a karyogram.
+
+    Attributes:
+        label: Its class, one of ``CLASSES``.
+        copy: ``'a'`` for the leftmost of its class, then ``'b'``, ...
+        box: ``x, y, width, height`` of the crop in pixels of the picture.
+        image: ``(height, width)`` float32, the picture's own grey values in its units. What else of
+            the picture comes into the box is painted over with the paper's grey.
+    """
+
+    label: str
+    copy: str
+    box: tuple[int, int, int, int]
+    image: NDArray[np.float32]
+
+
+def extract_chromosomes(
+    picture: NDArray[np.generic], name: str = "karyogram", layout: str = "denver"
+) -> list[KaryogramCrop]:
+    """Cuts one karyogram into its chromosomes.
+
+    Args:
+        picture: ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` of any type; paper light or dark.
+            Coloured writing and frames are left out, also where they are thick.
+        name: What errors call it.
+        layout: One of ``LAYOUTS``. ``"denver"`` has four rows, 1-5, 6-12, 13-18 and 19-22 X Y,
+            homologues side by side.
+
+    Returns:
+        The crops in the order of ``CLASSES``, in which the rows stand.
+
+    Raises:
+        UnknownNameError: No such layout.
+        ImageError: No chromosome; the rows or their counts are not those of the layout; two
+            chromosomes cannot be told apart; or the gaps leave a doubt which class is which. The
+            message begins with the name and says what was found.
+    """
+    if layout not in LAYOUTS:
+        raise UnknownNameError(f"unknown layout {layout!r}: use {', '.join(LAYOUTS)}")
+    grey = read_grey(picture, name)
+    paper = float(np.median(grey))
+    density = _density(grey, paper, name)
+    seen = density > INK_SHARE
+    coloured = _coloured(np.asarray(picture), seen)
+    ink = _without_holes(seen & ~coloured)
+    pieces, thickness = _thick_pieces(ink, name)
+    rows = _find_rows(pieces, thickness, LAYOUTS[layout], name, layout)
+    # By the ink of the whole picture, however it is divided.
+    unit = sum(one.area for row in rows for one in row) / sum(
+        RELATIVE_LENGTHS[label] * (2 if label in AUTOSOMES else 1) for label in CLASSES
+    )
+    named: list[tuple[str, str, int]] = []
+    for number, (found, classes) in enumerate(zip(rows, LAYOUTS[layout], strict=True), start=1):
+        row = _Row(f"{name}: row {number}", layout, classes, unit, thickness)
+        copies = _divide_row(pieces, found, row, density)
+        for label, group in zip(classes, copies, strict=True):
+            named += [(label, "abc"[k], one.number) for k, one in enumerate(group)]
+    owner = _owners(pieces, ink, thickness)
+    boxes = ndimage.find_objects(owner)
+    crops = []
+    for label, letter, number in named:
+        window = tuple(
+            slice(max(0, side.start - MARGIN), side.stop + MARGIN) for side in boxes[number - 1]
+        )
+        marks = seen[window] | coloured[window]
+        image = _painted(grey[window], marks, owner[window] == number, paper)
+        place = (window[1].start, window[0].start, image.shape[1], image.shape[0])
+        crops.append(KaryogramCrop(label, letter, place, image))
+    return crops
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """A label of a picture, with its box and area in pixels."""
+
+    number: int
+    left: int
+    top: int
+    width: int
+    height: int
+    area: int
+
+    @property
+    def right(self) -> int:
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+
+def _pieces(labels: NDArray[np.int32], top: int = 0) -> list[_Piece]:
+    """Each label of the lines that begin at ``top``, from left to right."""
+    areas = np.bincount(labels.ravel())
+    found = [
+        _Piece(
+            number=number,
+            left=box[1].start,
+            top=top + box[0].start,
+            width=box[1].stop - box[1].start,
+            height=box[0].stop - box[0].start,
+            area=int(areas[number]),
+        )
+        for number, box in enumerate(ndimage.find_objects(labels), start=1)
+        if box is not None
+    ]
+    return sorted(found, key=lambda one: one.left + one.width / 2)
+
+
+def _density(grey: NDArray[np.float32], paper: float, name: str) -> NDArray[np.float32]:
+    """How far each pixel departs from the paper, of the picture's contrast."""
+    departure = grey - np.float32(paper)
+    if -departure.min() > departure.max():
+        departure = -departure
+    smooth = np.asarray(cv2.GaussianBlur(departure, (3, 3), 0), np.float32)
+    contrast = np.percentile(smooth, 99.5)
+    if contrast <= LEAST_CONTRAST * max(float(np.abs(grey).max()), 1e-12):
+        raise ImageError(
+            f"{name}: no chromosomes found, the picture is almost uniform (near {paper:g}); is it "
+            "a karyogram?"
+        )
+    return smooth / np.float32(contrast)
+
+
+def _coloured(picture: NDArray[np.generic], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What is written in colour, and its rim, which fades into grey."""
+    if picture.ndim == 2 or picture.shape[2] < 3:
+        return np.zeros_like(seen)
+    red, green, blue = (picture[..., k].astype(np.float32) for k in range(3))
+    brightest = np.maximum(np.maximum(red, green), blue)
+    spread = brightest - np.minimum(np.minimum(red, green), blue)
+    coloured = spread > COLOUR_SHARE * max(float(brightest.max()), 1e-12)
+    if (coloured & seen).sum() > 0.5 * seen.sum():
+        return np.zeros_like(seen)
+    return cv2.dilate(coloured.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+
+
+def _without_holes(ink: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Pale bands are filled; what a frame surrounds is not."""
+    filled = ink.astype(np.uint8)
+    outlines, parents = cv2.findContours(filled.copy(), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    area = [cv2.contourArea(outline) for outline in outlines]
+    for hole, (_, _, _, parent) in enumerate(parents[0].tolist() if outlines else []):
+        if parent >= 0 and area[hole] < HOLE_SHARE * area[parent]:
+            cv2.drawContours(filled, outlines, hole, 1, cv2.FILLED)
+    return filled > 0
+
+
+def _thick_pieces(ink: NDArray[np.bool_], name: str) -> tuple[NDArray[np.int32], float]:
+    """Numbers what is as thick as a chromosome, 1, 2, ...; and the median half thickness."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(ink.astype(np.uint8))
+    height, width = ink.shape
+    depth = cv2.distanceTransform(ink.astype(np.uint8), cv2.DIST_L2, 5)
+    inner = _deepest(depth, labels, count)
+    box, area = stats[1:, :4], stats[1:, cv2.CC_STAT_AREA].astype(float)
+    at_rim = (box[:, :2].min(axis=1) == 0) | (box[:, 0] + box[:, 2] == width)
+    at_rim |= box[:, 1] + box[:, 3] == height
+    area[at_rim] = 0
+    if not area.any():
+        raise ImageError(f"{name}: no chromosomes found; is it a karyogram?")
+    # Most of a karyogram's ink is chromosome: the median over the ink, not over the pieces.
+    order = np.argsort(inner)
+    total = np.cumsum(area[order])
+    thickness = float(inner[order][np.searchsorted(total, total[-1] / 2)])
+
+    radius = max(1, round(LEAST_THICKNESS * thickness))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    opened = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_OPEN, disc)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened)
+    sides = stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
+    good = (sides < LARGEST_SIDE * np.array([width, height])).all(axis=1)
+    # Rulers that are not thin enough lie flat.
+    good &= sides[:, 0] < FLAT * sides[:, 1]
+    numbers = np.zeros(count, np.int32)
+    numbers[1:][good] = np.arange(1, good.sum() + 1)
+    return numbers[labels], thickness
+
+
+def _deepest(
+    depth: NDArray[np.float32], labels: NDArray[np.int32], count: int
+) -> NDArray[np.float32]:
+    """The greatest depth within each of the labels 1 to ``count - 1``."""
+    greatest = np.zeros(count, np.float32)
+    inside = labels > 0
+    np.maximum.at(greatest, labels[inside], depth[inside])
+    return greatest[1:]
+
+
+def _find_rows(
+    pieces: NDArray[np.int32],
+    thickness: float,
+    rows: Sequence[Sequence[str]],
+    name: str,
+    layout: str,
+) -> list[list[_Piece]]:
+    """The chromosomes of each row, from left to right; what is none leaves ``pieces``."""
+    edges = np.flatnonzero(np.diff(np.pad((pieces > 0).any(axis=1), 1).astype(np.int8)))
+    found = [_joined(pieces[top:end], top, thickness) for top, end in edges.reshape(-1, 2).tolist()]
+    tallest = max((one.height for row in found for one in row), default=0)
+    area = np.percentile([one.area for row in found for one in row] or [0], 90)
+    # Letters as thick as a chromosome make lines of their own. Every row of chromosomes has a long
+    # one, the last an X.
+    found = [
+        [one for one in row if one.area > LEAST_AREA * area]
+        for row in found
+        if max((one.height for one in row), default=0) > LEAST_ROW_HEIGHT * tallest
+    ]
+    pieces[~np.isin(pieces, [one.number for row in found for one in row])] = 0
+    if len(found) == len(rows):
+        return found
+    normal = ", ".join(str(2 * len(classes) - 2 * ("Y" in classes)) for classes in rows)
+    raise ImageError(
+        f"{name}: found {len(found)} rows of {', '.join(str(len(row)) for row in found) or 'no'} "
+        f"chromosomes; the {layout} layout has {len(rows)} rows of {normal}. Is it another layout?"
+    )
+
+
+def _joined(labels: NDArray[np.int32], top: int, thickness: float) -> list[_Piece]:
+    """The chromosomes among labels; arms that stand one above the other become one, in place.
+
+    They were parted by a narrow centromere or a pale band. What is below the line on which the
+    chromosomes stand is not among them.
+    """
+    found = _pieces(labels, top)
+    if not found:
+        return []
+    order = sorted(found, key=lambda one: one.bottom)
+    total = np.cumsum([one.area for one in order])
+    foot = order[int(np.searchsorted(total, total[-1] / 2))].bottom
+    kept = {one.number for one in found if one.top < foot - LEAST_THICKNESS * thickness}
+    bridge = np.ones((2 * round(thickness) + 1, 1), np.uint8)
+    while True:
+        found = [one for one in found if one.number in kept]
+        pairs = [
+            (lower.top - upper.bottom, upper.number, lower.number)
+            for upper, lower in permutations(found, 2)
+            if min(upper.right, lower.right) - max(upper.left, lower.left)
+            > 0.5 * min(upper.width, lower.width)
+            and lower.top - upper.bottom > -0.3 * min(upper.height, lower.height)
+        ]
+        if not pairs or min(pairs)[0] > 2 * thickness:
+            return found
+        _, number, other = min(pairs)
+        both = np.isin(labels, (number, other))
+        closed = cv2.morphologyEx(both.astype(np.uint8), cv2.MORPH_CLOSE, bridge) > 0
+        labels[both | (closed & (labels == 0))] = number
+        found = _pieces(labels, top)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What a row of the layout should hold.
+
+    Attributes:
+        where: Names the row in errors.
+        layout: Its layout.
+        classes: Its classes from left to right.
+        unit: Area in pixels of one percent of ``RELATIVE_LENGTHS``.
+        thickness: Median half thickness of the chromosomes in pixels.
+    """
+
+    where: str
+    layout: str
+    classes: Sequence[str]
+    unit: float
+    thickness: float
+
+    def may_be_two(self, one: _Piece) -> bool:
+        """Whether it is larger than any one of the row should be, or wider than tall."""
+        percent = one.area / self.unit
+        if "X" in self.classes and one.height > LONG * one.width:
+            return percent > math.sqrt(2) * RELATIVE_LENGTHS["X"]
+        largest = max(RELATIVE_LENGTHS[label] for label in self.classes if label != "X")
+        return percent > largest or one.width > one.height
+
+    def may_be_x(self, one: _Piece) -> bool:
+        """Whether it is nearer to an X than to the largest of its neighbours."""
+        if "X" not in self.classes:
+            return False
+        largest = max(RELATIVE_LENGTHS[label] for label in self.classes if label != "X")
+        return one.area / self.unit > math.sqrt(largest * RELATIVE_LENGTHS["X"])
+
+
+def _divide_row(
+    pieces: NDArray[np.int32], found: list[_Piece], row: _Row, density: NDArray[np.float32]
+) -> list[list[_Piece]]:
+    """The copies of each class. Where the count is not normal, touching neighbours are parted."""
+    sizes, deviations, fault = _class_sizes(found, row)
+    touching = [one for one in found if deviations and row.may_be_two(one)]
+    if touching:
+        parted = pieces.copy()
+        whole = [one for one in touching if not _part(parted, one, density, row.thickness)]
+        top, end = min(one.top for one in found), max(one.bottom for one in found)
+        halves = _pieces(parted[top:end], top)
+        half_sizes, half_deviations, half_fault = _class_sizes(halves, row)
+        if half_deviations < deviations:
+            pieces[:] = parted
+            found, sizes, touching, fault = halves, half_sizes, whole, half_fault
+    if fault:
+        raise ImageError(fault)
+    ends = np.cumsum(sizes).tolist()
+    copies = [found[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+    for one in touching:
+        if [one] in copies:
+            raise ImageError(
+                f"{row.where}: two chromosomes seem to touch at x {one.left}, y {one.top} and "
+                "cannot be parted; move them apart"
+            )
+    return copies
+
+
+def _class_sizes(found: list[_Piece], row: _Row) -> tuple[tuple[int, ...], int, str]:
+    """How many copies each class has, how far that is from normal, and what speaks against it.
+
+    The widest gaps part the classes, and two copies of a like size are normal. X and Y are told by
+    size. Where the count is not normal every gap between two classes must be wider than every gap
+    within one.
+    """
+    gaps = np.array([b.left - a.right for a, b in pairwise(found)], float)
+    areas = np.array([one.area for one in found])
+    large = [row.may_be_x(one) for one in found]
+    autosomes = sum(label in AUTOSOMES for label in row.classes)
+    sexes = _SEX_DEVIATIONS if "X" in row.classes else {(): 0}
+    best: tuple[float, int, tuple[int, ...]] = (-np.inf, MOST_DEVIATIONS + 1, ())
+    edges: list[int] = []
+    for sizes, (sex, odd) in product(product((1, 2, 3), repeat=autosomes), sexes.items()):
+        deviations = odd + sum(abs(size - 2) for size in sizes)
+        if sum(sizes) + sum(sex) != len(found) or deviations > MOST_DEVIATIONS:
+            continue
+        labels = np.repeat(row.classes, (*sizes, *sex))
+        if ((labels == "X") != large).any() or any(
+            min(group) < LEAST_LIKENESS * max(group)
+            for group in (areas[labels == label] for label in row.classes)
+            if len(group)
+        ):
+            continue
+        parting = np.flatnonzero(labels[1:] != labels[:-1])
+        # A gain or a loss must make the gaps wider by a chromosome's thickness.
+        score = float(gaps[parting].sum()) / (2 * row.thickness) - deviations
+        if score > best[0]:
+            best, edges = (score, deviations, (*sizes, *sex)), parting.tolist()
+    _, deviations, counts = best
+    names = " ".join(row.classes)
+    shown = f"{row.where} shows {len(found)} chromosomes"
+    if "X" in row.classes:
+        shown += f" ({sum(large)} of the size of an X)"
+    inner = np.delete(gaps, edges)
+    if not counts:
+        fault = (
+            f"{shown}, which do not fit {names} of the {row.layout} layout with at most "
+            f"{MOST_DEVIATIONS} gained or lost; do chromosomes touch, or is it another layout?"
+        )
+    elif deviations and inner.size and gaps[edges].min() <= inner.max():
+        deviations = MOST_DEVIATIONS + 1
+        fault = (
+            f"{shown}, and the gaps between them do not tell which class of {names} has more or "
+            "less than two; move its copies together, apart from their neighbours"
+        )
+    else:
+        fault = ""
+    return counts, deviations, fault
+
+
+def _part(
+    pieces: NDArray[np.int32], one: _Piece, density: NDArray[np.float32], thickness: float
+) -> bool:
+    """Parts two homologues side by side, in place, where the bridge between them is palest.
+
+    Returns:
+        Whether there were two.
+    """
+    window = np.s_[one.top : one.bottom, one.left : one.right]
+    mask = pieces[window] == one.number
+    for share, level in product((0.2, 0.4, 0.6), np.arange(INK_SHARE, 0.7, 0.04)):
+        size = 2 * max(1, round(share * thickness)) + 1
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+        dark = (mask & (density[window] > level)).astype(np.uint8)
+        _, labels = cv2.connectedComponents(cv2.morphologyEx(dark, cv2.MORPH_OPEN, disc))
+        sides = [
+            side for side in _joined(labels, 0, thickness) if side.height > LEAST_SIDE * one.height
+        ]
+        if len(sides) == 2 and 0.5 < sides[0].area / sides[1].area < 2:
+            first, second = (
+                cv2.distanceTransform((labels != side.number).astype(np.uint8), cv2.DIST_L2, 5)
+                for side in sides
+            )
+            pieces[window][mask & (second < first)] = pieces.max() + 1
+            return True
+    return False
+
+
+def _owners(
+    pieces: NDArray[np.int32], ink: NDArray[np.bool_], thickness: float
+) -> NDArray[np.int32]:
+    """The number of the chromosome that each pixel of ink belongs to, 0 for writing."""
+    distance, nearest = cv2.distanceTransformWithLabels(
+        (pieces == 0).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    number = np.zeros(int(nearest.max()) + 1, np.int32)
+    number[nearest[pieces > 0]] = pieces[pieces > 0]
+    # The opening has taken its corners off.
+    near = ink & (distance <= LEAST_THICKNESS * thickness + 2)
+    owner = np.where(near | (pieces > 0), number[nearest], 0).astype(np.int32)
+    # Satellites stand on a pale stalk above their chromosome, and are no wider.
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(
+        (ink & (owner == 0)).astype(np.uint8)
+    )
+    known = {one.number: one for one in _pieces(pieces, 0)}
+    number = np.zeros(count, np.int32)
+    for k in range(1, count):
+        left, top, width, height = stats[k, :4].tolist()
+        below = pieces[top : top + height + round(thickness) + 1, left + width // 2]
+        one = known.get(int(below[np.argmax(below > 0)]))
+        if one is not None and width <= one.width and top + height / 2 <= one.top:
+            number[k] = one.number
+    return np.where(owner > 0, owner, number[labels])
+
+
+def _painted(
+    grey: NDArray[np.float32], seen: NDArray[np.bool_], own: NDArray[np.bool_], paper: float
+) -> NDArray[np.float32]:
+    """One chromosome's grey values, the paper's where there is something else."""
+    foreign = cv2.dilate((seen & ~own).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return np.where(foreign & ~own, np.float32(paper), grey)
+
+
+# Files
+
+
+def extract_files(
+    karyograms: Sequence[Path], output: Path, layout: str = "denver", overwrite: bool = False
+) -> tuple[dict[Path, int], list[str]]:
+    """Makes a folder of labelled single chromosomes of karyogram files.
+
+    Written are ``<output>/<karyogram>/<class><a|b|..>.png`` and ``<output>/labels.csv`` with the
+    columns ``file, class, x, y, w, h, karyogram`` (the box in pixels of the karyogram). The folder
+    appears when it is whole, or not at all.
+
+    Args:
+        karyograms: Picture files; no two may have one stem.
+        output: The new folder.
+        layout: See :func:`extract_chromosomes`.
+        overwrite: Replace a folder that this function has made.
+
+    Returns:
+        How many chromosomes each file gave, and the errors of the files that gave none.
+
+    Raises:
+        ChromozooError: The folder exists, two files have one stem, or no file gave a chromosome.
+    """
+    if output.exists() and not (overwrite and (output / LABELS).is_file()):
+        raise ChromozooError(
+            f"{output} exists already; choose another folder"
+            + (f" (it holds no {LABELS}, so it is not replaced)" if overwrite else ", or overwrite")
+        )
+    stems: dict[str, Path] = {}
+    for path in karyograms:
+        if stems.setdefault(path.stem, path) is not path:
+            raise ChromozooError(
+                f"{stems[path.stem]} and {path} would both be written to {output / path.stem}; "
+                "rename one"
+            )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        prefix=f".{output.name}.", suffix=".part", dir=output.parent
+    ) as work:
+        made = Path(work, "new")
+        made.mkdir()
+        counts: dict[Path, int] = {}
+        errors: list[str] = []
+        rows: list[list[str | int]] = [["file", "class", "x", "y", "w", "h", "karyogram"]]
+        for stem, path in stems.items():
+            try:
+                crops = extract_chromosomes(_read(path), str(path), layout)
+            except ImageError as error:
+                errors.append(str(error))
+                continue
+            (made / stem).mkdir()
+            for crop in crops:
+                file = f"{stem}/{crop.label}{crop.copy}.png"
+                depth = np.uint8 if crop.image.max() < 256 else np.uint16
+                _, data = cv2.imencode(".png", np.round(crop.image).astype(depth))
+                (made / file).write_bytes(data.tobytes())
+                rows.append([file, crop.label, *crop.box, path.name])
+            counts[path] = len(crops)
+        if not counts:
+            raise ChromozooError("\n".join(["no karyogram could be cut:", *errors]))
+        with (made / LABELS).open("w", newline="", encoding="utf-8") as table:
+            csv.writer(table, lineterminator="\n").writerows(rows)
+        if output.exists():
+            os.replace(output, Path(work, "old"))
+        os.replace(made, output)
+    return counts, errors
+
+
+def _read(path: Path) -> NDArray[np.generic]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: the file cannot be read ({error}); check the path") from error
+    return read_bytes(data, str(path))
