@@ -8,7 +8,7 @@ import yaml
 
 from chromozoo.cli.train import main
 from chromozoo.data.catalogue import DATASETS
-from chromozoo.registry import list_models
+from chromozoo.registry import list_models, model_info
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # What stands in configs/ablations only changes one of these.
@@ -51,7 +51,7 @@ def test_name_says_what_it_trains(config: Path) -> None:
         for tag in DATASETS
         if config.stem == f"{name}_{tag}" or config.stem.startswith(f"{name}_{tag}_")
     )
-    assert content["model"]["class_path"].rpartition(".")[0].endswith(f".{model}")
+    assert content["model"]["class_path"].rpartition(".")[0] == model_info(model).module
     assert content["data"]["class_path"].rpartition(".")[0] == DATASETS[dataset].module
     # The run's folder is where `package` and `train-zoo` look for it.
     folders = [item["init_args"].get("dirpath") for item in content["trainer"]["callbacks"]]

@@ -7,7 +7,7 @@ Papers: A. Krizhevsky, "One weird trick for parallelizing convolutional neural n
 
 from typing import Any
 
-from torchvision.models import alexnet as torchvision_alexnet  # type: ignore[import-untyped]
+from torchvision.models import alexnet as torchvision_alexnet
 
 from chromozoo.registry import register_model
 from chromozoo.tasks.backbone import Backbone, BackboneClassifier, resize_pool, without_head

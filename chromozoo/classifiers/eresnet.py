@@ -8,20 +8,18 @@ learning rate, batch size and pre-training; what stands here for them is our cho
 """
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import resnet50  # type: ignore[import-untyped]
+from torchvision.models import resnet50
 
 from chromozoo.classes import CLASSES
 from chromozoo.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.colour import three_channels
-from chromozoo.tasks.imagenet import take_over_imagenet
+from chromozoo.tasks.imagenet import start_from
 from chromozoo.tasks.losses import CentreLossPreset
-from chromozoo.weights import load_checkpoint, load_tensors
 
 POOLED = 2048
 SMALLEST_SIDE = 32  # the trunk halves the picture five times
@@ -186,10 +184,8 @@ class EResNet(ChromosomeClassifier):
             label_smoothing=label_smoothing,
             flip_average=flip_average,
         )
-        if init_from is not None and init_from.endswith(".ckpt"):
-            load_tensors(self.network, load_checkpoint(Path(init_from))[1], Path(init_from))
-        elif init_from is not None:
-            take_over_imagenet(self.network.trunk, init_from)
+        if init_from is not None:
+            start_from(self.network, init_from, prefix="trunk.")
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         features = self.network.forward_features(batch["image"])

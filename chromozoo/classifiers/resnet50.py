@@ -6,7 +6,7 @@ chromosomes: C. Wang et al., IEEE Access 12:46081, 2024, table II.
 
 from typing import Any
 
-from torchvision.models import resnet50 as torchvision_resnet50  # type: ignore[import-untyped]
+from torchvision.models import resnet50 as torchvision_resnet50
 
 from chromozoo.registry import register_model
 from chromozoo.tasks.backbone import Backbone, BackboneClassifier, without_head

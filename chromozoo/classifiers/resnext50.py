@@ -6,7 +6,7 @@ As a classifier of chromosomes: C. Wang et al., IEEE Access 12:46081, 2024, tabl
 
 from typing import Any
 
-from torchvision.models import resnext50_32x4d  # type: ignore[import-untyped]
+from torchvision.models import resnext50_32x4d
 
 from chromozoo.registry import register_model
 from chromozoo.tasks.backbone import Backbone, BackboneClassifier, without_head

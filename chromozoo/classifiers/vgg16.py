@@ -8,7 +8,7 @@ beside EResNet), with batch normalisation in Wei et al. 2022 (table 2, beside IA
 from typing import Any
 
 from torch import nn
-from torchvision.models import vgg16 as torchvision_vgg16  # type: ignore[import-untyped]
+from torchvision.models import vgg16 as torchvision_vgg16
 from torchvision.models import vgg16_bn as torchvision_vgg16_bn
 
 from chromozoo.registry import register_model

@@ -1,8 +1,8 @@
 """Cuts the picture of an arranged karyogram into chromosomes, each named by the place it stands in.
 
 So Wei et al. 2022 (section 2) made their data set: binarise, open and close, read the class off the
-position. They give no figures; all those below are ours. They pad each chromosome to 224x224 pixels;
-here it keeps its own box, and the preset of a model pads it when it is read.
+position. They give no figures; all those below are ours. They pad each chromosome to 224x224; here
+it keeps its own box, and the preset of a model pads it when it is read.
 
 Whatever is thinner than a chromosome is writing: letters, rulers, brackets and frames go. The rows
 are where the rest leaves blank lines between. Within a row the widest gaps part the classes, and
@@ -66,6 +66,8 @@ FLAT = 3
 LEAST_SIDE = 0.6
 # Gains and losses that one row may show before its count is taken for a fault of the cutting.
 MOST_DEVIATIONS = 2
+# Such a row is only read where each gap between two classes is so much wider than all within one.
+PLAIN = 1.25
 # Pixels of paper around a crop.
 MARGIN = 4
 
@@ -375,23 +377,30 @@ def _divide_row(
     touching = [one for one in found if deviations and row.may_be_two(one)]
     if touching:
         parted = pieces.copy()
-        whole = [one for one in touching if not _part(parted, one, density, row.thickness)]
+        for one in touching:
+            _part(parted, one, density, row.thickness)
         top, end = min(one.top for one in found), max(one.bottom for one in found)
         halves = _pieces(parted[top:end], top)
         half_sizes, half_deviations, half_fault = _class_sizes(halves, row)
         if half_deviations < deviations:
             pieces[:] = parted
-            found, sizes, touching, fault = halves, half_sizes, whole, half_fault
+            found, sizes, deviations, fault = halves, half_sizes, half_deviations, half_fault
     if fault:
         raise ImageError(fault)
     ends = np.cumsum(sizes).tolist()
     copies = [found[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-    for one in touching:
-        if [one] in copies:
-            raise ImageError(
-                f"{row.where}: two chromosomes seem to touch at x {one.left}, y {one.top} and "
-                "cannot be parted; move them apart"
-            )
+    if deviations:
+        share = [
+            [one.area / RELATIVE_LENGTHS[label] for one in group]
+            for label, group in zip(row.classes, copies, strict=True)
+        ]
+        typical = float(np.median([area for areas in share for area in areas]))
+        for group, areas in zip(copies, share, strict=True):
+            if len(group) == 1 and areas[0] > math.sqrt(2) * typical:
+                raise ImageError(
+                    f"{row.where}: two chromosomes seem to touch at x {group[0].left}, "
+                    f"y {group[0].top} and cannot be parted; move them apart"
+                )
     return copies
 
 
@@ -399,8 +408,8 @@ def _class_sizes(found: list[_Piece], row: _Row) -> tuple[tuple[int, ...], int, 
     """How many copies each class has, how far that is from normal, and what speaks against it.
 
     The widest gaps part the classes, and two copies of a like size are normal. X and Y are told by
-    size. Where the count is not normal every gap between two classes must be wider than every gap
-    within one.
+    size. Where the count is not normal the gaps alone tell whose copy is missing or gained, and
+    must tell it plainly. A class without any copy cannot be told.
     """
     gaps = np.array([b.left - a.right for a, b in pairwise(found)], float)
     areas = np.array([one.area for one in found])
@@ -436,7 +445,7 @@ def _class_sizes(found: list[_Piece], row: _Row) -> tuple[tuple[int, ...], int, 
             f"{shown}, which do not fit {names} of the {row.layout} layout with at most "
             f"{MOST_DEVIATIONS} gained or lost; do chromosomes touch, or is it another layout?"
         )
-    elif deviations and inner.size and gaps[edges].min() <= inner.max():
+    elif deviations and inner.size and gaps[edges].min() <= PLAIN * max(inner.max(), 0):
         deviations = MOST_DEVIATIONS + 1
         fault = (
             f"{shown}, and the gaps between them do not tell which class of {names} has more or "
@@ -449,12 +458,8 @@ def _class_sizes(found: list[_Piece], row: _Row) -> tuple[tuple[int, ...], int, 
 
 def _part(
     pieces: NDArray[np.int32], one: _Piece, density: NDArray[np.float32], thickness: float
-) -> bool:
-    """Parts two homologues side by side, in place, where the bridge between them is palest.
-
-    Returns:
-        Whether there were two.
-    """
+) -> None:
+    """Parts two homologues side by side, in place, where the bridge between them is palest."""
     window = np.s_[one.top : one.bottom, one.left : one.right]
     mask = pieces[window] == one.number
     for share, level in product((0.2, 0.4, 0.6), np.arange(INK_SHARE, 0.7, 0.04)):
@@ -471,8 +476,7 @@ def _part(
                 for side in sides
             )
             pieces[window][mask & (second < first)] = pieces.max() + 1
-            return True
-    return False
+            return
 
 
 def _owners(

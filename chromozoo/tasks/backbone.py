@@ -44,7 +44,7 @@ def resize_pool(body: nn.Module, pool: tuple[int, int], first: str) -> None:
     cells = pool[0] * pool[1]
     # Share of each cell of the new grid (rows) in each cell of the published one (columns).
     shares = published(torch.eye(cells).reshape(cells, 1, *pool)).flatten(1)
-    weight = linear.weight.detach().unflatten(1, (-1, shares.shape[1])) @ shares.T
+    weight = linear.weight.detach().reshape(len(linear.weight), -1, shares.shape[1]) @ shares.T
     linear.weight = nn.Parameter(weight.flatten(1))
     linear.in_features = linear.weight.shape[1]
     body.set_submodule("avgpool", nn.AdaptiveAvgPool2d(pool))
