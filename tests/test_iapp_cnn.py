@@ -150,7 +150,7 @@ def test_part_mask_may_be_empty() -> None:
 def what_branches_see(network: IappCnnNetwork, x: Tensor) -> dict[str, Tensor]:
     seen: dict[str, Tensor] = {}
     hooks = [
-        branch.trunk.register_forward_hook(  # type: ignore[union-attr,operator]
+        branch.trunk.register_forward_hook(  # type: ignore[union-attr]
             lambda _module, inputs, _output, scale=scale: seen.update({scale: inputs[0]})
         )
         for scale, branch in network.branches.items()
@@ -262,15 +262,16 @@ def test_improbable_classes_stay_finite() -> None:
     logits = torch.zeros(1, 3, 24)
     logits[..., 0] = 400.0
     for vote in ("logits", "probabilities"):
-        assert integrate(logits, vote=vote).isfinite().all()  # type: ignore[arg-type]
+        assert integrate(logits, vote=vote).isfinite().all()
 
 
 # The network
 
 
 def test_parameter_count_with_resnet50() -> None:
-    network = IappCnnNetwork()
-    assert parameters(network) == 72_244_488
+    with torch.device("meta"):
+        network = IappCnnNetwork()
+    assert network.base == "resnet50" and parameters(network) == 72_244_488
     trunk_and_head = 23_557_208
     assert [parameters(branch) for branch in network.branches.values()] == 3 * [trunk_and_head]
     assert [parameters(m) for m in network.excitations] == [2 * 2048 * 128, 2 * 2048 * 256]
@@ -373,11 +374,25 @@ def test_grey_equals_three_equal_channels(model: IappCnn, channels: int) -> None
         torch.testing.assert_close(model(x.expand(-1, channels, -1, -1)), model(x))
 
 
+@pytest.mark.parametrize("autocast", [True, False], ids=["mixed", "true"])
+def test_half_precision(autocast: bool) -> None:
+    torch.manual_seed(0)
+    network = IappCnnNetwork("alexnet").eval()
+    x = torch.rand(2, 1, 80, 40)
+    with torch.inference_mode():
+        expected = network(x)
+        if autocast:
+            with torch.autocast("cpu", torch.bfloat16):
+                found = network(x)
+        else:
+            found = network.bfloat16()(x.bfloat16())
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
+
+
 def test_recipe_of_the_paper_is_the_default() -> None:
     model = iapp_cnn(base="alexnet")
     assert (model.optimizer, model.lr, model.weight_decay) == ("sgd", 0.02, 1e-5)
     assert model.cross_entropy.label_smoothing == 0 and model.centre_loss is None
-    assert iapp_cnn.__kwdefaults__ is None and IappCnn().network.base == "resnet50"
 
 
 def test_background_follows_the_preset() -> None:

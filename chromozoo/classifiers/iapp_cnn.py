@@ -103,7 +103,8 @@ def zoom(images: Tensor, mask: Tensor, fill: float) -> Tensor:
         theta[:, axis, 2] = first + end - 1
     grid = nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
     shown = torch.where(mask, images, fill).float()
-    return nn.functional.grid_sample(shown, grid, padding_mode="border", align_corners=False)
+    zoomed = nn.functional.grid_sample(shown, grid, padding_mode="border", align_corners=False)
+    return zoomed.to(images.dtype)
 
 
 def integrate(logits: Tensor, uncertainty: bool = True, vote: Vote = "logits") -> Tensor:
@@ -161,11 +162,12 @@ def _densenet121() -> nn.Module:
 
 
 def _vgg16_bn() -> nn.Module:
-    return torchvision.models.vgg16_bn(weights=None).features[:-1]
+    trunk: nn.Module = torchvision.models.vgg16_bn(weights=None).features[:-1]
+    return trunk
 
 
 def _alexnet() -> nn.Module:
-    trunk = torchvision.models.alexnet(weights=None).features[:-1]
+    trunk: nn.Module = torchvision.models.alexnet(weights=None).features[:-1]
     for module in trunk.modules():
         if isinstance(module, nn.Conv2d):
             # It has no norms: with torch's default its features begin a hundred times too small.
@@ -175,8 +177,8 @@ def _alexnet() -> nn.Module:
 
 
 def _inception_v4() -> nn.Module:
-    trunk: nn.Module = timm.create_model("inception_v4", pretrained=False).features
-    return trunk
+    network: Any = timm.create_model("inception_v4", pretrained=False)
+    return nn.Sequential(*network.features)
 
 
 BASES: dict[str, Base] = {
@@ -324,7 +326,7 @@ class IappCnnNetwork(nn.Module):
         weights = torch.stack([excitation(means) for excitation in self.excitations], dim=1)
         # The mean over space of a re-weighted map is the re-weighted mean.
         features["object"] = means * weights.mean(dim=1)
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             activation = torch.einsum("bmc,bchw->bmhw", weights.float(), last_map.float())
             region = nn.functional.interpolate(
                 part_mask(activation).float(), objects.shape[-2:], mode="nearest"
@@ -441,8 +443,11 @@ def iapp_cnn(**kwargs: Any) -> IappCnn:
       to nothing of a chromosome; ``literal_mask`` is that rule.
     - The reductions of the two excitations are 16 and 8; the paper gives none. They learn because
       the mean of the two re-weighted maps makes the object's logits.
-    - The part is the largest common region of the two maps, within the object, cut to its box and
-      enlarged. Without a common region it is the object itself.
+    - Object and part are cut to their boxes and enlarged to the whole canvas, both ways. The part
+      is the largest common region of the two maps, within the object; without one it is the object
+      itself. The last map of ResNet-50 has 7x7 cells at 224x224 and 4x2 at 112x48: a coarse part.
+    - ``scales`` names the branches that vote (table 4). With part but no object the object's branch
+      still learns, because the part is found on its map.
     - All bases end in a global mean and one linear layer, also AlexNet and VGG, which here end
       before their last pooling. The DenseNet is DenseNet-121.
     - The weighted sum of the branches is divided by the sum of its weights. No decision changes.

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise, permutations, product
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -264,9 +265,7 @@ def _thick_pieces(ink: NDArray[np.bool_], name: str) -> tuple[NDArray[np.int32],
     return numbers[labels], thickness
 
 
-def _deepest(
-    depth: NDArray[np.float32], labels: NDArray[np.int32], count: int
-) -> NDArray[np.float32]:
+def _deepest(depth: NDArray[Any], labels: NDArray[Any], count: int) -> NDArray[np.float32]:
     """The greatest depth within each of the labels 1 to ``count - 1``."""
     greatest = np.zeros(count, np.float32)
     inside = labels > 0
@@ -296,10 +295,13 @@ def _find_rows(
     pieces[~np.isin(pieces, [one.number for row in found for one in row])] = 0
     if len(found) == len(rows):
         return found
+    if not found:
+        raise ImageError(f"{name}: no chromosomes found; is it a karyogram?")
+    counts = ", ".join(str(len(row)) for row in found)
     normal = ", ".join(str(2 * len(classes) - 2 * ("Y" in classes)) for classes in rows)
     raise ImageError(
-        f"{name}: found {len(found)} rows of {', '.join(str(len(row)) for row in found) or 'no'} "
-        f"chromosomes; the {layout} layout has {len(rows)} rows of {normal}. Is it another layout?"
+        f"{name}: found {len(found)} rows with {counts} chromosomes; the {layout} layout has "
+        f"{len(rows)} rows with {normal}. Is it another layout?"
     )
 
 
@@ -389,18 +391,19 @@ def _divide_row(
         raise ImageError(fault)
     ends = np.cumsum(sizes).tolist()
     copies = [found[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-    if deviations:
-        share = [
-            [one.area / RELATIVE_LENGTHS[label] for one in group]
-            for label, group in zip(row.classes, copies, strict=True)
-        ]
-        typical = float(np.median([area for areas in share for area in areas]))
-        for group, areas in zip(copies, share, strict=True):
-            if len(group) == 1 and areas[0] > math.sqrt(2) * typical:
-                raise ImageError(
-                    f"{row.where}: two chromosomes seem to touch at x {group[0].left}, "
-                    f"y {group[0].top} and cannot be parted; move them apart"
-                )
+    share = [
+        [one.area / RELATIVE_LENGTHS[label] for one in group]
+        for label, group in zip(row.classes, copies, strict=True)
+    ]
+    typical = float(np.median([area for areas in share for area in areas]))
+    for label, group, areas in zip(row.classes, copies, share, strict=True):
+        # The smallest chromosomes shrink by more than their length; the X is none of them.
+        one_copy = math.sqrt(2) * (row.unit if label == "X" else typical)
+        if deviations and len(group) == 1 and areas[0] > one_copy:
+            raise ImageError(
+                f"{row.where}: two chromosomes seem to touch at x {group[0].left}, y "
+                f"{group[0].top} and cannot be parted; move them apart"
+            )
     return copies
 
 
@@ -466,7 +469,8 @@ def _part(
         size = 2 * max(1, round(share * thickness)) + 1
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
         dark = (mask & (density[window] > level)).astype(np.uint8)
-        _, labels = cv2.connectedComponents(cv2.morphologyEx(dark, cv2.MORPH_OPEN, disc))
+        _, found = cv2.connectedComponents(cv2.morphologyEx(dark, cv2.MORPH_OPEN, disc))
+        labels = np.asarray(found, np.int32)
         sides = [
             side for side in _joined(labels, 0, thickness) if side.height > LEAST_SIDE * one.height
         ]
@@ -488,9 +492,11 @@ def _owners(
     )
     number = np.zeros(int(nearest.max()) + 1, np.int32)
     number[nearest[pieces > 0]] = pieces[pieces > 0]
-    # The opening has taken its corners off.
-    near = ink & (distance <= LEAST_THICKNESS * thickness + 2)
-    owner = np.where(near | (pieces > 0), number[nearest], 0).astype(np.int32)
+    # The opening has taken its corners off. A ruler below it is as near, but apart.
+    near = (ink & (distance <= LEAST_THICKNESS * thickness + 2)) | (pieces > 0)
+    _, islands = cv2.connectedComponents(near.astype(np.uint8))
+    near &= np.isin(islands, islands[pieces > 0])
+    owner = np.where(near, number[nearest], 0).astype(np.int32)
     # Satellites stand on a pale stalk above their chromosome, and are no wider.
     count, labels, stats, _ = cv2.connectedComponentsWithStats(
         (ink & (owner == 0)).astype(np.uint8)
