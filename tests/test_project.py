@@ -145,7 +145,11 @@ def test_commands_of_the_documents_exist(document: str) -> None:
             continue
         parser = argparse.ArgumentParser()
         import_module(f"chromozoo.cli.{command.replace('-', '_')}").add_arguments(parser)
-        usage = parser.format_help()
+        parsers = [parser]
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):  # `chromozoo data from-karyogram`
+                parsers += action.choices.values()
+        usage = "".join(each.format_help() for each in parsers)
         assert [word for word in re.findall(r"--[\w-]+", rest) if word not in usage] == []
 
 

@@ -34,6 +34,8 @@ def recipe(tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "devices": 1,
         "enable_progress_bar": False,
     }
+    # Averaged over the last ten steps, since there are only so many.
+    content["trainer"]["callbacks"][0]["init_args"]["decay"] = 0.9
     content["model"]["init_args"]["preset"] |= {"height": 48, "width": 32, "scale": 0.5}
     content["data"]["init_args"] |= {
         "root": str(tiny_bioimlab),
