@@ -232,8 +232,8 @@ def table(rows: Sequence[dict[str, str]], ablation: str) -> str:
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         if row["ablation"] == ablation:
-            key = (row["variant"], row["model"], row["input_size"], row["epochs"])
-            groups.setdefault(key, []).append(row)
+            same = tuple(row[key] for key in ("variant", "model", "input_size", "epochs"))
+            groups.setdefault(same, []).append(row)
     lines = [
         "| variant | model | input | epochs | seeds | per chromosome (%) | with assignment (%) |",
         "|---|---|---|---:|---|---|---|",
