@@ -6,21 +6,15 @@ each (model, weights, data set, split, test-time averaging), and nothing else wr
 own systems. A table in the README is generated from both, never edited.
 """
 
-import csv
-import math
 import os
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from chromozoo.errors import ChromozooError
 from chromozoo.evaluation import METRICS
-
-Row = dict[str, str]
+from chromozoo.results import ResultsError, ResultsFile, Row, as_text
 
 INTERVAL_COLUMNS = tuple(f"{metric}_{end}" for metric in METRICS for end in ("low", "high"))
 METRIC_COLUMNS = tuple(
@@ -69,22 +63,18 @@ OPTIONAL_COLUMNS = frozenset(
 # A second measurement of the same thing replaces the first.
 KEY_COLUMNS = ("model", "weights_sha256", "dataset", "split_sha256", "split", "tta")
 SOURCES = ("measured", "paper")
+WHOLE_NUMBERS = ("n_chromosomes", "n_cells", "n_images", "parameters", "max_detections")
 CITATION = "citation"  # only in published.csv: where the figure stands
 
 FOLD = re.compile(r"(?P<split>.+)/fold(?P<number>\d+)")
 NOT_KNOWN = "–"
 
 
-class ResultsError(ChromozooError, ValueError):
-    """A result row or file is not what the leaderboard can show; the message names both."""
-
-
 def append_row(csv_path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
     """Adds one measurement to a result file, which is created where there is none.
 
-    The file is replaced as a whole under a lock (``.<name>.lock`` beside it), so that no reader
-    sees half a file and processes that append at the same time lose nothing. A row with the same
-    :data:`KEY_COLUMNS` REPLACES the earlier one, in its place: measuring again never doubles.
+    A row with the same :data:`KEY_COLUMNS` REPLACES the earlier one, in its place: measuring
+    again never doubles.
 
     Args:
         csv_path: e.g. ``benchmarks/results/classification.csv``.
@@ -95,19 +85,43 @@ def append_row(csv_path: str | os.PathLike[str], row: Mapping[str, Any]) -> None
         ResultsError: unknown or missing columns, values out of range (all of them are named), or
             a file on disk that is no result file.
     """
-    path = Path(csv_path)
-    new = _checked(row, path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        # published.csv has a citation column, which this would lose: it is refused here.
-        rows = {_key(old): old for old in _read(path, RESULT_COLUMNS)} if path.exists() else {}
-        rows[_key(new)] = new
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, RESULT_COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows.values())
-        os.replace(temporary, path)
+    file = ResultsFile(Path(csv_path), RESULT_COLUMNS, KEY_COLUMNS, "benchmark")
+    # published.csv has a citation column, which this would lose: it is refused.
+    file.add([checked_row(row, file, OPTIONAL_COLUMNS, METRIC_COLUMNS)])
+
+
+def checked_row(
+    row: Mapping[str, Any],
+    file: ResultsFile,
+    optional: Collection[str],
+    fractions: Collection[str],
+) -> Row:
+    """A row as text in the order of the columns.
+
+    Args:
+        row: Values by column.
+        file: Where it belongs.
+        optional: Columns that may be empty.
+        fractions: Columns that hold values of 0..1.
+
+    Raises:
+        ResultsError: Names everything that is wrong with the row.
+    """
+    text = {name: as_text(value) for name, value in row.items()}
+    values = {name: text.get(name, "") for name in file.columns}
+
+    problems = []
+    if unknown := sorted(set(row) - set(file.columns)):
+        problems.append(f"unknown columns {', '.join(unknown)}")
+    required = [name for name in file.columns if name not in optional]
+    if missing := [name for name in required if not values[name]]:
+        problems.append(f"no value for {', '.join(missing)}")
+    for name, value in values.items():
+        if value and (expected := _what_is_expected(name, value, name in fractions)):
+            problems.append(f"{name} is {value!r} and must be {expected}")
+    if problems:
+        raise ResultsError(f"{file.path}: the row is refused: {'; '.join(problems)}.")
+    return values
 
 
 def read_results(csv_path: str | os.PathLike[str]) -> list[Row]:
@@ -123,7 +137,10 @@ def read_results(csv_path: str | os.PathLike[str]) -> list[Row]:
     Raises:
         ResultsError: no such file, unknown or doubled columns, or a row that is too long or short.
     """
-    return _read(Path(csv_path), (*RESULT_COLUMNS, CITATION))
+    path = Path(csv_path)
+    if not path.is_file():
+        raise ResultsError(f"{path}: no such file; `chromozoo benchmark` writes it.")
+    return ResultsFile(path, (*RESULT_COLUMNS, CITATION), KEY_COLUMNS, "benchmark").read()
 
 
 def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> str:
@@ -266,57 +283,11 @@ def readme_is_current(readme_path: str | os.PathLike[str], marker_name: str, tab
     return shown.strip() == table.strip()
 
 
-def _read(path: Path, columns: Sequence[str]) -> list[Row]:
-    if not path.is_file():
-        raise ResultsError(f"{path}: no such file; `chromozoo benchmark` writes it.")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        header = list(reader.fieldnames or ())
-        unknown = sorted(set(header) - set(columns))
-        if not header or unknown or len(set(header)) < len(header):
-            raise ResultsError(
-                f"{path}: the first line is not the header of a result file "
-                f"(unknown columns: {', '.join(unknown) or 'none'}); restore the file from git."
-            )
-        rows = []
-        for values in reader:
-            if None in values or None in values.values():
-                raise ResultsError(
-                    f"{path}: line {reader.line_num} does not have {len(header)} values; "
-                    "restore the file from git."
-                )
-            rows.append(dict.fromkeys(columns, "") | values)
-    return rows
-
-
-def _checked(row: Mapping[str, Any], path: Path) -> Row:
-    """The row as text in column order, or a ResultsError that names everything wrong with it."""
-    text = {name: "" if _is_missing(value) else str(value) for name, value in row.items()}
-    values = {name: text.get(name, "") for name in RESULT_COLUMNS}
-
-    problems = []
-    if unknown := sorted(set(row) - set(RESULT_COLUMNS)):
-        problems.append(f"unknown columns {', '.join(unknown)}")
-    required = [name for name in RESULT_COLUMNS if name not in OPTIONAL_COLUMNS]
-    if missing := [name for name in required if not values[name]]:
-        problems.append(f"no value for {', '.join(missing)}")
-    for name, value in values.items():
-        if value and (expected := _what_is_expected(name, value)):
-            problems.append(f"{name} is {value!r} and must be {expected}")
-    if problems:
-        raise ResultsError(f"{path}: the row is refused: {'; '.join(problems)}.")
-    return values
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
-def _what_is_expected(name: str, value: str) -> str | None:
+def _what_is_expected(name: str, value: str, fraction: bool) -> str | None:
     """None where the value fits its column, else what would."""
-    if name in METRIC_COLUMNS and not _is_fraction(value):
+    if fraction and not _is_fraction(value):
         return "a fraction, 0..1 (not percent)"
-    if name in ("n_chromosomes", "n_cells", "parameters") and not value.isdecimal():
+    if name in WHOLE_NUMBERS and not value.isdecimal():
         return "a whole number"
     if name.endswith("_sha256") and not re.fullmatch("[0-9a-f]{12}", value):
         return "the first 12 hex digits of a sha256"
@@ -334,10 +305,6 @@ def _is_fraction(value: str) -> bool:
         return False
 
 
-def _key(row: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(row[name] for name in KEY_COLUMNS)
-
-
 def _order(row: Mapping[str, str]) -> tuple[float, float, str]:
     accuracy = float(row["accuracy"] or 0)
     return -float(row["assigned_accuracy"] or accuracy), -accuracy, row["model"]
@@ -352,10 +319,10 @@ def _table_line(row: Mapping[str, str], rank: str) -> str:
         row["weights"],
         f"{int(row['parameters']) / 1e6:.2f}" if row["parameters"] else "",
         input_size,
-        _figure(row, "accuracy"),
-        _figure(row, "assigned_accuracy"),
+        percent(row, "accuracy"),
+        percent(row, "assigned_accuracy"),
         # Without assignment, the cells without error are those of the plain labels.
-        _figure(row, "assigned_cells_without_error") or _figure(row, "cells_without_error"),
+        percent(row, "assigned_cells_without_error") or percent(row, "cells_without_error"),
         f"{float(row['ece']):.3f}" if row["ece"] else "",
         "measured" if row["source"] == "measured" else row[CITATION],
     ]
@@ -365,7 +332,7 @@ def _table_line(row: Mapping[str, str], rank: str) -> str:
     return "| " + " | ".join([rank, *(cell or NOT_KNOWN for cell in shown)]) + " |"
 
 
-def _figure(row: Mapping[str, str], metric: str) -> str:
+def percent(row: Mapping[str, str], metric: str) -> str:
     """'97.52 [96.12, 98.60]', '97.52 ± 0.41' over folds, '97.52', or '' where nothing is known."""
     if not row[metric]:
         return ""

@@ -44,7 +44,7 @@ class WeightsEntry:
         model: Registered name of the model.
         tag: The data set that the weights were trained on.
         classes: Class of each output, in order.
-        input_size: Height and width in pixels of the network's input.
+        input_size: Height and width in pixels of the network's input; empty where any will do.
         init_args: Arguments of the model's builder.
         preprocessing: Arguments of the preprocessing preset.
         temperature: Divides the logits so that the probabilities are calibrated.

@@ -29,6 +29,16 @@ def tiny_bioimlab(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_metaphases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn metaphases in the published layout of the BioImLab segmentation set."""
+    from drawn_metaphases import write_all
+
+    folder = tmp_path_factory.mktemp("data") / "bioimlab-segmentation"
+    write_all(folder)
+    return folder
+
+
 @pytest.fixture
 def real_data() -> Path:
     """Folder of the real data sets; the test is skipped, and says so, where they are not."""

@@ -1,5 +1,6 @@
 """Every shipped config trains, tests and predicts in-process on a tiny data set."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,15 +8,26 @@ import timm
 import yaml
 
 from chromozoo.cli.train import main
-from chromozoo.data.catalogue import DATASETS
+from chromozoo.data.catalogue import TAGS, dataset_of_tag
 from chromozoo.registry import list_models, model_info
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 # What stands in configs/ablations only changes one of these.
-ALL = sorted((CONFIGS / "classification").rglob("*.yaml"))
+CLASSIFIERS = sorted((CONFIGS / "classification").rglob("*.yaml"))
+SEGMENTERS = sorted((CONFIGS / "segmentation").rglob("*.yaml"))
+ALL = CLASSIFIERS + SEGMENTERS
+SMALL = [
+    "--trainer.accelerator=cpu",
+    "--trainer.devices=1",
+    "--trainer.fast_dev_run=2",
+    "--trainer.logger=false",
+    "--trainer.enable_progress_bar=false",
+    "--data.init_args.num_workers=0",
+    "--data.init_args.batch_size=2",
+]
 
 
-@pytest.mark.parametrize("config", ALL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", CLASSIFIERS, ids=lambda path: path.stem)
 def test_runs(
     config: Path, tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -26,10 +38,7 @@ def test_runs(
         lambda name, pretrained=False, **kwargs: create(name.split(".")[0], **kwargs),
     )
     monkeypatch.chdir(tmp_path)
-    small = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.fast_dev_run=2"]
-    small += ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
-    small += [f"--data.init_args.root={tiny_bioimlab}", "--data.init_args.num_workers=0"]
-    small += ["--data.init_args.batch_size=2"]
+    small = [*SMALL, f"--data.init_args.root={tiny_bioimlab}"]
     trained = main(["fit", f"--config={config}", *small])
     assert trained.trainer.global_step == 2
     assert trained.trainer.callback_metrics["train/loss"].isfinite()
@@ -42,17 +51,37 @@ def test_runs(
     assert table[0].startswith("index,label,probability,1,2,3")
 
 
+@pytest.mark.parametrize("config", SEGMENTERS, ids=lambda path: path.stem)
+def test_segmenter_runs(
+    config: Path, tiny_metaphases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = [*SMALL, f"--data.init_args.root={tiny_metaphases}", "--data.init_args.crop=96"]
+    trained = main(["fit", f"--config={config}", *small])
+    assert trained.trainer.global_step == 2
+    assert trained.trainer.callback_metrics["train/loss"].isfinite()
+    assert 0 <= trained.trainer.callback_metrics["val/mask_ap"] <= 1
+    tested = main(["test", f"--config={config}", *small])
+    assert 0 <= tested.trainer.callback_metrics["test/box_ap"] <= 1
+    main(["predict", f"--config={config}", *small])
+    images = json.loads((tmp_path / "predictions.json").read_text())
+    assert [image["index"] for image in images] == [0, 1]
+    assert all({"bbox", "score", "segmentation"} <= set(one) for one in images[0]["instances"])
+
+
 @pytest.mark.parametrize("config", ALL, ids=lambda path: path.stem)
 def test_name_says_what_it_trains(config: Path) -> None:
     content = yaml.safe_load(config.read_text())
-    model, dataset = next(
+    model, tag = next(
         (name, tag)
         for name in list_models()
-        for tag in DATASETS
+        for tag in TAGS
         if config.stem == f"{name}_{tag}" or config.stem.startswith(f"{name}_{tag}_")
     )
-    assert content["model"]["class_path"].rpartition(".")[0] == model_info(model).module
-    assert content["data"]["class_path"].rpartition(".")[0] == DATASETS[dataset].module
+    info = model_info(model)
+    assert content["model"]["class_path"].rpartition(".")[0] == info.module
+    data = dataset_of_tag(tag, info.task)
+    assert content["data"]["class_path"].rpartition(".")[0] == data.module
     # The run's folder is where `package` and `train-zoo` look for it.
     folders = [item["init_args"].get("dirpath") for item in content["trainer"]["callbacks"]]
     assert set(folders) - {None} == {f"runs/{config.stem}"}

@@ -13,7 +13,6 @@ from chromozoo.leaderboard import (
     KEY_COLUMNS,
     OPTIONAL_COLUMNS,
     RESULT_COLUMNS,
-    ResultsError,
     append_row,
     leaderboard_markdown,
     read_results,
@@ -21,6 +20,7 @@ from chromozoo.leaderboard import (
     summarise_folds,
     update_readme,
 )
+from chromozoo.results import ResultsError
 
 PUBLISHED = Path(__file__).parents[1] / "benchmarks" / "results" / "published.csv"
 

@@ -10,12 +10,14 @@ import pytest
 from chromozoo.classes import CLASSES
 from chromozoo.data.archive import data_folders
 from chromozoo.data.bioimlab import FILE_NAME, list_files
-from chromozoo.data.splits import load_split
+from chromozoo.data.splits import STAGES, load_split
 from chromozoo.errors import UnknownNameError
 
+OFFICIAL_TEST_IMAGES = [5, 10, 18, 28, 34, 41, 44, 57, 62, 65, 66, 68, 78, 84, 89, 96]
 OFFICIAL_TEST_CELLS = (6, 13, 24, 32, 38, 42, 53, 58, 59, 60, 73, 80, 86, 94)
 # Every result row carries this hash: a changed list needs a new file, bioimlab_v2.json.
 SHA256 = "f19c674e4e5fa3f6f8a1c34f8df2f5d2a1b1f36cc7245e16c52c8cf409496731"
+SEGMENTATION_SHA256 = "eca5c1642888e1bad7916dbf70b8180ea3d9c42b226a09162af6e4978ffd4eb4"
 
 
 def test_bioimlab_sizes_and_test_cells() -> None:
@@ -74,6 +76,11 @@ def test_unknown_fold(fold: int) -> None:
         load_split("bioimlab_v1", fold)
 
 
+def test_a_split_without_folds() -> None:
+    with pytest.raises(UnknownNameError, match="'bioimlab_segmentation_v1' has no folds"):
+        load_split("bioimlab_segmentation_v1", 0)
+
+
 def test_unknown_split_and_stage() -> None:
     with pytest.raises(UnknownNameError, match=r"'bioimlab_v9'.*bioimlab_v1"):
         load_split("bioimlab_v9")
@@ -91,6 +98,36 @@ def joint_labels() -> Path:
     )
 
 
+def test_segmentation_sizes_and_official_test_images() -> None:
+    split = load_split("bioimlab_segmentation_v1")
+    parts = (split.train, split.val, split.test, split.excluded)
+    assert [len(part) for part in parts] == [125, 8, 16, 1]
+    assert [int(key) for key in split.test] == OFFICIAL_TEST_IMAGES
+    assert len({key for part in parts for key in part}) == 150
+    assert all(isinstance(key, str) for key in split.ids("all"))
+    assert all(key.isdigit() for key in split.val), "validation: single-image cells"
+    # The part of a key without its letter is a cell.
+    numbers = [{key.rstrip("abcdefgh") for key in part} for part in parts[:3]]
+    assert not numbers[0] & numbers[1] and not numbers[0] & numbers[2]
+    assert split.sha256 == SEGMENTATION_SHA256
+
+
+def test_segmentation_cells_are_on_one_side() -> None:
+    """By the cell that the joint labels find, which may join images of different numbers."""
+    joint = json.loads(joint_labels().read_text())
+    cell_of = {key: image["cell"] for key, image in joint["images"].items()}
+    split = load_split("bioimlab_segmentation_v1")
+    assert {*split.ids("all"), *split.excluded} == set(cell_of)
+    assert set(split.test) == set(joint["official_test_images"])
+    train, val, test = ({cell_of[key] for key in split.ids(stage)} - {None} for stage in STAGES)
+    assert not train & val and not train & test and not val & test
+    # Nor does one task train on a cell that the other is judged on.
+    classification = load_split("bioimlab_v1")
+    assert not train & {*classification.val, *classification.test}
+    assert val <= set(classification.val) and test <= set(classification.test)
+    assert cell_of["3"] == cell_of["109"] and cell_of["21"] == cell_of["47a"]
+
+
 def test_segmentation_images_stand_on_the_same_side() -> None:
     """A cell that one task is judged on trains no model of the other task."""
     joint = json.loads(joint_labels().read_text())
@@ -100,6 +137,7 @@ def test_segmentation_images_stand_on_the_same_side() -> None:
     assert test_cells == set(split.test)
     committed = resources.files("chromozoo.data.splits") / "bioimlab_v1.json"
     images = json.loads(committed.read_text())["segmentation_val_images"]
+    assert tuple(images) == load_split("bioimlab_segmentation_v1").val
     assert len(images) == 8
     assert {cell_of[key] for key in images} <= set(split.val)
     assert len({cell_of[key] for key in images}) == 8

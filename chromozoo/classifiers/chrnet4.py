@@ -6,7 +6,7 @@ and has 16,355,160 parameters (62.39 MiB), as published. What the paper leaves o
 schedule, LeakyReLU slope, loss reduction) is stated where it is set.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from chromozoo.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.imagenet import start_from
 from chromozoo.tasks.losses import CentreLossPreset
+from chromozoo.tasks.optimisation import OptimizerName
 
 BLOCKS_PER_STAGE = (2, 3, 3, 2)
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -158,7 +159,7 @@ class ChrNet4(ChromosomeClassifier):
         preset: dict[str, Any] | None = None,
         centre_loss: CentreLossPreset | None = "wen",
         init_from: str | None = None,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
+        optimizer: OptimizerName = "adamw",
         lr: float = 2e-3,
         weight_decay: float = 0.05,
         label_smoothing: float = 0.1,

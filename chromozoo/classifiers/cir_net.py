@@ -7,7 +7,7 @@ leaves open (kernel of the IAI, where it stands) is stated where it is set.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import timm
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from chromozoo.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.colour import three_channels
 from chromozoo.tasks.fixed_size import check_input_size, flattened_map
+from chromozoo.tasks.optimisation import OptimizerName
 
 SYSTEM = "CIR-Net"
 # As published: 224x224, not turned upright.
@@ -157,7 +158,7 @@ class CIRNet(ChromosomeClassifier):
         self,
         preset: dict[str, Any] | None = None,
         interface: list[int] | None = None,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
+        optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
         label_smoothing: float = 0.0,

@@ -8,7 +8,7 @@ learning rate, batch size and pre-training; what stands here for them is our cho
 """
 
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.colour import three_channels
 from chromozoo.tasks.imagenet import start_from
 from chromozoo.tasks.losses import CentreLossPreset
+from chromozoo.tasks.optimisation import OptimizerName
 
 POOLED = 2048
 SMALLEST_SIDE = 32  # the trunk halves the picture five times
@@ -165,7 +166,7 @@ class EResNet(ChromosomeClassifier):
         dropout: float = 0.5,
         centre_loss: CentreLossPreset | None = "wen",
         init_from: str | None = None,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
+        optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
         label_smoothing: float = 0.1,

@@ -24,6 +24,7 @@ from chromozoo.images.preset import ChromosomePreset
 from chromozoo.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.colour import three_channels
+from chromozoo.tasks.optimisation import OptimizerName
 
 SCALES = ("global", "object", "part")
 # Of the two excitations; the paper gives no values.
@@ -391,7 +392,7 @@ class IappCnn(ChromosomeClassifier):
         vote: Vote = "logits",
         literal_mask: bool = False,
         reductions: list[int] | None = None,
-        optimizer: Literal["adamw", "sgd"] = "sgd",
+        optimizer: OptimizerName = "sgd",
         lr: float = 0.02,
         weight_decay: float = 1e-5,
         label_smoothing: float = 0.0,

@@ -12,7 +12,7 @@ prototypes is our choice, as are activations, loss weights and optimiser.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from chromozoo.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.colour import three_channels
 from chromozoo.tasks.fixed_size import check_input_size, flattened_map
+from chromozoo.tasks.optimisation import OptimizerName
 
 SYSTEM = "SiameseNet"
 PUBLISHED_PRESET: dict[str, Any] = {"height": 224, "width": 224}
@@ -129,7 +130,7 @@ class SiameseNet(ChromosomeClassifier):
     def __init__(
         self,
         preset: dict[str, Any] | None = None,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
+        optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
         flip_average: bool = True,

@@ -7,7 +7,7 @@ leaves open (activations, optimiser, schedule, start) is stated where it is set.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from chromozoo.classes import CLASSES
 from chromozoo.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.fixed_size import check_input_size, flattened_map
+from chromozoo.tasks.optimisation import OptimizerName
 
 SYSTEM = "Vanilla-CNN"
 PUBLISHED_PRESET: dict[str, Any] = {"height": 224, "width": 224}
@@ -94,7 +95,7 @@ class VanillaCNN(ChromosomeClassifier):
     def __init__(
         self,
         preset: dict[str, Any] | None = None,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
+        optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
         label_smoothing: float = 0.0,

@@ -7,10 +7,7 @@ measured on the validation cells; test cells are never touched. It can be stoppe
 
 import argparse
 import copy
-import csv
 import datetime
-import math
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from chromozoo.cli.env import fast_precision
 from chromozoo.cli.package import RUNS
 from chromozoo.errors import ChromozooError, UnknownNameError
+from chromozoo.results import ResultsFile
 from chromozoo.weights import REPOSITORY
 
 ABLATIONS = REPOSITORY / "configs" / "ablations"
@@ -59,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         for seed in ablation.seeds:
             for variant in ablation.variants:
                 row = _measure(ablation, variant, seed, epochs, arguments.root)
-                add_row(arguments.results, row)
+                results_file(arguments.results).add([row])
                 print(f"{ablation.name}, {variant}, seed {seed}: {row['accuracy']:.4f}", flush=True)
         print(table(read_rows(arguments.results), ablation.name))
     if arguments.results.resolve() == RESULTS.resolve():
@@ -197,34 +193,14 @@ def _measure(
     }
 
 
+def results_file(path: Path) -> ResultsFile:
+    """A row is one variant, trained with one seed."""
+    return ResultsFile(path, COLUMNS, KEY, "ablate")
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a result file, as text; none where there is no file."""
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def add_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds a row; one of the same variant, model, seed, epochs and input takes its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        rows = {tuple(old[key] for key in KEY): old for old in read_rows(path)}
-        text = {key: _as_text(value) for key, value in row.items()}
-        rows[tuple(text[key] for key in KEY)] = text
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows.values())
-        os.replace(temporary, path)
-
-
-def _as_text(value: Any) -> str:
-    """A figure with four digits; one that is not known (the interval of a single cell) as ''."""
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.4f}"
-    return str(value)
+    return results_file(path).read()
 
 
 def table(rows: Sequence[dict[str, str]], ablation: str) -> str:

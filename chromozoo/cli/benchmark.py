@@ -3,23 +3,37 @@
 import argparse
 import dataclasses
 import datetime
+import math
 import os
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from itertools import tee
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chromozoo.cli.env import library_versions
-from chromozoo.data.catalogue import DATASETS, dataset_info
+from chromozoo.data.catalogue import DATASETS, dataset_info, datasets
 from chromozoo.errors import ChromozooError, UnknownNameError
 from chromozoo.weights import REPOSITORY
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from chromozoo.data.polygons import Metaphase
+    from chromozoo.tasks.segmentation import Segmentation
+
 RESULTS = REPOSITORY / "benchmarks" / "results" / "classification.csv"
 PUBLISHED = RESULTS.with_name("published.csv")
+SEGMENTATION_RESULTS = RESULTS.with_name("segmentation.csv")
+SEGMENTATION_PUBLISHED = RESULTS.with_name("published_segmentation.csv")
 # The README shows the official test cells; validation rows stand in the CSV alone.
 LEADERBOARD_SPLIT = "bioimlab_v1/test"
+SEGMENTATION_SPLIT = "bioimlab_segmentation_v1/test"
 README = REPOSITORY / "README.md"
+DEFAULT_DATASETS = {"classification": "bioimlab", "segmentation": "bioimlab-segmentation"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,52 +44,92 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="see `chromozoo models`; `all` is every one with weights of the data set",
     )
     parser.add_argument("--weights", default="DEFAULT", help="tag or path")
-    parser.add_argument("--dataset", default="bioimlab", choices=sorted(DATASETS))
+    parser.add_argument(
+        "--dataset",
+        choices=sorted(DATASETS),
+        help="default: bioimlab for classifiers, bioimlab-segmentation for segmenters",
+    )
     parser.add_argument("--stage", default="test", choices=("train", "val", "test"))
     parser.add_argument("--fold", type=int, help="part of the grouped cross-validation")
     parser.add_argument("--root", help="folder of the data")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--note", default="")
     parser.add_argument(
-        "--results", type=Path, default=RESULTS, help="CSV that the row is added to"
+        "--score",
+        type=float,
+        default=0.5,
+        help="segmenters: least score of what is counted as found (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--overlays",
+        type=Path,
+        metavar="DIR",
+        help="segmenters: folder for a picture of each image, with what was missed in red",
+    )
+    parser.add_argument(
+        "--results", type=Path, help="CSV that the row is added to (default: that of the task)"
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.models == ["all"]:
-        arguments.models = trained_on(arguments.dataset)
-        arguments.weights = arguments.dataset
+        dataset = arguments.dataset or DEFAULT_DATASETS["classification"]
+        arguments.models = trained_on(dataset)
+        arguments.weights = dataset_info(dataset).tag
     if len(arguments.models) > 1:
         return _run_each_in_its_own_process(arguments)
-    if not arguments.results.parent.is_dir():
-        raise ChromozooError(
-            f"{arguments.results.parent}: no such folder; name another file with --results"
-        )
-    from chromozoo.leaderboard import append_row
+    from chromozoo.registry import model_info
 
-    row = measure(
-        arguments.models[0],
-        arguments.weights,
-        arguments.dataset,
-        arguments.stage,
-        fold=arguments.fold,
-        root=arguments.root,
-        device=arguments.device,
-        note=arguments.note,
-    )
-    append_row(arguments.results, row)
-    for name in ("accuracy", "assigned_accuracy", "cells_without_error", "ece"):
-        if row.get(name) is not None:
-            low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-            print(f"{name:<22} {row[name]:.4f}  [{low}, {high}]")
-    print(f"row added to {arguments.results}")
-    if arguments.results.resolve() == RESULTS.resolve():
+    (name,) = arguments.models
+    task = model_info(name).task
+    dataset = arguments.dataset or DEFAULT_DATASETS[task]
+    if dataset not in datasets(task):
+        raise ChromozooError(
+            f"{name} is a model for {task}, {dataset} is not a data set for it; use "
+            f"{', '.join(datasets(task))}"
+        )
+    shipped = RESULTS if task == "classification" else SEGMENTATION_RESULTS
+    results: Path = arguments.results or shipped
+    if not results.parent.is_dir():
+        raise ChromozooError(f"{results.parent}: no such folder; name another file with --results")
+    shared = {"root": arguments.root, "device": arguments.device, "note": arguments.note}
+    if task == "classification":
+        from chromozoo import leaderboard
+
+        row = measure(
+            name, arguments.weights, dataset, arguments.stage, fold=arguments.fold, **shared
+        )
+        leaderboard.append_row(results, row)
+        shown: tuple[str, ...] = ("accuracy", "assigned_accuracy", "cells_without_error", "ece")
+    else:
+        from chromozoo import leaderboard_segmentation
+        from chromozoo.segmentation_metrics import METRICS
+
+        if arguments.fold is not None:
+            raise ChromozooError(f"{dataset} has no folds; leave --fold out")
+        row = measure_segmenter(
+            name,
+            arguments.weights,
+            dataset,
+            arguments.stage,
+            score=arguments.score,
+            overlays=arguments.overlays,
+            **shared,
+        )
+        leaderboard_segmentation.append_row(results, row)
+        shown = METRICS
+    for figure in shown:
+        if row.get(figure) is not None:
+            low, high = row.get(f"{figure}_low"), row.get(f"{figure}_high")
+            print(f"{figure:<22} {row[figure]:.4f}  [{low}, {high}]")
+    print(f"row added to {results}")
+    if results.resolve() == shipped.resolve():
         publish(row)
     return 0
 
 
 def trained_on(dataset: str) -> list[str]:
-    """The classifiers that have weights of a data set.
+    """The models that have weights of a data set.
 
     Raises:
         ChromozooError: There is none.
@@ -83,9 +137,8 @@ def trained_on(dataset: str) -> list[str]:
     from chromozoo.registry import list_models
     from chromozoo.weights import weights_entries
 
-    names = [
-        name for name in list_models(task="classification") if dataset in weights_entries(name)
-    ]
+    info = dataset_info(dataset)
+    names = [name for name in list_models(task=info.task) if info.tag in weights_entries(name)]
     if not names:
         raise ChromozooError(f"no model has weights trained on {dataset}; see `chromozoo models`")
     return names
@@ -102,7 +155,7 @@ def measure(
     device: str = "auto",
     note: str = "",
 ) -> dict[str, Any]:
-    """Evaluates one set of weights and returns its result row.
+    """Evaluates one set of weights of a classifier and returns its result row.
 
     Args:
         name: Registered model.
@@ -117,20 +170,9 @@ def measure(
     Raises:
         ChromozooError: Unknown names, no data, or weights that are not whole.
     """
-    import torch
-
     from chromozoo.evaluation import evaluate_classification
-    from chromozoo.registry import get_model
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = get_model(name, weights=weights).to(device)
-    entry = model.weights_entry
-    if entry is None:
-        raise UnknownNameError(
-            f"{weights}: a checkpoint has no recorded origin; make weights of it with "
-            "`chromozoo package` and measure these"
-        )
+    model = _load(name, weights, device)
     info = dataset_info(dataset)
     data = getattr(info.load_module(), info.data_module)(
         root=root, fold=fold, preset=model.transforms.to_dict()
@@ -140,23 +182,128 @@ def measure(
     probabilities = predict(model, crops)
     milliseconds = 1000 * (time.perf_counter() - start) / len(crops)
     report = evaluate_classification(probabilities, crops.labels, crops.cells)
-    versions = library_versions()
     preset = model.transforms
     return {
         "task": "classification",
-        "model": name,
-        "weights": entry.tag,
-        "weights_sha256": entry.sha256[:12],
+        **_about(model, note),
         "dataset": dataset,
         "split": f"{data.split.name}/{stage}" if fold is None else data.split.name,
         "split_sha256": data.split.sha256[:12],
         **report.to_row(),
         "tta": "4 flips" if model.flip_average else "none",
         "input_size": f"{preset.height}x{preset.width}",
-        "parameters": sum(p.numel() for p in model.network.parameters()),
         "ms_per_image": round(milliseconds, 2),
+    }
+
+
+def measure_segmenter(
+    name: str,
+    weights: str,
+    dataset: str,
+    stage: str,
+    *,
+    score: float = 0.5,
+    overlays: Path | None = None,
+    root: str | None = None,
+    device: str = "auto",
+    note: str = "",
+) -> dict[str, Any]:
+    """Evaluates one set of weights of a segmenter on whole images and returns its result row.
+
+    What is measured is ``model.segment``, as a user calls it, against the outlines at the size of
+    the image.
+
+    Args:
+        name: Registered model.
+        weights: Tag or path of a weights file.
+        dataset: Name in the catalogue.
+        stage: ``"train"``, ``"val"`` or ``"test"``.
+        score: Least score of what is counted as found (not for average precision).
+        overlays: Folder for a picture of each image.
+        root: Folder of the data.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        note: Free text of the row.
+
+    Raises:
+        ChromozooError: Unknown names, no data, or weights that are not whole.
+    """
+    import torch
+    from rich.progress import track
+
+    from chromozoo.segmentation_metrics import BACKEND, evaluate_segmentation
+
+    model = _load(name, weights, device)
+    info = dataset_info(dataset)
+    data = getattr(info.load_module(), info.data_module)(
+        root=root, preset=model.transforms.to_dict()
+    )
+    images = data.dataset(stage)
+    seconds: list[float] = []
+    sizes: set[str] = set()
+
+    def segmented(metaphases: Iterator["Metaphase"]) -> Iterator["Segmentation"]:
+        for metaphase in metaphases:
+            height, width = metaphase.image.shape
+            sizes.add(f"{width}x{height}")
+            start = time.perf_counter()
+            found = model.segment(metaphase.image, metaphase.source)
+            seconds.append(time.perf_counter() - start)
+            if overlays is not None:
+                _draw_errors(overlays / f"{metaphase.key}.png", metaphase, found, score)
+            yield found
+
+    # One image is in memory at a time: its prediction and its outlines are taken in turn.
+    metaphases, again = tee(images.metaphase(k) for k in track(range(len(images)), name))
+    report = evaluate_segmentation(
+        segmented(metaphases), map(true_masks, again), score_threshold=score
+    )
+    return {
+        **_about(model, note),
+        "dataset": dataset,
+        "split": f"{data.split.name}/{stage}",
+        "split_sha256": data.split.sha256[:12],
+        **report.to_row(),
+        "image_scale": " and ".join(sorted(sizes)),
+        "backend": BACKEND,
+        # The first image pays for what torch prepares once.
+        "seconds_per_image": round(statistics.median(seconds), 3),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _load(name: str, weights: str, device: str) -> Any:
+    """A model with packaged weights.
+
+    Raises:
+        UnknownNameError: The weights are a checkpoint.
+    """
+    import torch
+
+    from chromozoo.registry import get_model
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Any = get_model(name, weights=weights).to(device)
+    if model.weights_entry is None:
+        raise UnknownNameError(
+            f"{weights}: a checkpoint has no recorded origin; make weights of it with "
+            "`chromozoo package` and measure these"
+        )
+    return model
+
+
+def _about(model: Any, note: str) -> dict[str, Any]:
+    """The columns of a row that say what was measured, where and when."""
+    import torch
+
+    entry, versions = model.weights_entry, library_versions()
+    return {
+        "model": entry.model,
+        "weights": entry.tag,
+        "weights_sha256": entry.sha256[:12],
+        "parameters": sum(p.numel() for p in model.network.parameters()),
         "device": torch.cuda.get_device_name()
-        if device == "cuda"
+        if model.device.type == "cuda"
         else f"cpu {os.cpu_count()} cores",
         "seed": entry.seed,
         "config": entry.config,
@@ -169,6 +316,33 @@ def measure(
         "source": "measured",
         "note": note,
     }
+
+
+def true_masks(metaphase: "Metaphase") -> "NDArray[Any]":
+    """``(N, H, W)`` bool masks of its outlines at the size of the picture."""
+    import numpy as np
+
+    from chromozoo.data.polygons import polygon_mask
+
+    height, width = metaphase.image.shape
+    return np.stack([polygon_mask(polygon, height, width) for polygon in metaphase.polygons])
+
+
+def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", score: float) -> None:
+    """What was found at that score, each with its number, or ``?`` where there is nothing."""
+    from chromozoo.cli.segment import above, write_png
+    from chromozoo.overlay import draw_overlay
+    from chromozoo.segmentation_metrics import image_errors
+    from chromozoo.tasks.segmentation import Segmentation
+
+    true = true_masks(metaphase)
+    errors = image_errors(found, true, score)
+    shown = above(found, score)
+    wrong = set(errors.extra.tolist())
+    labels = ["?" if number in wrong else str(number + 1) for number in range(len(shown))]
+    missed = Segmentation.from_masks(true[errors.missed])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_png(path, draw_overlay(metaphase.image, shown, labels, missed))
 
 
 def predict(model: Any, crops: Any, batch_size: int = 64) -> Any:
@@ -187,22 +361,35 @@ def predict(model: Any, crops: Any, batch_size: int = 64) -> Any:
 
 def publish(row: dict[str, Any]) -> None:
     """Carries a row of the repository's CSV into the weights entry, the card and the README."""
+    from chromozoo import evaluation, segmentation_metrics
     from chromozoo.cards import write_card
-    from chromozoo.evaluation import METRICS
+    from chromozoo.registry import model_info
     from chromozoo.weights import weights_entries, write_entry
 
+    is_classifier = model_info(row["model"]).task == "classification"
+    metrics = evaluation.METRICS if is_classifier else segmentation_metrics.METRICS
+    results = RESULTS if is_classifier else SEGMENTATION_RESULTS
     entry = weights_entries(row["model"]).get(row["weights"])
     if entry is not None and entry.sha256.startswith(row["weights_sha256"]):
-        figures = {name: row[name] for name in METRICS if row.get(name) is not None}
+        # JSON has no NaN.
+        figures = {
+            name: row[name]
+            for name in metrics
+            if row.get(name) is not None and not math.isnan(row[name])
+        }
         result_row = {
-            "file": "benchmarks/results/classification.csv",
+            "file": results.relative_to(REPOSITORY).as_posix(),
             "weights_sha256": row["weights_sha256"],
         }
-        metrics = {**entry.metrics, row["split"]: figures}
-        write_entry(dataclasses.replace(entry, metrics=metrics, result_row=result_row))
+        entry = dataclasses.replace(
+            entry, metrics={**entry.metrics, row["split"]: figures}, result_row=result_row
+        )
+        write_entry(entry)
         print(f"card: {write_card(row['model'])}")
     if row["split"] == LEADERBOARD_SPLIT:
         update_readme()
+    elif row["split"] == SEGMENTATION_SPLIT:
+        update_segmentation_readme()
 
 
 def update_readme() -> None:
@@ -223,6 +410,24 @@ def leaderboard_table() -> str:
     )
 
 
+def update_segmentation_readme() -> None:
+    """Makes the README's leaderboard of segmenters anew from the CSVs."""
+    from chromozoo.leaderboard import update_readme
+
+    update_readme(README, "bioimlab-segmentation", segmentation_table())
+    print(f"leaderboard: {README}")
+
+
+def segmentation_table() -> str:
+    """The README's table of the 16 official BioImLab test images."""
+    from chromozoo.leaderboard_segmentation import leaderboard_markdown, read_results
+
+    return leaderboard_markdown(
+        [*read_results(SEGMENTATION_RESULTS), *read_results(SEGMENTATION_PUBLISHED)],
+        split=SEGMENTATION_SPLIT,
+    )
+
+
 def _commit() -> str:
     try:
         found = subprocess.run(
@@ -239,11 +444,14 @@ def _commit() -> str:
 def _run_each_in_its_own_process(arguments: argparse.Namespace) -> int:
     """A model that fails, or eats the memory, leaves the others alone."""
     status = 0
+    keys = ("weights", "dataset", "stage", "fold", "root", "device", "note", "score", "results")
     for name in arguments.models:
         words = ["benchmark", name]
-        for key in ("weights", "dataset", "stage", "fold", "root", "device", "note", "results"):
+        for key in keys:
             if (value := getattr(arguments, key)) not in (None, ""):
                 words += [f"--{key}", str(value)]
+        if arguments.overlays is not None:
+            words += ["--overlays", str(arguments.overlays / name)]
         print(f"== {name}", flush=True)
         finished = subprocess.run([sys.executable, "-m", "chromozoo.cli.main", *words], check=False)
         if finished.returncode:

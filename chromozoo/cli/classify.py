@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    files = _find_pictures(arguments.paths)
+    files = find_pictures(arguments.paths)
     truth = _read_labels(arguments.labels) if arguments.labels else {}
     from chromozoo.registry import get_model
 
@@ -67,7 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _find_pictures(paths: Iterable[Path]) -> list[Path]:
+def find_pictures(paths: Iterable[Path]) -> list[Path]:
+    """The files, and those in the folders that have the suffix of a picture, sorted.
+
+    Raises:
+        ImageError: A folder holds none.
+    """
     from chromozoo.images.reading import IMAGE_SUFFIXES
 
     files: list[Path] = []
@@ -174,7 +179,7 @@ def _write_json(path: Path, model: "ChromosomeClassifier", found: "Predictions")
             for item in found
         ],
     }
-    _replace(path, json.dumps(document, indent=1).encode())
+    replace_file(path, json.dumps(document, indent=1).encode())
 
 
 def _write_csv(path: Path, found: "Predictions") -> None:
@@ -224,10 +229,11 @@ def _write_karyogram(
     )
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
-    _replace(path, buffer.getvalue())
+    replace_file(path, buffer.getvalue())
 
 
-def _replace(path: Path, data: bytes) -> None:
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file so that nobody ever sees half of it."""
     temporary = path.with_suffix(".part")
     temporary.write_bytes(data)
     os.replace(temporary, path)

@@ -1,11 +1,12 @@
-"""``chromozoo data list|info|verify|from-karyogram``."""
+"""``chromozoo data list|info|verify|from-karyogram|synthesize``."""
 
 import argparse
 import sys
 from pathlib import Path
 
 from chromozoo.data.archive import data_folders
-from chromozoo.data.catalogue import DATASETS, dataset_info
+from chromozoo.data.catalogue import DATASETS, dataset_info, datasets
+from chromozoo.errors import ChromozooError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,14 +33,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cut.add_argument(
         "--overwrite", action="store_true", help="replace the folder of an earlier run"
     )
+    synthesize = actions.add_parser(
+        "synthesize", help="compose new metaphases of chromosomes cut from training images"
+    )
+    synthesize.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="new folder: COCO JSON and PNG"
+    )
+    synthesize.add_argument("--count", type=int, required=True, metavar="N", help="of metaphases")
+    synthesize.add_argument(
+        "--from",
+        dest="dataset",
+        default="bioimlab-segmentation",
+        choices=sorted(datasets("segmentation")),
+        help="data set of the training images (default: %(default)s)",
+    )
+    synthesize.add_argument("--root", help="folder of the data (default: CHROMOZOO_DATA, data/)")
+    synthesize.add_argument("--seed", type=int, default=0)
+    synthesize.add_argument(
+        "--overlap",
+        type=float,
+        default=0.4,
+        metavar="SHARE",
+        help="of the chromosomes that cross or touch another, 0 to 1 (default: %(default)s)",
+    )
+    synthesize.add_argument(
+        "--chromosomes", type=int, default=46, metavar="N", help="in each (default: %(default)s)"
+    )
+    synthesize.add_argument(
+        "--overwrite", action="store_true", help="replace the folder of an earlier run"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "from-karyogram":
         return _from_karyogram(arguments)
+    if arguments.action == "synthesize":
+        return _synthesize(arguments)
     if arguments.action == "list":
         for info in DATASETS.values():
-            print(f"{info.name:<12} {info.task:<15} {info.title}: {info.size}")
+            print(f"{info.name:<22} {info.task:<15} {info.title}: {info.size}")
         return 0
     info = dataset_info(arguments.name)
     module = info.load_module()
@@ -68,3 +100,34 @@ def _from_karyogram(arguments: argparse.Namespace) -> int:
         print(f"chromozoo: error: {error}", file=sys.stderr)
     print(f"{arguments.output}: {sum(counts.values())} chromosomes, classes in {LABELS}")
     return 1 if errors else 0
+
+
+def _synthesize(arguments: argparse.Namespace) -> int:
+    for name, most in (("count", 1_000_000), ("chromosomes", 200)):
+        if not 1 <= (number := getattr(arguments, name)) <= most:
+            raise ChromozooError(f"--{name} {number}: give 1 to {most}")
+    if not 0 <= arguments.overlap <= 1:
+        raise ChromozooError(f"--overlap {arguments.overlap:g}: give a share from 0 to 1")
+    if arguments.seed < 0:
+        raise ChromozooError(f"--seed {arguments.seed}: give 0 or more")
+
+    from chromozoo.data.bioimlab_segmentation import compose_metaphases
+    from chromozoo.data.coco import write_coco
+
+    info = dataset_info(arguments.dataset)
+    module = getattr(info.load_module(), info.data_module)(root=arguments.root)
+    metaphases = compose_metaphases(
+        module.bank(),
+        arguments.count,
+        seed=arguments.seed,
+        chromosomes=arguments.chromosomes,
+        overlap=arguments.overlap,
+    )
+    count = write_coco(
+        metaphases,
+        arguments.output,
+        f"composed by chromozoo of chromosomes of {info.name} ({info.licence})",
+        arguments.overwrite,
+    )
+    print(f"{arguments.output}: {count} metaphases, outlines in annotations.json")
+    return 0

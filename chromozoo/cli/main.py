@@ -14,6 +14,7 @@ from chromozoo.errors import ChromozooError
 
 COMMANDS: dict[str, str] = {
     "classify": "name the chromosomes in pictures, one by one or all of a cell together",
+    "segment": "outline the chromosomes in metaphases",
     "models": "list the models and their weights",
     "data": "list, describe and check the data sets",
     "synthesize": "draw simulated chromosomes of known class",

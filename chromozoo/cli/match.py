@@ -18,16 +18,13 @@ are. The paper's fifth way, matching two pictures of a cell, is
 """
 
 import argparse
-import csv
 import datetime
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from filelock import FileLock
 
 from chromozoo.cells.assignment import assign_cell
 from chromozoo.cells.matching import (
@@ -43,9 +40,10 @@ from chromozoo.cells.matching import (
     log_probabilities,
     redistribute_labels,
 )
-from chromozoo.data.catalogue import DATASETS, dataset_info
+from chromozoo.data.catalogue import dataset_info, datasets
 from chromozoo.errors import ChromozooError, WeightsError
 from chromozoo.evaluation import N_CLASSES, SMALLEST_PROBABILITY, evaluate_classification
+from chromozoo.results import ResultsFile
 from chromozoo.weights import REPOSITORY
 
 if TYPE_CHECKING:
@@ -53,6 +51,8 @@ if TYPE_CHECKING:
 
     from chromozoo.data.crops import CropDataset
 
+# Only single chromosomes can be named.
+CLASSIFICATION_SETS = sorted(datasets("classification"))
 RESULTS = REPOSITORY / "benchmarks" / "results" / "matching.csv"
 BETAS = range(1, 46)
 FIGURES = ("accuracy", "cell_accuracy", "cells_without_error")
@@ -80,7 +80,7 @@ KEY = ("model", "weights_sha256", "dataset", "split", "split_sha256", "mode", "m
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="see `chromozoo models`")
     parser.add_argument("--weights", default="DEFAULT", help="tag, weights file or checkpoint")
-    parser.add_argument("--dataset", default="bioimlab", choices=sorted(DATASETS))
+    parser.add_argument("--dataset", default="bioimlab", choices=CLASSIFICATION_SETS)
     parser.add_argument("--stage", default="val", choices=("val", "test"))
     parser.add_argument("--metric", nargs="+", default=list(METRICS), choices=METRICS)
     parser.add_argument(
@@ -243,18 +243,7 @@ def add_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     Raises:
         ChromozooError: The file on disk has other columns.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        kept = {tuple(row[key] for key in KEY): row for row in read_rows(path)}
-        for row in rows:
-            text = {column: str(row.get(column, "")) for column in COLUMNS}
-            kept[tuple(text[key] for key in KEY)] = text
-        temporary = path.with_name(f".{path.name}.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(kept.values())
-        os.replace(temporary, path)
+    ResultsFile(path, COLUMNS, KEY, "match").add(rows)
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
@@ -263,16 +252,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     Raises:
         ChromozooError: It has other columns.
     """
-    if not path.exists():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != COLUMNS:
-            raise ChromozooError(
-                f"{path}: its columns are not those of `chromozoo match`; name another file with "
-                "--results, or restore it from git"
-            )
-        return list(reader)
+    return ResultsFile(path, COLUMNS, KEY, "match").read()
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:

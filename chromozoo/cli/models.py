@@ -5,6 +5,14 @@ import argparse
 from chromozoo.registry import TASKS, list_models, model_info
 from chromozoo.weights import weights_entries
 
+FIGURES = {
+    "classification": {
+        "accuracy": "per chromosome",
+        "assigned_accuracy": "with cell assignment",
+    },
+    "segmentation": {"box_ap": "box AP", "mask_ap": "mask AP"},
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pattern", nargs="?", default="*", help="shell pattern, e.g. '*resnet*'")
@@ -17,10 +25,11 @@ def run(arguments: argparse.Namespace) -> int:
     for name in names:
         info = model_info(name)
         print(f"{name:<18} {info.task:<15} {info.paper}")
+        shown = FIGURES[info.task]
         for tag, entry in weights_entries(name).items():
             figures = "; ".join(
-                f"{split}: {100 * metrics['accuracy']:.2f} % per chromosome, "
-                f"{100 * metrics['assigned_accuracy']:.2f} % with cell assignment"
+                f"{split}: "
+                + ", ".join(f"{100 * metrics[key]:.2f} % {word}" for key, word in shown.items())
                 for split, metrics in entry.metrics.items()
             )
             print(f"{'':<18} weights={tag!r} {entry.size_bytes / 1e6:.1f} MB  {figures}")

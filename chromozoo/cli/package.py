@@ -1,7 +1,8 @@
 """``chromozoo package``: turns a trained checkpoint into published weights.
 
 Everything is chosen on the validation cells: the checkpoint, and the temperature that calibrates
-its probabilities. Then the file that will be shipped is measured, once, on the test cells.
+the probabilities of a classifier. Then the file that will be shipped is measured, once, on the test
+cells.
 """
 
 import argparse
@@ -16,9 +17,9 @@ from typing import Any
 from chromozoo.cards import write_card
 from chromozoo.classes import CLASSES
 from chromozoo.cli.env import library_versions
-from chromozoo.data.catalogue import DATASETS, dataset_info
+from chromozoo.data.catalogue import TAGS, DatasetInfo, dataset_of_tag
 from chromozoo.errors import ChromozooError, UnknownNameError, WeightsError
-from chromozoo.registry import list_models
+from chromozoo.registry import list_models, model_info
 from chromozoo.weights import (
     MAX_BYTES,
     REPOSITORY,
@@ -32,7 +33,7 @@ RUNS = Path("runs")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, help="config of the training, <model>_<dataset>.yaml")
+    parser.add_argument("config", type=Path, help="config of the training, <model>_<tag>.yaml")
     parser.add_argument(
         "--checkpoint", type=Path, help="default: the best of runs/<config's name>/ on validation"
     )
@@ -81,9 +82,14 @@ class Recipe:
         """Name of the config without suffix; also of its folder in ``runs/``."""
         return self.path.stem
 
+    @property
+    def dataset(self) -> DatasetInfo:
+        """What it trains on: the data set of this tag for the model's task."""
+        return dataset_of_tag(self.tag, model_info(self.model).task)
+
 
 def read_recipe(path: Path) -> Recipe:
-    """Reads a config whose name says what it trains: ``<model>_<dataset>.yaml``.
+    """Reads a config whose name says what it trains: ``<model>_<tag>.yaml``.
 
     Raises:
         ChromozooError: No such file, or its name holds no known model and data set.
@@ -94,12 +100,29 @@ def read_recipe(path: Path) -> Recipe:
         raise ChromozooError(f"{path}: no such config")
     for name in list_models():
         tag = path.stem.removeprefix(f"{name}_")
-        if path.stem.startswith(f"{name}_") and tag in DATASETS:
+        if path.stem.startswith(f"{name}_") and tag in TAGS:
             return Recipe(path, name, tag, yaml.safe_load(path.read_text(encoding="utf-8")))
     raise UnknownNameError(
-        f"{path}: its name is not <model>_<dataset>.yaml with a known model "
-        f"({', '.join(list_models())}) and data set ({', '.join(DATASETS)})"
+        f"{path}: its name is not <model>_<tag>.yaml with a known model "
+        f"({', '.join(list_models())}) and tag ({', '.join(sorted(TAGS))})"
     )
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """The best of the checkpoints on validation, and what its task says of it.
+
+    Attributes:
+        path: The checkpoint.
+        metric: Name of the figure that chose it, among the metrics of the entry.
+        figure: Its value.
+        values: Fields of the :class:`WeightsEntry` that depend on the task.
+    """
+
+    path: Path
+    metric: str
+    figure: float
+    values: dict[str, Any]
 
 
 def package(
@@ -118,43 +141,21 @@ def package(
     """
     from chromozoo.registry import get_model
 
-    data_arguments = {**recipe.content["data"].get("init_args", {})}
-    info = dataset_info(recipe.tag)
-    data_class = getattr(info.load_module(), info.data_module)
-    best: tuple[tuple[float, float], Path, float] | None = None
-    for path in candidates:
-        model: Any = get_model(recipe.model, weights=path)
-        crops = data_class(root=root, preset=model.transforms.to_dict()).dataset("val")
-        temperature, accuracy, loss = calibrate(model, crops)
-        print(f"{path}: val accuracy {accuracy:.4f}, loss {loss:.4f}, T {temperature:.3f}")
-        if best is None or (accuracy, -loss) > best[0]:
-            best = ((accuracy, -loss), path, temperature)
-    assert best is not None
-    (accuracy, _), path, temperature = best
+    info = recipe.dataset
+    data = getattr(info.load_module(), info.data_module)(root=root)
+    choose = _choose_classifier if info.task == "classification" else _choose_segmenter
+    choice = choose(recipe, candidates, root)
 
     old = weights_entries(recipe.model).get(recipe.tag)
-    data = data_class(root=root)
     stage = f"{data.split.name}/val"
-    if old and not replace and accuracy <= old.metrics.get(stage, {}).get("accuracy", 0):
+    if old and not replace and choice.figure <= old.metrics.get(stage, {}).get(choice.metric, 0):
         raise WeightsError(
-            f"{path}: {accuracy:.4f} on {stage} is no gain over the packaged {old.file}; "
-            "give --replace to replace it all the same"
+            f"{choice.path}: {choice.metric} {choice.figure:.4f} on {stage} is no gain over the "
+            f"packaged {old.file}; give --replace to replace it all the same"
         )
-    model = get_model(recipe.model, weights=path)
-    arguments = _builder_arguments(path)
-    preset = dataclasses.replace(
-        model.transforms, typical_length=typical_length(data_class(root=root))
-    )
-    arguments["preset"] = preset.to_dict()
-    synthetic = data_arguments.get("synthetic_cells", 0)
     entry = WeightsEntry(
         model=recipe.model,
         tag=recipe.tag,
-        classes=list(CLASSES),
-        input_size=[model.transforms.height, model.transforms.width],
-        init_args=arguments,
-        preprocessing=preset.to_dict(),
-        temperature=temperature,
         dataset=info.title,
         split=data.split.name,
         split_sha256=data.split.sha256,
@@ -166,26 +167,19 @@ def package(
         licence_data=f"{info.source} ({info.licence})",
         licence_weights="research use only; they derive from data without a stated licence",
         created=datetime.date.today().isoformat(),
-        doc=(
-            f"The training mixes {synthetic} simulated cells (`chromozoo.synthetic`, drawn from "
-            "the ISCN band tables) with the real ones; their look (size, blur, brightness) was "
-            "tuned beside crops of all 107 cells, the test cells included, never by accuracy. "
-            if synthetic
-            else ""
-        )
-        + "Chromosomes may lie in any direction; polarity is not told. Stain and pixel size other "
-        "than the training data's are outside what was measured.",
+        **choice.values,
     )
+    network: Any = get_model(recipe.model, weights=choice.path).network
     if storage is None:
-        half = 2 * sum(tensor.numel() for tensor in model.network.state_dict().values())
+        half = 2 * sum(tensor.numel() for tensor in network.state_dict().values())
         storage = "fp16" if half < MAX_BYTES else "int8"
-    file, entry = save_weights(model.network, entry, REPOSITORY / "weights", storage)
+    file, entry = save_weights(network, entry, REPOSITORY / "weights", storage)
     print(f"{file}: {entry.size_bytes / 1e6:.1f} MB, packaged as {write_entry(entry)}")
     if old and old.file != entry.file:
         (REPOSITORY / "weights" / old.file).unlink(missing_ok=True)
     write_card(recipe.model)
     for name in ("val", "test"):
-        words = ["benchmark", recipe.model, "--weights", recipe.tag, "--dataset", recipe.tag]
+        words = ["benchmark", recipe.model, "--weights", recipe.tag, "--dataset", info.name]
         words += ["--stage", name, *(["--root", root] if root else [])]
         finished = subprocess.run([sys.executable, "-m", "chromozoo.cli.main", *words], check=False)
         if finished.returncode:
@@ -194,6 +188,93 @@ def package(
                 f"chromozoo {' '.join(words)}"
             )
     return weights_entries(recipe.model)[recipe.tag]
+
+
+def _choose_classifier(recipe: Recipe, candidates: list[Path], root: str | None) -> _Choice:
+    """By accuracy, then by likelihood at the temperature that calibrates it."""
+    from chromozoo.registry import get_model
+
+    info = recipe.dataset
+    data_class = getattr(info.load_module(), info.data_module)
+    best: tuple[tuple[float, float], Path, float] | None = None
+    for path in candidates:
+        model: Any = get_model(recipe.model, weights=path)
+        crops = data_class(root=root, preset=model.transforms.to_dict()).dataset("val")
+        temperature, accuracy, loss = calibrate(model, crops)
+        print(f"{path}: val accuracy {accuracy:.4f}, loss {loss:.4f}, T {temperature:.3f}")
+        if best is None or (accuracy, -loss) > best[0]:
+            best = ((accuracy, -loss), path, temperature)
+    assert best is not None
+    (accuracy, _), path, temperature = best
+    model = get_model(recipe.model, weights=path)
+    preset = dataclasses.replace(
+        model.transforms, typical_length=typical_length(data_class(root=root))
+    ).to_dict()
+    synthetic = recipe.content["data"].get("init_args", {}).get("synthetic_cells", 0)
+    doc = (
+        f"The training mixes {synthetic} simulated cells (`chromozoo.synthetic`, drawn from the "
+        "ISCN band tables) with the real ones; their look (size, blur, brightness) was tuned "
+        "beside crops of all 107 cells, the test cells included, never by accuracy. "
+        if synthetic
+        else ""
+    )
+    return _Choice(
+        path,
+        "accuracy",
+        accuracy,
+        {
+            "classes": list(CLASSES),
+            "input_size": [model.transforms.height, model.transforms.width],
+            "init_args": _builder_arguments(path) | {"preset": preset},
+            "preprocessing": preset,
+            "temperature": temperature,
+            "doc": doc + "Chromosomes may lie in any direction; polarity is not told. Stain and "
+            "pixel size other than the training data's are outside what was measured.",
+        },
+    )
+
+
+def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -> _Choice:
+    """By the mask AP of what ``segment`` finds in the whole validation images."""
+    from chromozoo.cli.benchmark import true_masks
+    from chromozoo.registry import get_model
+    from chromozoo.segmentation_metrics import evaluate_segmentation
+
+    info = recipe.dataset
+    data_class = getattr(info.load_module(), info.data_module)
+    best: tuple[float, Path] | None = None
+    for path in candidates:
+        model: Any = get_model(recipe.model, weights=path)
+        images = data_class(root=root, preset=model.transforms.to_dict()).dataset("val")
+        metaphases = [images.metaphase(index) for index in range(len(images))]
+        found = (model.segment(one.image, one.source) for one in metaphases)
+        report = evaluate_segmentation(found, map(true_masks, metaphases), n_bootstrap=0)
+        precision = report.metrics["mask_ap"].value
+        print(f"{path}: val mask AP {precision:.4f}")
+        if best is None or precision > best[0]:
+            best = (precision, path)
+    assert best is not None
+    precision, path = best
+    model = get_model(recipe.model, weights=path)
+    share = recipe.content["data"].get("init_args", {}).get("synthetic", 0)
+    doc = (
+        f"{share:.0%} of the training crops are composed by cut-and-paste from chromosomes of the "
+        "training images. "
+        if share
+        else ""
+    )
+    return _Choice(
+        path,
+        "mask_ap",
+        precision,
+        {
+            "classes": list(model.categories),
+            "input_size": [],
+            "init_args": _builder_arguments(path) | {"preset": model.transforms.to_dict()},
+            "preprocessing": model.transforms.to_dict(),
+            "doc": doc + "Masks are amodal: chromosomes that cross share pixels.",
+        },
+    )
 
 
 def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:

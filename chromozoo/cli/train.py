@@ -1,11 +1,12 @@
 """``chromozoo fit|validate|test|predict``: LightningCLI in subclass mode."""
 
 import csv
+import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -20,6 +21,8 @@ class PredictionTable(BasePredictionWriter):
 
     Under DDP each process writes its own share, ``predictions-<rank>.csv``. Columns: ``index``
     (of the item in the predicted data set), ``label``, ``probability``, then one for each class.
+    Of segmenters it writes ``predictions.json``, a list of ``index`` and ``instances``, as
+    ``chromozoo segment`` writes them.
     """
 
     def __init__(self) -> None:
@@ -33,21 +36,36 @@ class PredictionTable(BasePredictionWriter):
         batch_indices: Sequence[Any],
     ) -> None:
         rank = f"-{trainer.global_rank}" if trainer.world_size > 1 else ""
-        path = Path(trainer.log_dir or trainer.default_root_dir) / f"predictions{rank}.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        instances = any("instances" in batch for batch in predictions)
+        path = folder / f"predictions{rank}{'.json' if instances else '.csv'}"
         temporary = path.with_suffix(".part")
         with temporary.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["index", "label", "probability", *CLASSES])
-            for batch in predictions:
-                for index, values in zip(
-                    batch["index"].tolist(), batch["probabilities"].tolist(), strict=True
-                ):
-                    best = max(range(len(values)), key=values.__getitem__)
-                    row = [index, CLASSES[best], f"{values[best]:.4f}"]
-                    writer.writerow([*row, *(f"{value:.6f}" for value in values)])
+            (_write_instances if instances else _write_classes)(file, predictions)
         os.replace(temporary, path)
         print(f"predictions: {path}")
+
+
+def _write_classes(file: TextIO, predictions: Sequence[Any]) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["index", "label", "probability", *CLASSES])
+    for batch in predictions:
+        for index, values in zip(
+            batch["index"].tolist(), batch["probabilities"].tolist(), strict=True
+        ):
+            best = max(range(len(values)), key=values.__getitem__)
+            row = [index, CLASSES[best], f"{values[best]:.4f}"]
+            writer.writerow([*row, *(f"{value:.6f}" for value in values)])
+
+
+def _write_instances(file: TextIO, predictions: Sequence[Any]) -> None:
+    images = [
+        {"index": index, "instances": instances}
+        for batch in predictions
+        for index, instances in zip(batch["index"].tolist(), batch["instances"], strict=True)
+    ]
+    json.dump(images, file, indent=1)
 
 
 def main(arguments: list[str]) -> LightningCLI:

@@ -17,9 +17,10 @@ from pathlib import Path
 from chromozoo.cli.env import fast_precision
 from chromozoo.cli.package import RUNS, Recipe, package, read_recipe
 from chromozoo.errors import ChromozooError
+from chromozoo.registry import TASKS
 from chromozoo.weights import REPOSITORY
 
-CONFIGS = REPOSITORY / "configs" / "classification"
+CONFIGS = tuple(REPOSITORY / "configs" / task for task in TASKS)
 # Lightning needs this long to end an epoch's step and close its files.
 SECONDS_TO_STOP = 60
 
@@ -70,7 +71,7 @@ def find_recipes(patterns: list[str]) -> list[Recipe]:
         ChromozooError: A pattern fits no config.
     """
     # Ablations stand in folders below; the configs of the zoo stand here.
-    recipes = [read_recipe(path) for path in sorted(CONFIGS.glob("*.yaml"))]
+    recipes = [read_recipe(path) for folder in CONFIGS for path in sorted(folder.glob("*.yaml"))]
     chosen: list[Recipe] = []
     for pattern in patterns:
         fitting = [

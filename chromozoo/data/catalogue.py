@@ -33,6 +33,11 @@ class DatasetInfo:
     source: str
     licence: str
 
+    @property
+    def tag(self) -> str:
+        """Of weights trained on it: both sets of BioImLab are ``bioimlab``."""
+        return self.name.removesuffix("-segmentation")
+
     def load_module(self) -> Any:
         """The file that reads it (imports torch): has ``INSTRUCTIONS`` and ``verify(root)``."""
         return import_module(self.module)
@@ -52,8 +57,40 @@ DATASETS: dict[str, DatasetInfo] = {
             "Ruggeri 2008/2012",
             licence="public download, no licence stated: research use",
         ),
+        DatasetInfo(
+            name="bioimlab-segmentation",
+            title="BioImLab Q-band prometaphases",
+            task="segmentation",
+            module="chromozoo.data.bioimlab_segmentation",
+            data_module="BioImLabSegmentation",
+            size="150 images of 768x576 with 6,231 amodal polygons",
+            source="images: University of Padova, Biomedical Imaging Laboratory; Poletti, Grisan, "
+            "Ruggeri 2008/2012; polygons: Wang et al. 2023, doi 10.1016/j.bspc.2023.105199",
+            licence="images: public download, no licence stated: research use; polygons: MPL-2.0",
+        ),
     )
 }
+
+
+TAGS = frozenset(info.tag for info in DATASETS.values())
+
+
+def datasets(task: str) -> dict[str, DatasetInfo]:
+    """The data sets of ``"classification"`` or ``"segmentation"``, by name."""
+    return {name: info for name, info in DATASETS.items() if info.task == task}
+
+
+def dataset_of_tag(tag: str, task: str) -> DatasetInfo:
+    """The data set of a task that weights with this tag were trained on.
+
+    Raises:
+        UnknownNameError: There is none.
+    """
+    for info in datasets(task).values():
+        if info.tag == tag:
+            return info
+    known = ", ".join(info.tag for info in datasets(task).values())
+    raise UnknownNameError(f"no data set for {task} has the tag {tag!r}; there are {known}")
 
 
 def dataset_info(name: str) -> DatasetInfo:

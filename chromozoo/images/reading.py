@@ -20,8 +20,8 @@ IMAGE_SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg"})
 
 # A single chromosome of 3x3 pixels cannot be told from dust.
 SMALLEST_SIDE = 4
-# One image above this is a mistake (a slide scan), not a chromosome or a metaphase.
-LARGEST_PIXELS = 100_000_000
+# One image above this is a mistake (a whole slide), not a chromosome or a metaphase.
+LARGEST_PIXELS = 150_000_000
 # Differences and sums of such values still fit into float32.
 LARGEST_VALUE = 1e30
 
@@ -71,7 +71,8 @@ def read_grey(source: ImageSource, name: str | None = None) -> NDArray[np.float3
         )
     with np.errstate(over="ignore"):
         planes = array.astype(np.float32)
-    if not (np.abs(planes) < LARGEST_VALUE).all():
+    # Comparisons with NaN are false. No copy is made: the image may be a large one.
+    if not (planes.min() > -LARGEST_VALUE and planes.max() < LARGEST_VALUE):
         raise ImageError(f"{name}: the image holds NaN or infinite values; mend it first")
     return planes if planes.ndim == 2 else _to_grey(planes)
 

@@ -10,6 +10,7 @@ from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.colour import three_channels
 from chromozoo.tasks.imagenet import start_from
 from chromozoo.tasks.losses import CentreLossPreset
+from chromozoo.tasks.optimisation import OptimizerName
 
 # Parameters with this prefix carry the names that torchvision and timm give them.
 BODY = "body."
@@ -141,7 +142,7 @@ class BackboneClassifier(ChromosomeClassifier):
         preset: dict[str, Any] | None = None,
         centre_loss: CentreLossPreset | None = None,
         init_from: str | None = None,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
+        optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
         label_smoothing: float = 0.1,

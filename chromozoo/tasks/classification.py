@@ -16,6 +16,7 @@ from chromozoo.errors import ImageError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.reading import ImageSource
 from chromozoo.tasks.losses import CentreLoss, CentreLossPreset
+from chromozoo.tasks.optimisation import OptimizerName, one_cycle
 
 if TYPE_CHECKING:
     from chromozoo.cells.assignment import CellAssignment
@@ -84,7 +85,7 @@ class ChromosomeClassifier(LightningModule):
         network: nn.Module,
         features: int,
         preset: dict[str, Any] | None = None,
-        optimizer: Literal["adamw", "sgd"] = "adamw",
+        optimizer: OptimizerName = "adamw",
         lr: float = 2e-3,
         weight_decay: float = 0.05,
         label_smoothing: float = 0.1,
@@ -160,26 +161,7 @@ class ChromosomeClassifier(LightningModule):
         }
 
     def configure_optimizers(self) -> Any:
-        weights = [p for p in self.network.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in weights if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer: torch.optim.Optimizer = (
-            torch.optim.AdamW(groups, lr=self.lr)
-            if self.optimizer == "adamw"
-            else torch.optim.SGD(groups, lr=self.lr, momentum=0.9, nesterov=True)
-        )
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.lr,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.15,
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return one_cycle(self, self.network, self.optimizer, self.lr, self.weight_decay)
 
     # Use
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from chromozoo.errors import UnknownNameError
 
@@ -20,22 +21,24 @@ class Split:
     Attributes:
         name: ``"bioimlab_v1"``, or ``"bioimlab_v1/fold0"`` for a fold.
         sha256: Of the whole id list file, so all folds of one file share it.
-        train, val, test: Ids of the cells or patients.
+        train, val, test: Ids: numbers of cells or patients, or names of images.
+        excluded: Ids that no stage uses; the file says why.
     """
 
     name: str
     sha256: str
-    train: tuple[int, ...]
-    val: tuple[int, ...]
-    test: tuple[int, ...]
+    train: tuple[Any, ...]
+    val: tuple[Any, ...]
+    test: tuple[Any, ...]
+    excluded: tuple[Any, ...] = ()
 
-    def ids(self, stage: str) -> tuple[int, ...]:
+    def ids(self, stage: str) -> tuple[Any, ...]:
         """Ids of ``"train"``, ``"val"``, ``"test"`` or ``"all"``."""
         if stage == "all":
             return tuple(sorted(self.train + self.val + self.test))
         if stage not in STAGES:
             raise UnknownNameError(f"unknown stage {stage!r}; known are train, val, test, all")
-        ids: tuple[int, ...] = getattr(self, stage)
+        ids: tuple[Any, ...] = getattr(self, stage)
         return ids
 
 
@@ -59,8 +62,11 @@ def load_split(name: str, fold: int | None = None) -> Split:
     data = file.read_bytes()
     sha256, lists = hashlib.sha256(data).hexdigest(), json.loads(data)
     if fold is None:
-        return Split(name, sha256, *(tuple(lists[stage]) for stage in STAGES))
-    folds = lists["folds"]
+        parts = (tuple(lists.get(part, ())) for part in (*STAGES, "excluded"))
+        return Split(name, sha256, *parts)
+    folds = lists.get("folds")
+    if folds is None:
+        raise UnknownNameError(f"split {name!r} has no folds; use it without")
     if not 0 <= fold < len(folds):
         raise UnknownNameError(f"split {name!r} has folds 0 to {len(folds) - 1}, not {fold}")
     val = (fold + 1) % len(folds)

@@ -1,0 +1,163 @@
+"""Metaphases with the outlines of their chromosomes.
+
+Coordinates are continuous pixels with the origin at the outer corner of the top left pixel, as in
+COCO: pixel (row i, column j) covers [j, j + 1) x [i, i + 1). Outlines are amodal: chromosomes that
+cross share the pixels of the crossing.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from faster_coco_eval.core import mask as coco_mask
+from numpy.typing import NDArray
+
+from chromozoo.errors import DatasetError
+
+# Annotation tools let a stroke end half a pixel beyond the edge.
+OUTSIDE_TOLERANCE = 1.0
+
+
+@dataclass(frozen=True)
+class Metaphase:
+    """One annotated picture.
+
+    Attributes:
+        key: Its name in the split lists, such as ``"24a"``.
+        image: ``(H, W)`` float32 grey in the units of the file.
+        polygons: Outline ``(K, 2)`` float64 xy of each chromosome.
+        labels: Of the chromosomes, as the file has them.
+        source: File name, for errors.
+        shapes: What the file calls each polygon, for errors: ``"shape 3"``.
+    """
+
+    key: str
+    image: NDArray[np.float32]
+    polygons: list[NDArray[np.float64]]
+    labels: list[str]
+    source: str
+    shapes: list[str]
+
+
+class MetaphaseFiles(Protocol):
+    """A set of metaphases on disk; nothing is decoded before it is read."""
+
+    def keys(self) -> list[str]:
+        """Names of the metaphases, in natural order."""
+
+    def read(self, key: str) -> Metaphase:
+        """Decodes one picture and its outlines.
+
+        Raises:
+            DatasetError: The file is damaged; the message names it.
+        """
+
+
+def polygon_mask(polygon: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
+    """Pixels of an outline by COCO's own rule, which trainings and evaluations share.
+
+    Args:
+        polygon: ``(K, 2)`` xy; it may reach out of the image.
+        height: Of the image.
+        width: Of the image.
+
+    Returns:
+        ``(height, width)`` bool.
+    """
+    mask = np.zeros((height, width), np.bool_)
+    # Beyond the outline all is empty; decoding that would take most of the time.
+    right, bottom = np.ceil(polygon.max(axis=0)) + 2
+    rows, columns = (
+        int(min(max(end, 1), side)) for end, side in ((bottom, height), (right, width))
+    )
+    runs = coco_mask.frPyObjects([polygon.astype(np.float64).ravel().tolist()], rows, columns)
+    mask[:rows, :columns] = coco_mask.decode(runs)[..., 0]
+    return mask
+
+
+def polygon_area(polygon: NDArray[np.float64]) -> float:
+    """Area of an outline ``(K, 2)`` in square pixels; what crosses itself counts less."""
+    x, y = polygon.T
+    return float(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2)
+
+
+def mask_box(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Tight box ``(4,)`` xyxy of a mask ``(H, W)``; x1 and y1 are one beyond the last pixel.
+
+    Raises:
+        ValueError: The mask is empty.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        raise ValueError("an empty mask has no box")
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
+
+
+def read_polygon(points: Any, name: str) -> NDArray[np.float64]:
+    """Points of a file ``[[x, y], ...]`` as ``(K, 2)``; K may be too small (:func:`faults`).
+
+    Raises:
+        DatasetError: These are no finite numbers in pairs; the message begins with the name.
+    """
+    try:
+        polygon = np.asarray(points, np.float64).reshape(len(points), 2)
+        if not np.isfinite(polygon).all():
+            raise ValueError("NaN or infinite")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise DatasetError(
+            f"{name} is no list of points x, y ({error}); draw it again or remove it"
+        ) from error
+    return polygon
+
+
+def faults(metaphase: Metaphase) -> list[str]:
+    """What is wrong with the outlines, each naming the file, the shape and the remedy."""
+    height, width = metaphase.image.shape
+    found = []
+    seen: dict[bytes, str] = {}
+    if not metaphase.polygons:
+        found.append(
+            f"{metaphase.source}: the image has no polygon; outline its chromosomes or remove it"
+        )
+    for polygon, shape in zip(metaphase.polygons, metaphase.shapes, strict=True):
+        name = f"{metaphase.source}: {shape}"
+        if len(polygon) < 3:
+            found.append(
+                f"{name} has {len(polygon)} points, a polygon has 3 or more; draw it again as a "
+                "polygon or remove it"
+            )
+            continue
+        low, high = polygon.min(axis=0), polygon.max(axis=0)
+        if (low < -OUTSIDE_TOLERANCE).any() or (
+            high > np.array([width, height]) + OUTSIDE_TOLERANCE
+        ).any():
+            found.append(
+                f"{name} reaches from {low[0]:g}, {low[1]:g} to {high[0]:g}, {high[1]:g}, out of "
+                f"the image of {width}x{height}; move its points into the image"
+            )
+        elif (area := polygon_area(polygon)) < 1e-6 or (
+            # Rasterising is slow, and only a sliver can be without a pixel.
+            area < 4 and not polygon_mask(polygon, height, width).any()
+        ):
+            found.append(f"{name} has no area; draw it again or remove it")
+        elif (twin := seen.setdefault(polygon.tobytes(), shape)) != shape:
+            found.append(f"{name} is the same polygon as {twin}; remove one of them")
+    return found
+
+
+def check(metaphase: Metaphase) -> Metaphase:
+    """The metaphase itself where nothing is wrong with it.
+
+    Raises:
+        DatasetError: Names all that is wrong.
+    """
+    if found := faults(metaphase):
+        raise DatasetError("\n".join(found))
+    return metaphase
+
+
+def natural_order(keys: Iterable[str]) -> list[str]:
+    """Sorted as people count: 5, 24a, 24b, 107."""
+    return sorted(keys, key=lambda key: ([int(run) for run in re.findall("[0-9]+", key)], key))

@@ -1,0 +1,99 @@
+"""Result files: CSVs that commands add rows to, and that lose nothing."""
+
+import csv
+import math
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from chromozoo.errors import ChromozooError
+
+Row = dict[str, str]
+
+
+class ResultsError(ChromozooError, ValueError):
+    """A result row or file is not what its readers can use; the message names the file."""
+
+
+@dataclass(frozen=True)
+class ResultsFile:
+    """A CSV with one row for each thing that was measured.
+
+    Attributes:
+        path: The file; it need not exist.
+        columns: All that a row can have, in the order of the file.
+        key: Columns that say what was measured. A second row of the same key replaces the first.
+        command: The sub-command that writes the file, for error messages.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    command: str
+
+    def read(self) -> list[Row]:
+        """The rows as text, ``''`` where the file says nothing; none where there is no file.
+
+        Raises:
+            ResultsError: Unknown or doubled columns, or a row that is too long or short.
+        """
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            header = list(reader.fieldnames or ())
+            unknown = sorted(set(header) - set(self.columns))
+            if not header or unknown or len(set(header)) < len(header):
+                raise ResultsError(
+                    f"{self.path}: its columns are not the header that `chromozoo {self.command}` "
+                    f"writes (unknown columns: {', '.join(unknown) or 'none'}); name another file "
+                    "with --results, or restore it from git"
+                )
+            rows = []
+            for values in reader:
+                if None in values or None in values.values():
+                    raise ResultsError(
+                        f"{self.path}: line {reader.line_num} does not have {len(header)} values; "
+                        "restore the file from git"
+                    )
+                rows.append(dict.fromkeys(self.columns, "") | values)
+        return rows
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds rows; one whose key is in the file already takes its place there.
+
+        The file is replaced as a whole under a lock (``.<name>.lock`` beside it), so that no
+        reader sees half a file and processes that add at the same time lose nothing.
+
+        Args:
+            rows: Values by column. Missing ones, None and NaN are written as ``''``.
+
+        Raises:
+            ResultsError: As :meth:`read`; the file is left as it is.
+            ValueError: A row has a column that the file has not.
+        """
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.path.with_name(f".{self.path.name}.lock")):
+            kept = {self._key(row): row for row in self.read()}
+            for row in rows:
+                text = dict.fromkeys(self.columns, "")
+                text |= {column: as_text(value) for column, value in row.items()}
+                kept[self._key(text)] = text
+            temporary = self.path.with_name(f".{self.path.name}.tmp")
+            with temporary.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+                writer.writeheader()
+                writer.writerows(kept.values())
+            os.replace(temporary, self.path)
+
+    def _key(self, row: Row) -> tuple[str, ...]:
+        return tuple(row[column] for column in self.key)
+
+
+def as_text(value: Any) -> str:
+    """A value as it stands in a result file: None and NaN, which nobody knows, as ``''``."""
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)

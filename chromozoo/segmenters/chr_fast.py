@@ -1,0 +1,460 @@
+"""ChrFast: one stage, one level, a small mask network written for each chromosome. Ours.
+
+For few training images, long thin objects that cross, and two CPU cores. Where it comes from:
+filters generated for each instance (Z. Tian et al., "Conditional convolutions for instance
+segmentation", ECCV 2020, arXiv:2003.05664); soft dynamic assignment and quality focal loss
+(C. Lyu et al., "RTMDet", arXiv:2212.07784; Z. Ge et al., "OTA", arXiv:2103.14259; X. Li et al.,
+arXiv:2006.04388); the loss of overlap (F. Milletari et al., arXiv:1606.04797).
+
+What is made for chromosomes:
+
+* A location may answer for a chromosome only if it lies ON it, not merely in its box: where two
+  cross, their boxes cover each other, but most of each one's length is its own.
+* All chromosomes have 12 to 110 pixels, so one level at stride 4 serves them all.
+* The mask is drawn on a grid over the chromosome's box, from features at stride 2: a small
+  chromosome gets as fine an outline as a long one, and the cost does not grow with the image.
+* Duplicates are told by their masks (:func:`chromozoo.tasks.segmentation.suppress`).
+"""
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.ops import batched_nms, box_iou, generalized_box_iou_loss
+
+from chromozoo.classes import CLASSES
+from chromozoo.registry import register_model
+from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.segmentation import CATEGORIES, ChromosomeSegmenter, Piece, Target
+from chromozoo.tasks.two_stage import mask_pieces
+
+STRIDE = 4
+# Channels of the mask features, and of the two hidden layers that each chromosome's filters make.
+MASK_CHANNELS = 8
+# Offsets in the mask network are in units of this many pixels, about the length of chromosome 8.
+OFFSET_UNIT = 50.0
+FILTERS = (
+    (MASK_CHANNELS + 2, MASK_CHANNELS),
+    (MASK_CHANNELS, MASK_CHANNELS),
+    (MASK_CHANNELS, 1),
+)
+FILTER_COUNT = sum(inputs * outputs + outputs for inputs, outputs in FILTERS)
+
+# The grid of a mask reaches beyond the box by this share of its sides: the box may be off.
+MARGIN = 0.15
+BOX_JITTER = 0.1
+TRAINING_GRID = 40
+INFERENCE_GRID = 64
+# Masks of this many locations are drawn in a training step; more cost memory and teach no more.
+MOST_TRAINING_MASKS = 192
+
+MOST_CANDIDATES = 400
+# Scores below this are never chromosomes; the segmenter's own limit is above it.
+LEAST_SCORE = 0.02
+# Duplicates of one chromosome have nearly the same box; this thins them before masks are drawn.
+BOX_OVERLAP = 0.85
+
+# Of the assignment: candidates whose IoU is summed for the number of locations of a chromosome,
+# and the weights of position and box beside the class.
+TOP_CANDIDATES = 10
+POSITION_WEIGHT = 3.0
+BOX_COST_WEIGHT = 3.0
+BOX_LOSS_WEIGHT = 2.0
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution, batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+        )
+
+
+class ChrFastNetwork(nn.Module):
+    """``(B, 1, H, W)`` float to class scores, boxes and filters at every fourth pixel.
+
+    Args:
+        backbone: Any timm backbone with features at strides 2 to 32.
+        channels: Of the pyramid.
+        num_classes: 1, or 24 where it names what it finds.
+    """
+
+    def __init__(
+        self, backbone: str = "resnet18", channels: int = 96, num_classes: int = 1
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.backbone = timm.create_model(
+            backbone, pretrained=False, in_chans=1, features_only=True
+        )
+        info: Any = self.backbone.feature_info
+        stem, *levels = info.channels()
+        self.lateral = nn.ModuleList(ConvNorm(width, channels, 1) for width in levels)
+        self.smooth = nn.ModuleList(ConvNorm(channels, channels) for _ in levels)
+        self.tower = nn.Sequential(ConvNorm(channels, channels), ConvNorm(channels, channels))
+        self.classify = nn.Conv2d(channels, num_classes, 3, padding=1)
+        self.regress = nn.Conv2d(channels, 4, 3, padding=1)
+        self.controller = nn.Linear(channels, FILTER_COUNT)
+        self.mask_features = nn.Sequential(
+            ConvNorm(stem + channels, 32), ConvNorm(32, 32), nn.Conv2d(32, MASK_CHANNELS, 1)
+        )
+        self._initialise()
+
+    def _initialise(self) -> None:
+        # Nearly all locations are background: begin there, or the first steps are spent on it.
+        nn.init.normal_(self.classify.weight, std=0.01)
+        nn.init.constant_(self.classify.bias, -4.6)  # type: ignore[arg-type]
+        nn.init.normal_(self.regress.weight, std=0.01)
+        # e^1.6 = 5 strides to each side: a chromosome of 40 pixels.
+        nn.init.constant_(self.regress.bias, 1.6)  # type: ignore[arg-type]
+        nn.init.normal_(self.controller.weight, std=0.02)
+        nn.init.normal_(self.controller.bias, std=0.1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """The dense outputs.
+
+        Args:
+            x: ``(B, 1, H, W)`` normalised; H and W multiples of 32.
+
+        Returns:
+            ``scores`` (B, L, classes) logits, ``boxes`` (B, L, 4) xyxy pixels and ``tower``
+            (B, L, channels) of the L = H/4 x W/4 locations, row by row; ``mask_features``
+            (B, 8, H/2, W/2).
+        """
+        stem, *levels = self.backbone(x)
+        merged = self.lateral[-1](levels[-1])
+        for level in reversed(range(len(levels))):
+            if level < len(levels) - 1:
+                merged = self.lateral[level](levels[level]) + functional.interpolate(
+                    merged, scale_factor=2.0, mode="nearest"
+                )
+            merged = self.smooth[level](merged)
+        tower = self.tower(merged)
+        distances = self.regress(tower).float().clamp(max=5).exp() * STRIDE
+        points = locations(x.shape[-2], x.shape[-1], x.device)
+        sides = distances.flatten(2).transpose(1, 2)
+        boxes = torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=-1)
+        fine = functional.interpolate(merged, scale_factor=2.0, mode="bilinear")
+        return {
+            "scores": self.classify(tower).flatten(2).transpose(1, 2).float(),
+            "boxes": boxes,
+            "tower": tower.flatten(2).transpose(1, 2),
+            "mask_features": self.mask_features(torch.cat([stem, fine], dim=1)),
+        }
+
+    def draw(
+        self, tower: Tensor, points: Tensor, features: Tensor, boxes: Tensor, side: int
+    ) -> Tensor:
+        """Mask logits ``(P, side, side)`` of P locations of one image, on grids over their boxes.
+
+        Args:
+            tower: ``(P, channels)``, of the locations.
+            points: ``(P, 2)`` of the locations, pixels.
+            features: Mask features ``(8, H/2, W/2)`` of the image.
+            boxes: ``(P, 4)`` xyxy pixels.
+            side: Cells of the grid along each side of the box.
+        """
+        filters = self.controller(tower).float()
+        places = grid_points(boxes, side)
+        size = features.new_tensor([features.shape[-1] * 2, features.shape[-2] * 2]).float()
+        flat = (places / size * 2 - 1).view(1, 1, -1, 2)
+        sampled = functional.grid_sample(
+            features[None].float(), flat, padding_mode="border", align_corners=False
+        )
+        values = sampled.view(MASK_CHANNELS, len(boxes), -1).transpose(0, 1)
+        offsets = ((places - points[:, None]) / OFFSET_UNIT).transpose(1, 2)
+        x = torch.cat([values, offsets], dim=1)
+        start = 0
+        for number, (inputs, outputs) in enumerate(FILTERS):
+            weight = filters[:, start : start + inputs * outputs].view(-1, outputs, inputs)
+            start += inputs * outputs
+            bias = filters[:, start : start + outputs, None]
+            start += outputs
+            x = torch.baddbmm(bias, weight, x)
+            if number < len(FILTERS) - 1:
+                x = functional.relu(x)
+        return x.view(-1, side, side)
+
+    # Training
+
+    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """Losses of class, box and mask, see :class:`SegmentationNetwork`."""
+        batch = pad_together(images)
+        found = self(batch)
+        points = locations(batch.shape[-2], batch.shape[-1], batch.device)
+        score_loss, box_loss, weight_sum = [], [], []
+        mask_loss: list[Tensor] = []
+        budget = max(MOST_TRAINING_MASKS // len(images), 1)
+        for index, target in enumerate(targets):
+            scores, boxes = found["scores"][index], found["boxes"][index]
+            place, owner, quality = assign(
+                points, scores.detach(), boxes.detach(), target, self.num_classes
+            )
+            wanted = torch.zeros_like(scores)
+            wanted[place, target["labels"][owner] - 1] = quality
+            score_loss.append(quality_focal_loss(scores, wanted).sum())
+            weight_sum.append(quality.sum())
+            true_boxes = target["boxes"][owner]
+            box_loss.append((generalized_box_iou_loss(boxes[place], true_boxes) * quality).sum())
+            if len(place):
+                some = torch.randperm(len(place), device=place.device)[:budget]
+                mask_loss.append(
+                    self._mask_loss(
+                        found["tower"][index, place[some]],
+                        points[place[some]],
+                        found["mask_features"][index],
+                        true_boxes[some],
+                        target["masks"],
+                        owner[some],
+                    )
+                )
+        weights = torch.stack(weight_sum).sum().clamp_min(1.0)
+        masks = torch.cat(mask_loss).mean() if mask_loss else found["mask_features"].sum() * 0
+        return {
+            "loss_score": torch.stack(score_loss).sum() / weights,
+            "loss_box": BOX_LOSS_WEIGHT * torch.stack(box_loss).sum() / weights,
+            "loss_mask": masks,
+        }
+
+    def _mask_loss(
+        self,
+        tower: Tensor,
+        points: Tensor,
+        features: Tensor,
+        boxes: Tensor,
+        masks: Tensor,
+        owner: Tensor,
+    ) -> Tensor:
+        """Dice loss and cross-entropy ``(P,)`` of the masks of P locations."""
+        sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+        # The network will draw over the boxes that it finds: off by a little.
+        jittered = boxes + (torch.rand_like(boxes) - 0.5) * 2 * BOX_JITTER * sides
+        grown = grow(jittered)
+        logits = self.draw(tower, points, features, grown, TRAINING_GRID).flatten(1)
+        height, width = masks.shape[-2:]
+        places = grid_points(grown, TRAINING_GRID)
+        flat = places / places.new_tensor([width, height]) * 2 - 1
+        wanted = functional.grid_sample(
+            masks[owner][:, None].float(),
+            flat[:, None],
+            padding_mode="zeros",
+            align_corners=False,
+        ).flatten(1)
+        # Beyond the crop nothing is known of the mask.
+        known = (flat.abs() <= 1).all(dim=-1).float()
+        cross_entropy = functional.binary_cross_entropy_with_logits(
+            logits, wanted, reduction="none"
+        )
+        cross_entropy = (cross_entropy * known).sum(1) / known.sum(1).clamp_min(1)
+        drawn = logits.sigmoid() * known
+        common = (drawn * wanted).sum(1)
+        dice = 1 - (2 * common + 1) / ((drawn**2).sum(1) + (wanted**2).sum(1) + 1)
+        return dice + cross_entropy
+
+    # Use
+
+    def detect(self, image: Tensor) -> list[Piece]:
+        """The chromosomes of one image ``(1, h, w)``, in its pixels."""
+        batch = pad_together([image])
+        found = self(batch)
+        points = locations(batch.shape[-2], batch.shape[-1], batch.device)
+        scores, labels = found["scores"][0].sigmoid().max(dim=-1)
+        best = scores.topk(min(MOST_CANDIDATES, len(scores))).indices
+        best = best[scores[best] > LEAST_SCORE]
+        boxes = found["boxes"][0, best]
+        kept = best[batched_nms(boxes, scores[best], labels[best], BOX_OVERLAP)]
+        if not len(kept):
+            return []
+        grown = grow(found["boxes"][0, kept])
+        logits = self.draw(
+            found["tower"][0, kept],
+            points[kept],
+            found["mask_features"][0],
+            grown,
+            INFERENCE_GRID,
+        )
+        pieces = mask_pieces(
+            logits.sigmoid().cpu().numpy(), grown.cpu().numpy(), scores[kept].cpu().numpy()
+        )
+        # The mask's own box is the truer one: the other only said where to draw.
+        return [
+            Piece(piece.crop, piece.corner, None, piece.score, int(label))
+            for piece, label in zip(pieces, labels[kept], strict=True)
+        ]
+
+
+def locations(height: int, width: int, device: torch.device) -> Tensor:
+    """Points ``(L, 2)`` (x, y) in pixels: the middles of the cells of 4x4 pixels, row by row."""
+    rows = (torch.arange(height // STRIDE, device=device) + 0.5) * STRIDE
+    columns = (torch.arange(width // STRIDE, device=device) + 0.5) * STRIDE
+    y, x = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=-1)
+
+
+def grid_points(boxes: Tensor, side: int) -> Tensor:
+    """Middles ``(P, side * side, 2)`` (x, y) of the cells that part each box ``(P, 4)`` evenly."""
+    steps = (torch.arange(side, device=boxes.device) + 0.5) / side
+    y, x = torch.meshgrid(steps, steps, indexing="ij")
+    shares = torch.stack([x.flatten(), y.flatten()], dim=-1)
+    return boxes[:, None, :2] + shares * (boxes[:, None, 2:] - boxes[:, None, :2])
+
+
+def grow(boxes: Tensor) -> Tensor:
+    """Boxes ``(P, 4)`` with the margin on each side."""
+    margin = (boxes[:, 2:] - boxes[:, :2]) * MARGIN
+    return torch.cat([boxes[:, :2] - margin, boxes[:, 2:] + margin], dim=1)
+
+
+def pad_together(images: list[Tensor]) -> Tensor:
+    """Images ``(1, h, w)`` as one batch whose sides are multiples of 32.
+
+    What is added is background: the darkest value of the image.
+    """
+    height = -(-max(image.shape[-2] for image in images) // 32) * 32
+    width = -(-max(image.shape[-1] for image in images) // 32) * 32
+    batch = torch.stack(
+        [
+            functional.pad(
+                image,
+                (0, width - image.shape[-1], 0, height - image.shape[-2]),
+                value=float(image.min()),
+            )
+            for image in images
+        ]
+    )
+    return batch.contiguous(memory_format=torch.channels_last)
+
+
+def quality_focal_loss(scores: Tensor, wanted: Tensor) -> Tensor:
+    """Cross-entropy with the box's IoU as target, weighted by the squared error (arXiv:2006.04388).
+
+    Args:
+        scores: Logits of any shape.
+        wanted: 0..1, the same shape.
+    """
+    weight = (wanted - scores.sigmoid()).abs() ** 2
+    return weight * functional.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
+
+
+@torch.no_grad()
+def assign(
+    points: Tensor, scores: Tensor, boxes: Tensor, target: Target, num_classes: int = 1
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which locations answer for which chromosome, by what they say of it already.
+
+    A location is a candidate for every chromosome that it lies on. It costs what it gets wrong in
+    class and box, and its distance from the middle. Each chromosome takes as many of the cheapest
+    as its ten best boxes overlap it together, at least one.
+
+    Args:
+        points: ``(L, 2)``.
+        scores: Logits ``(L, classes)``.
+        boxes: ``(L, 4)``.
+        target: Of the image.
+        num_classes: Of the scores.
+
+    Returns:
+        For each of the chosen: location, chromosome and IoU of its box; ``(K,)`` each.
+    """
+    count = len(target["boxes"])
+    device = points.device
+    nothing = torch.zeros(0, dtype=torch.int64, device=device)
+    if not count:
+        return nothing, nothing, torch.zeros(0, device=device)
+    masks = target["masks"]
+    column = (points[:, 0].long()).clamp(max=masks.shape[-1] - 1)
+    row = (points[:, 1].long()).clamp(max=masks.shape[-2] - 1)
+    inside = masks[:, row, column] > 0
+    # Padding belongs to nobody.
+    inside &= (points[:, 0] < masks.shape[-1]) & (points[:, 1] < masks.shape[-2])
+    weights = masks.flatten(1).float()
+    area = weights.sum(1).clamp_min(1)
+    x = torch.arange(masks.shape[-1], device=device) + 0.5
+    y = torch.arange(masks.shape[-2], device=device) + 0.5
+    middle = torch.stack(
+        [
+            (masks.sum(1).float() * x).sum(1) / area,
+            (masks.sum(2).float() * y).sum(1) / area,
+        ],
+        dim=-1,
+    )
+    far = torch.cdist(middle, points)
+    # One so thin that no location lies on it takes the nearest.
+    lost = ~inside.any(dim=1)
+    inside[lost, far[lost].argmin(dim=1)] = True
+
+    sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
+    half = 0.5 * sides.norm(dim=1, keepdim=True).clamp_min(1)
+    overlap = box_iou(target["boxes"], boxes)
+    own = scores[:, (target["labels"] - 1).clamp(0, num_classes - 1)].T
+    class_cost = functional.binary_cross_entropy_with_logits(own, overlap, reduction="none")
+    class_cost = class_cost * (overlap - own.sigmoid()) ** 2
+    cost = (
+        class_cost
+        - BOX_COST_WEIGHT * overlap.clamp_min(1e-7).log()
+        + POSITION_WEIGHT * (far / half) ** 2
+    )
+    cost[~inside] = torch.inf
+    best = torch.where(inside, overlap, 0.0).topk(min(TOP_CANDIDATES, len(points)), dim=1).values
+    takes = best.sum(1).round().clamp_min(1).long()
+    takes = torch.minimum(takes, inside.sum(1))
+    chosen = torch.zeros_like(inside)
+    for index in range(count):
+        chosen[index, cost[index].topk(int(takes[index]), largest=False).indices] = True
+    # A location that two chromosomes chose, where they cross, goes to the one that it fits better.
+    owner = torch.where(chosen, cost, torch.inf).argmin(dim=0)
+    place = chosen.any(dim=0).nonzero()[:, 0]
+    owner = owner[place]
+    return place, owner, overlap[owner, place].clamp(0, 1)
+
+
+class ChrFast(ChromosomeSegmenter):
+    """ChrFast with its training.
+
+    Args:
+        backbone: Any timm backbone with features at strides 2 to 32.
+        channels: Of the pyramid.
+        num_classes: 1, or 24 where it names what it finds.
+        preset, optimizer, lr, weight_decay, least_score, most_overlap: See
+            :class:`ChromosomeSegmenter`.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        channels: int = 96,
+        num_classes: int = 1,
+        preset: dict[str, Any] | None = None,
+        optimizer: OptimizerName = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        least_score: float = 0.05,
+        most_overlap: float = 0.5,
+    ) -> None:
+        self.save_hyperparameters()
+        super().__init__(
+            ChrFastNetwork(backbone, channels, num_classes),
+            preset=preset,
+            optimizer=optimizer,
+            lr=lr,
+            weight_decay=weight_decay,
+            least_score=least_score,
+            most_overlap=most_overlap,
+        )
+        self.num_classes = num_classes
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """``("chromosome",)``, or the 24 classes."""
+        return CLASSES if self.num_classes == len(CLASSES) else CATEGORIES
+
+
+@register_model(task="segmentation", paper="ours, after CondInst (Tian et al. 2020)")
+def chr_fast(**kwargs: Any) -> ChrFast:
+    """ChrFast: one stage, amodal masks by generated filters; one grey channel, any size."""
+    return ChrFast(**kwargs)

@@ -1,0 +1,423 @@
+"""What all segmenters share: training steps, mask-based suppression, and ``segment``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from lightning import LightningModule
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from chromozoo.images.metaphase import MetaphasePreset
+from chromozoo.images.reading import ImageSource
+from chromozoo.tasks.optimisation import OptimizerName, one_cycle
+
+if TYPE_CHECKING:
+    from torchmetrics.detection import MeanAveragePrecision
+
+    from chromozoo.weights import WeightsEntry
+
+CATEGORIES = ("chromosome",)
+
+# A target is a dict of boxes (N, 4) float32 xyxy, labels (N,) int64 from 1 and masks (N, H, W)
+# uint8, as torchvision's detectors take it.
+Target = dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The chromosomes that a segmenter finds in one metaphase.
+
+    A mask is *amodal*: where chromosomes cross, the shared pixels belong to each of them. Masks are
+    kept as crops, so a thousand of them in a large image need little memory; :attr:`masks` lays
+    them out.
+
+    Attributes:
+        shape: ``(H, W)`` of the image.
+        crops: One bool array ``(h, w)`` for each chromosome.
+        corners: ``(N, 2)`` int64, row and column of each crop's upper left pixel.
+        boxes: ``(N, 4)`` float32 xyxy in pixels of the image; the outer corner of the upper left
+            pixel is (0, 0), so a box of one pixel is ``(j, i, j + 1, i + 1)``.
+        scores: ``(N,)`` float32, 0..1, descending.
+        labels: ``(N,)`` int64, index into the model's ``categories``.
+        warnings: What a user should know of the image; empty as a rule.
+    """
+
+    shape: tuple[int, int]
+    crops: tuple[NDArray[np.bool_], ...]
+    corners: NDArray[np.int64]
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    warnings: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    @cached_property
+    def masks(self) -> NDArray[np.bool_]:
+        """``(N, H, W)`` bool."""
+        masks = np.zeros((len(self), *self.shape), bool)
+        for mask, crop, (row, column) in zip(masks, self.crops, self.corners, strict=True):
+            mask[row : row + crop.shape[0], column : column + crop.shape[1]] = crop
+        return masks
+
+    def instances(self, categories: Sequence[str] = CATEGORIES) -> list[dict[str, Any]]:
+        """The chromosomes as plain values, as JSON takes them.
+
+        Args:
+            categories: Name of each label.
+
+        Returns:
+            For each: ``number`` from 1, ``category``, ``bbox`` [x, y, w, h], ``score``, ``area`` in
+            pixels, and ``segmentation``, COCO's run lengths of the mask (RLE).
+        """
+        from faster_coco_eval.core import mask as coco_mask
+
+        listed = []
+        for index, (crop, (row, column)) in enumerate(zip(self.crops, self.corners, strict=True)):
+            # One at a time: all masks of a large image would not fit into memory.
+            mask = np.zeros(self.shape, np.uint8, order="F")
+            mask[row : row + crop.shape[0], column : column + crop.shape[1]] = crop
+            run = coco_mask.encode(mask)
+            x0, y0, x1, y1 = (float(value) for value in self.boxes[index])
+            listed.append(
+                {
+                    "number": index + 1,
+                    "category": categories[int(self.labels[index])],
+                    "bbox": [round(value, 2) for value in (x0, y0, x1 - x0, y1 - y0)],
+                    "score": round(float(self.scores[index]), 4),
+                    "area": int(crop.sum()),
+                    "segmentation": {
+                        "size": [int(side) for side in run["size"]],
+                        "counts": run["counts"].decode(),
+                    },
+                }
+            )
+        return listed
+
+    @classmethod
+    def from_masks(
+        cls,
+        masks: NDArray[np.bool_],
+        scores: Sequence[float] | NDArray[np.floating[Any]] | None = None,
+        labels: Sequence[int] | NDArray[np.integer[Any]] | None = None,
+        warnings: Sequence[str] = (),
+    ) -> "Segmentation":
+        """From whole masks ``(N, H, W)``; boxes are their tight boxes, empty masks are left out.
+
+        Args:
+            masks: ``(N, H, W)`` bool.
+            scores: ``(N,)``; 1 where None.
+            labels: ``(N,)``; 0 where None.
+            warnings: See the class.
+        """
+        scores = np.ones(len(masks)) if scores is None else np.asarray(scores)
+        labels = np.zeros(len(masks), int) if labels is None else np.asarray(labels)
+        pieces = [
+            Piece(mask, (0, 0), None, float(score), int(label))
+            for mask, score, label in zip(masks, scores, labels, strict=True)
+        ]
+        height, width = masks.shape[1:]
+        return assemble(pieces, (int(height), int(width)), warnings)
+
+    @classmethod
+    def empty(cls, shape: tuple[int, int], warnings: Sequence[str] = ()) -> "Segmentation":
+        """Nothing found in an image ``(H, W)``."""
+        return assemble([], shape, warnings)
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One detection on the way to a :class:`Segmentation`.
+
+    Attributes:
+        crop: bool ``(h, w)``.
+        corner: Row and column of its upper left pixel.
+        box: ``(4,)`` xyxy in pixels, or None: the tight box of the mask.
+        score: 0..1.
+        label: Index into the categories.
+    """
+
+    crop: NDArray[np.bool_]
+    corner: tuple[int, int]
+    box: NDArray[np.float32] | None
+    score: float
+    label: int = 0
+
+
+def assemble(
+    pieces: Sequence[Piece], shape: tuple[int, int], warnings: Sequence[str] = ()
+) -> Segmentation:
+    """Cuts the crops to the image and to their pixels, drops empty ones, sorts by score."""
+    kept = [tight for piece in pieces if (tight := _tight(piece, shape)) is not None]
+    kept.sort(key=lambda piece: -piece.score)
+    return Segmentation(
+        shape=shape,
+        crops=tuple(piece.crop for piece in kept),
+        corners=np.array([piece.corner for piece in kept], np.int64).reshape(-1, 2),
+        boxes=np.array([piece.box for piece in kept], np.float32).reshape(-1, 4),
+        scores=np.array([piece.score for piece in kept], np.float32),
+        labels=np.array([piece.label for piece in kept], np.int64),
+        warnings=tuple(warnings),
+    )
+
+
+def _tight(piece: Piece, shape: tuple[int, int]) -> Piece | None:
+    row, column = piece.corner
+    top, left = max(-row, 0), max(-column, 0)
+    crop = piece.crop[top : max(shape[0] - row, 0), left : max(shape[1] - column, 0)]
+    rows, columns = np.flatnonzero(crop.any(axis=1)), np.flatnonzero(crop.any(axis=0))
+    if not len(rows):
+        return None
+    crop = crop[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    row, column = row + top + int(rows[0]), column + left + int(columns[0])
+    box = piece.box
+    if box is None:
+        box = np.array([column, row, column + crop.shape[1], row + crop.shape[0]], np.float32)
+    return Piece(np.ascontiguousarray(crop), (row, column), box, piece.score, piece.label)
+
+
+def suppress(pieces: Sequence[Piece], most_overlap: float) -> list[Piece]:
+    """Greedy non-maximum suppression by the IoU of MASKS.
+
+    The boxes of two chromosomes that cross cover each other almost wholly while their masks share
+    a few pixels, so suppression by boxes, as published systems do it, deletes one of the two.
+
+    Args:
+        pieces: Detections, tight.
+        most_overlap: A piece whose mask has more IoU than this with a better one is left out.
+    """
+    kept: list[Piece] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.score):
+        if all(mask_iou(piece, better) <= most_overlap for better in kept):
+            kept.append(piece)
+    return kept
+
+
+def mask_iou(a: Piece, b: Piece) -> float:
+    """Intersection over union of two masks, 0..1."""
+    top, left = max(a.corner[0], b.corner[0]), max(a.corner[1], b.corner[1])
+    bottom = min(a.corner[0] + a.crop.shape[0], b.corner[0] + b.crop.shape[0])
+    right = min(a.corner[1] + a.crop.shape[1], b.corner[1] + b.crop.shape[1])
+    if bottom <= top or right <= left:
+        return 0.0
+    common = [
+        piece.crop[
+            top - piece.corner[0] : bottom - piece.corner[0],
+            left - piece.corner[1] : right - piece.corner[1],
+        ]
+        for piece in (a, b)
+    ]
+    shared = int((common[0] & common[1]).sum())
+    return shared / (int(a.crop.sum()) + int(b.crop.sum()) - shared)
+
+
+class SegmentationNetwork(Protocol):
+    """What a :class:`ChromosomeSegmenter` wraps: any ``nn.Module`` with these two methods."""
+
+    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """Named scalars whose sum is minimised; images ``(1, h, w)`` normalised."""
+        ...
+
+    def detect(self, image: Tensor) -> list[Piece]:
+        """The chromosomes of one image ``(1, h, w)``, in its pixels; may still overlap."""
+        ...
+
+
+class ChromosomeSegmenter(LightningModule):
+    """A LightningModule around any network that has ``losses`` and ``detect``.
+
+    Args:
+        network: The pure network, see :class:`SegmentationNetwork`.
+        preset: Arguments of :class:`MetaphasePreset`.
+        optimizer: ``"adamw"``, or ``"sgd"`` with momentum 0.9.
+        lr: Highest learning rate of the one-cycle schedule.
+        weight_decay: Of weights with two or more dimensions; norms and biases have none.
+        least_score: Detections with a lower score are not returned.
+        most_overlap: Mask IoU above which the less certain of two detections is left out.
+    """
+
+    monitor = "val/mask_ap"
+
+    # Set by `get_model`.
+    weights_entry: "WeightsEntry | None" = None
+
+    def __init__(
+        self,
+        network: nn.Module,
+        preset: dict[str, Any] | None = None,
+        optimizer: OptimizerName = "adamw",
+        lr: float = 1e-3,
+        weight_decay: float = 0.05,
+        least_score: float = 0.05,
+        most_overlap: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.network = network.to(memory_format=torch.channels_last)
+        self.transforms = MetaphasePreset(**(preset or {}))
+        self.optimizer = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.least_score = least_score
+        self.most_overlap = most_overlap
+        self._precision: MeanAveragePrecision | None = None
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Name of each label."""
+        return CATEGORIES
+
+    # Training
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        network: Any = self.network
+        losses: dict[str, Tensor] = network.losses(batch["image"], batch["target"])
+        for name, value in losses.items():
+            self.log(f"train/{name}", value)
+        loss = torch.stack(list(losses.values())).sum()
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._begin_precision()
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._add_to_precision(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_precision("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._begin_precision()
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        self._add_to_precision(batch)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_precision("test")
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Any]:
+        """``index (B,)`` and ``instances``, of each image, in pixels of the network's input."""
+        return {
+            "index": batch["index"],
+            "instances": [
+                assemble(self.detect(image), _size(image)).instances(self.categories)
+                for image in batch["image"]
+            ],
+        }
+
+    def _begin_precision(self) -> None:
+        from torchmetrics.detection import MeanAveragePrecision
+
+        # Made anew, not a child module: it would otherwise follow the model into checkpoints.
+        self._precision = MeanAveragePrecision(
+            iou_type=("bbox", "segm"), backend="faster_coco_eval"
+        )
+        self._precision.warn_on_many_detections = False
+
+    def _add_to_precision(self, batch: dict[str, Any]) -> None:
+        assert self._precision is not None
+        for image, target in zip(batch["image"], batch["target"], strict=True):
+            found = assemble(self.detect(image), _size(image))
+            self._precision.update(
+                [
+                    {
+                        "boxes": torch.from_numpy(found.boxes),
+                        "scores": torch.from_numpy(found.scores),
+                        "labels": torch.from_numpy(found.labels) + 1,
+                        "masks": torch.from_numpy(found.masks),
+                    }
+                ],
+                [
+                    {
+                        "boxes": target["boxes"].cpu(),
+                        "labels": target["labels"].cpu(),
+                        "masks": target["masks"].bool().cpu(),
+                    }
+                ],
+            )
+
+    def _log_precision(self, stage: str) -> None:
+        assert self._precision is not None
+        figures = self._precision.compute()
+        for kind, key in (("box", "bbox"), ("mask", "segm")):
+            for name, end in (("ap", "map"), ("ap50", "map_50"), ("ap75", "map_75")):
+                self.log(
+                    f"{stage}/{kind}_{name}",
+                    figures[f"{key}_{end}"].clamp_min(0),  # -1 where there is nothing to find
+                    prog_bar=(kind, name) == ("mask", "ap"),
+                    sync_dist=True,
+                )
+        self._precision = None
+
+    def configure_optimizers(self) -> Any:
+        return one_cycle(self, self.network, self.optimizer, self.lr, self.weight_decay)
+
+    # Use
+
+    def detect(self, image: Tensor) -> list[Piece]:
+        """Detections of a normalised image ``(1, h, w)`` above the least score, suppressed."""
+        network: Any = self.network
+        size = _size(image)
+        tight = (
+            _tight(piece, size)
+            for piece in network.detect(image)
+            if piece.score >= self.least_score
+        )
+        return suppress([piece for piece in tight if piece is not None], self.most_overlap)
+
+    @torch.inference_mode()
+    def segment(self, image: ImageSource, name: str | None = None) -> Segmentation:
+        """Finds the chromosomes of a metaphase.
+
+        Args:
+            image: Path, PIL image or array of any size, grey or RGB, dark or light background, 8
+                or 16 bit. A model in training mode judges in evaluation mode, too.
+            name: What errors and warnings call it; the path when None.
+
+        Returns:
+            Masks, boxes and scores in pixels of the given image. Empty, with a warning, where
+            nothing stands out of the background.
+
+        Raises:
+            ImageError: The image cannot be read.
+        """
+        prepared = self.transforms(image, name)
+        if not prepared.canvas.any():
+            return Segmentation.empty(prepared.shape, prepared.warnings)
+        in_training = [module for module in self.modules() if module.training]
+        self.eval()
+        try:
+            pieces = self.detect(self.transforms.tensor(prepared.canvas).to(self.device))
+        finally:
+            for module in in_training:
+                module.training = True
+        height, width = prepared.canvas.shape
+        ratio = (prepared.shape[0] / height, prepared.shape[1] / width)
+        if ratio != (1.0, 1.0):
+            pieces = [_enlarged(piece, ratio) for piece in pieces]
+        return assemble(pieces, prepared.shape, prepared.warnings)
+
+
+def _size(image: Tensor) -> tuple[int, int]:
+    """Height and width of an image ``(1, h, w)``."""
+    return int(image.shape[-2]), int(image.shape[-1])
+
+
+def _enlarged(piece: Piece, ratio: tuple[float, float]) -> Piece:
+    """A piece in pixels of an image that is ``ratio`` times as high and wide."""
+    down, across = ratio
+    top, left = round(piece.corner[0] * down), round(piece.corner[1] * across)
+    bottom = max(round((piece.corner[0] + piece.crop.shape[0]) * down), top + 1)
+    right = max(round((piece.corner[1] + piece.crop.shape[1]) * across), left + 1)
+    soft = cv2.resize(
+        piece.crop.astype(np.float32), (right - left, bottom - top), interpolation=cv2.INTER_LINEAR
+    )
+    assert piece.box is not None
+    box = piece.box * np.array([across, down, across, down], np.float32)
+    return Piece(np.asarray(soft) >= 0.5, (top, left), box, piece.score, piece.label)

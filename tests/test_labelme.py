@@ -1,0 +1,355 @@
+"""Outlines, and the two formats that metaphases are read from."""
+
+import base64
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faster_coco_eval.core import mask as coco_mask
+from PIL import Image
+
+from chromozoo.data.bioimlab_segmentation import metaphase_files
+from chromozoo.data.coco import CocoFiles, write_coco
+from chromozoo.data.labelme import LabelmeFiles
+from chromozoo.data.polygons import (
+    Metaphase,
+    check,
+    faults,
+    mask_box,
+    natural_order,
+    polygon_area,
+    polygon_mask,
+)
+from chromozoo.errors import ChromozooError, DatasetError
+
+HEIGHT, WIDTH = 48, 64
+BAR = [[10.0, 8.0], [40.0, 8.0], [40.0, 20.0], [10.0, 20.0]]
+OTHER = [[30.0, 5.5], [38.2, 5.5], [38.2, 40.1], [30.0, 40.1]]
+
+
+def picture() -> np.ndarray:
+    image = np.full((HEIGHT, WIDTH), 10, np.uint8)
+    image[8:20, 10:40] = 150
+    image[6:40, 30:38] = 200
+    return image
+
+
+def png(image: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def labelme(polygons: Any = (BAR, OTHER), **changed: Any) -> dict[str, Any]:
+    return {
+        "version": "4.5.6",
+        "shapes": [{"label": "chr", "points": p, "shape_type": "polygon"} for p in polygons],
+        "imagePath": "original_5.png",
+        "imageData": base64.b64encode(png(picture())).decode(),
+        "imageHeight": HEIGHT,
+        "imageWidth": WIDTH,
+    } | changed
+
+
+def write(folder: Path, data: Any, name: str = "original_5.json") -> LabelmeFiles:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps(data))
+    return LabelmeFiles(folder)
+
+
+# Outlines
+
+
+def test_a_mask_follows_cocos_rule_exactly() -> None:
+    """Evaluations decode the polygons themselves: one pixel apart would cost average precision."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        angles = np.sort(rng.uniform(0, 2 * np.pi, 12))
+        reach = rng.uniform(3, 30, (12, 1))
+        polygon = rng.uniform(-10, 70, 2) + reach * np.stack([np.cos(angles), np.sin(angles)], 1)
+        polygon = polygon.round(1)  # as annotated: a fifth of a pixel is where COCO rounds
+        runs = coco_mask.frPyObjects([polygon.ravel().tolist()], HEIGHT, WIDTH)
+        expected = coco_mask.decode(runs)[..., 0].astype(bool)
+        np.testing.assert_array_equal(polygon_mask(polygon, HEIGHT, WIDTH), expected)
+
+
+def test_pixels_and_boxes_count_from_the_outer_corner() -> None:
+    mask = polygon_mask(np.array(BAR), HEIGHT, WIDTH)
+    assert mask.dtype == np.bool_
+    assert mask[8:20, 10:40].all() and mask.sum() == 12 * 30
+    assert mask_box(mask).tolist() == [10, 8, 40, 20]
+    assert mask_box(mask).dtype == np.float32
+    assert polygon_area(np.array(BAR)) == 12 * 30
+    single = np.zeros((5, 5), bool)
+    single[2, 3] = True
+    assert mask_box(single).tolist() == [3, 2, 4, 3], "no box has zero width"
+    with pytest.raises(ValueError, match="empty mask"):
+        mask_box(np.zeros((5, 5), bool))
+
+
+def test_an_outline_beyond_the_image_is_cut_off() -> None:
+    square = np.array(BAR) - (20, 12)
+    mask = polygon_mask(square, HEIGHT, WIDTH)
+    assert mask[:8, :20].all() and mask.sum() == 8 * 20
+    assert not polygon_mask(square + 1000, HEIGHT, WIDTH).any()
+    assert not polygon_mask(square - 1000, HEIGHT, WIDTH).any()
+
+
+def test_names_sort_as_people_count() -> None:
+    assert natural_order(["107c", "24b", "5", "24a", "b", "18"]) == [
+        "b",
+        "5",
+        "18",
+        "24a",
+        "24b",
+        "107c",
+    ]
+
+
+# labelme
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "folder in a zip"])
+def test_labelme_is_read_zipped_or_not(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "set"
+    write(path, labelme())
+    if kind != "folder":
+        prefix = "inner/" if "folder" in kind else ""
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            archive.write(path / "original_5.json", f"{prefix}original_5.json")
+        path = tmp_path / "set.zip"
+    files = LabelmeFiles(path)
+    assert files.keys() == ["5"]
+    metaphase = files.read("5")
+    assert metaphase.key == "5" and metaphase.labels == ["chr", "chr"]
+    np.testing.assert_array_equal(metaphase.image, picture())
+    assert metaphase.image.dtype == np.float32
+    np.testing.assert_array_equal(metaphase.polygons[1], OTHER)
+    assert check(metaphase) is metaphase and faults(metaphase) == []
+
+
+def test_an_image_beside_its_file(tmp_path: Path) -> None:
+    files = write(tmp_path, labelme(imageData=None, imagePath="C:\\study\\original_5.png"))
+    with pytest.raises(DatasetError, match=r"original_5\.json: holds no image, .*is not beside it"):
+        files.read("5")
+    (tmp_path / "original_5.png").write_bytes(png(picture()))
+    np.testing.assert_array_equal(files.read("5").image, picture())
+
+
+def test_a_path_out_of_the_set_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(png(picture()))
+    files = write(tmp_path / "set", labelme(imageData=None, imagePath="../secret.png"))
+    with pytest.raises(DatasetError, match="is not beside it"):
+        files.read("5")
+
+
+def test_colour_images_become_grey(tmp_path: Path) -> None:
+    """BioImLab's are RGB JPEG of equal channels."""
+    rgb = base64.b64encode(png(np.stack([picture()] * 3, -1))).decode()
+    image = write(tmp_path, labelme(imageData=rgb)).read("5").image
+    np.testing.assert_allclose(image, picture(), atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("{", "damaged JSON"),
+        ("[" * 100_000, "damaged JSON"),
+        ([], "no JSON object"),
+        ({"a": 1}, "no list of shapes"),
+        (labelme([BAR, "x"]), "shape 1 is no list of points"),
+        (labelme([BAR, [[1, 2], [3, None]]]), "shape 1 is no list of points"),
+        (labelme([[[1, 2], [float("nan"), 3], [4, 5]]]), "shape 0 is no list of points"),
+        (labelme([[[1, 2, 3], [4, 5, 6]]]), "shape 0 is no list of points"),
+        (
+            labelme(shapes=[{"points": [[1, 1], [5, 5]], "shape_type": "rectangle"}]),
+            "shape 0 is of type rectangle; draw it again as a polygon",
+        ),
+        (labelme(shapes=[3]), "shape 0 is of type unknown"),
+        (labelme(imageWidth=WIDTH + 1), "says that the image is 65x48, but it is 64x48"),
+        (labelme(imageData="!!"), "imageData is damaged"),
+        (labelme(imageData=base64.b64encode(b"no image").decode()), "damaged or not an image"),
+        (labelme(imageData=labelme()["imageData"][:120]), "damaged or not an image"),
+    ],
+)
+def test_damage_is_named(data: Any, said: str, tmp_path: Path) -> None:
+    (tmp_path / "original_5.json").write_text(data if isinstance(data, str) else json.dumps(data))
+    with pytest.raises(DatasetError, match=r"original_5\.json: .*" + said):
+        LabelmeFiles(tmp_path).read("5")
+
+
+def test_a_set_without_labelme_files(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("x")
+    with pytest.raises(DatasetError, match="holds no labelme file"):
+        LabelmeFiles(tmp_path)
+    write(tmp_path, labelme())
+    with pytest.raises(DatasetError, match=r"5\.json and original_5\.json are both image '5'"):
+        write(tmp_path, labelme(), "5.json")
+
+
+@pytest.mark.parametrize(
+    ("polygons", "said"),
+    [
+        ([], ["the image has no polygon; outline"]),
+        ([BAR, BAR[:2]], ["shape 1 has 2 points, a polygon has 3 or more"]),
+        ([[]], ["shape 0 has 0 points"]),
+        (
+            [BAR, [[50, 5], [70, 5], [70, 9]]],
+            ["shape 1 reaches from 50, 5 to 70, 9, out of the image of 64x48"],
+        ),
+        ([[[-3, 5], [9, 5], [9, 9]]], ["shape 0 reaches"]),
+        ([[[1, 1], [20, 20], [40, 40]]], ["shape 0 has no area"]),
+        ([[[1, 1], [1, 1], [1, 1]]], ["shape 0 has no area"]),
+        ([BAR, OTHER, BAR], ["shape 2 is the same polygon as shape 0; remove one"]),
+        ([BAR[:2], BAR, BAR], ["shape 0 has 2 points", "shape 2 is the same"]),
+        ([[[-0.6, 5], [9, 5], [9, 48.9]]], []),
+    ],
+)
+def test_faulty_outlines_name_file_and_shape(
+    polygons: list[Any], said: list[str], tmp_path: Path
+) -> None:
+    metaphase = write(tmp_path, labelme(polygons)).read("5")
+    found = faults(metaphase)
+    assert len(found) == len(said)
+    for fault, part in zip(found, said, strict=True):
+        assert fault.startswith(f"{tmp_path}: original_5.json: ") and part in fault
+    if said:
+        with pytest.raises(DatasetError, match=r"original_5\.json: "):
+            check(metaphase)
+
+
+# COCO
+
+
+def metaphases() -> list[Metaphase]:
+    polygons = [np.array(BAR), np.array(OTHER)]
+    image = picture().astype(np.float32)
+    return [
+        Metaphase(key, image, polygons, ["chr"] * 2, "made", ["shape 0", "shape 1"])
+        for key in ("9", "24a")
+    ]
+
+
+def test_coco_is_written_and_read(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "set"
+    assert write_coco(metaphases(), folder, "made for a test") == 2
+    assert os.listdir(folder.parent) == ["set"]
+    data = json.loads((folder / "annotations.json").read_text())
+    assert data["info"]["description"] == "made for a test"
+    first = data["annotations"][0]
+    assert first["bbox"] == [10, 8, 30, 12] and first["area"] == 360
+    assert Image.open(folder / "images" / "9.png").mode == "L"
+    files = metaphase_files(folder)
+    assert isinstance(files, CocoFiles) and files.keys() == ["9", "24a"]
+    metaphase = check(files.read("24a"))
+    np.testing.assert_array_equal(metaphase.image, picture())
+    np.testing.assert_allclose(metaphase.polygons[1], OTHER)
+    assert metaphase.labels == ["chromosome"] * 2
+    assert metaphase.shapes == ["annotation 3", "annotation 4"]
+
+
+@pytest.mark.parametrize("pointed_at", ["json", "zip"])
+def test_coco_is_found(pointed_at: str, tmp_path: Path) -> None:
+    write_coco(metaphases(), tmp_path / "set")
+    path = tmp_path / "set" / "annotations.json"
+    if pointed_at == "zip":
+        with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+            archive.write(path, "annotations/instances_val.json")
+            for image in (tmp_path / "set" / "images").iterdir():
+                archive.write(image, f"images/{image.name}")
+        path = tmp_path / "set.zip"
+    np.testing.assert_array_equal(metaphase_files(path).read("9").image, picture())
+
+
+def test_several_coco_files_are_not_guessed_between(tmp_path: Path) -> None:
+    write_coco(metaphases(), tmp_path / "set")
+    text = (tmp_path / "set" / "annotations.json").read_text()
+    (tmp_path / "set" / "instances_val.json").write_text(text)
+    with pytest.raises(DatasetError, match="holds several COCO files"):
+        metaphase_files(tmp_path / "set")
+
+
+def change_size(data: Any) -> None:
+    data["images"][0]["width"] = 99
+
+
+def change_outline(data: Any) -> None:
+    data["annotations"][1]["segmentation"] = {"counts": "x", "size": [HEIGHT, WIDTH]}
+
+
+def split_outline(data: Any) -> None:
+    data["annotations"][1]["segmentation"] *= 2
+
+
+def cut_outline(data: Any) -> None:
+    data["annotations"][1]["segmentation"][0].pop()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (change_size, r"9\.png: .*annotations\.json says that it is 99x48, but it is 64x48"),
+        (change_outline, r"9\.png: annotation 2 is not outlined by one polygon"),
+        (split_outline, r"9\.png: annotation 2 is not outlined by one polygon"),
+        (cut_outline, r"9\.png: annotation 2 is no list of points"),
+        (lambda data: data.pop("images"), r"annotations\.json: not a COCO instance file"),
+        (lambda data: data["annotations"][0].pop("image_id"), "not a COCO instance file"),
+        (lambda data: data["annotations"].append(3), "not a COCO instance file"),
+        (lambda data: data["images"][0].update(file_name="../x.png"), r"x\.png is not there"),
+        (lambda data: data["images"][1].update(file_name="9.png"), "two images are named '9'"),
+    ],
+)
+def test_faulty_coco_is_named(change: Any, said: str, tmp_path: Path) -> None:
+    write_coco(metaphases(), tmp_path / "set")
+    (tmp_path / "x.png").write_bytes(png(picture()))
+    path = tmp_path / "set" / "annotations.json"
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+    with pytest.raises(DatasetError, match=said):
+        metaphase_files(tmp_path / "set").read("9")
+
+
+def test_a_damaged_coco_image_is_named(tmp_path: Path) -> None:
+    write_coco(metaphases(), tmp_path / "set")
+    image = tmp_path / "set" / "images" / "9.png"
+    image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(DatasetError, match=r"9\.png: the file is damaged"):
+        metaphase_files(tmp_path / "set").read("9")
+
+
+def test_crowds_are_no_chromosomes(tmp_path: Path) -> None:
+    write_coco(metaphases(), tmp_path / "set")
+    path = tmp_path / "set" / "annotations.json"
+    data = json.loads(path.read_text())
+    data["annotations"][0]["iscrowd"] = 1
+    path.write_text(json.dumps(data))
+    assert len(metaphase_files(tmp_path / "set").read("9").polygons) == 1
+
+
+def test_writing_replaces_only_what_it_was_told_to(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    write_coco(metaphases(), folder)
+    with pytest.raises(ChromozooError, match="exists already"):
+        write_coco(metaphases()[:1], folder)
+    write_coco(metaphases()[:1], folder, overwrite=True)
+    assert os.listdir(folder / "images") == ["9.png"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(ChromozooError, match="so it is not replaced"):
+        write_coco(metaphases(), tmp_path / "mine", overwrite=True)
+
+
+def test_an_interrupted_writing_leaves_nothing(tmp_path: Path) -> None:
+    def stopped() -> Any:
+        yield metaphases()[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_coco(stopped(), tmp_path / "set")
+    assert os.listdir(tmp_path) == []

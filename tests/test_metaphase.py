@@ -1,0 +1,87 @@
+"""Normalisation of whole metaphases: stain, exposure, size, and pictures that show none."""
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from chromozoo.errors import ImageError
+from chromozoo.images.metaphase import MetaphasePreset, chromosome_width, signal_metaphase
+
+
+def rods(height: int = 240, width: int = 320, thickness: int = 14) -> NDArray[np.float32]:
+    """Bright rods of one width on black."""
+    picture = np.zeros((height, width), np.float32)
+    for x in range(30, width - 30, 40):
+        cv2.line(picture, (x, height // 4), (x + 10, 3 * height // 4), 200.0, thickness)
+    return cv2.GaussianBlur(picture, (0, 0), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("gain", "offset"), [(1, 0), (0.4, 30), (257, 0), (-1, 240), (-0.5, 200), (1 / 255, 0)]
+)
+def test_stain_exposure_and_depth_drop_out(gain: float, offset: float) -> None:
+    wanted, _ = signal_metaphase(rods())
+    signal, found = signal_metaphase(rods() * gain + offset)
+    assert found
+    assert np.abs(signal - wanted).max() < 0.02
+    assert signal.min() == 0
+    assert signal.max() == 1
+
+
+@pytest.mark.parametrize("level", [0, 255, 128])
+def test_uniform_pictures_hold_nothing(level: int) -> None:
+    prepared = MetaphasePreset()(np.full((300, 400), level, np.uint8), "empty.png")
+    assert not prepared.canvas.any()
+    assert prepared.warnings == ("empty.png: nothing stands out of the background: no chromosomes",)
+
+
+def test_width_is_measured() -> None:
+    """To the visible edge, which a blur of one pixel sets two pixels out on either side."""
+    narrow, wide = (chromosome_width(signal_metaphase(rods(thickness=n))[0]) for n in (8, 16))
+    assert narrow == pytest.approx(8 + 4, abs=1.5)
+    assert wide == pytest.approx(16 + 4, abs=1.5)
+    assert chromosome_width(np.zeros((50, 50), np.float32)) == 0
+
+
+def test_another_objective_is_brought_to_the_scale_of_the_training_data() -> None:
+    preset = MetaphasePreset(typical_width=14)
+    assert preset(rods()).scale == 1
+    tripled = cv2.resize(rods(), None, fx=3, fy=3)
+    prepared = preset(tripled)
+    assert prepared.scale == pytest.approx(1 / 3, rel=0.25)
+    assert prepared.shape == tripled.shape
+    assert MetaphasePreset(typical_width=0)(tripled).scale == 1
+
+
+def test_a_slide_is_reduced_and_says_so() -> None:
+    picture = np.zeros((2400, 3000), np.uint8)
+    picture[:240, :320] = rods()
+    prepared = MetaphasePreset(largest_pixels=500_000)(picture, "slide.png")
+    assert prepared.canvas.size <= 510_000
+    assert prepared.shape == (2400, 3000)
+    assert "slide.png: 3000x2400 pixels are more than one metaphase needs" in prepared.warnings[0]
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16", "P"])
+def test_every_kind_of_picture(mode: str) -> None:
+    grey = rods().astype(np.uint8)
+    if mode == "I;16":
+        picture = Image.fromarray(grey.astype(np.uint16) * 200)
+    else:
+        picture = Image.fromarray(grey).convert(mode)
+    canvas = MetaphasePreset()(picture).canvas
+    assert canvas.shape == grey.shape
+    assert np.corrcoef(canvas.ravel(), grey.ravel())[0, 1] > 0.98
+
+
+def test_tiny_pictures_are_taken() -> None:
+    assert MetaphasePreset()(np.eye(20, dtype=np.float32)).canvas.shape == (20, 20)
+
+
+def test_what_cannot_be_read_is_named(tmp_path) -> None:
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"broken\.png"):
+        MetaphasePreset()(broken)
