@@ -40,13 +40,14 @@ def test_every_weights_file_has_an_entry_and_a_row() -> None:
 @pytest.mark.parametrize("name", list_models())
 def test_one_name_is_builder_config_card_row_and_test(name: str) -> None:
     info = model_info(name)
-    task = {"classification": "classification", "segmentation": "segmentation"}[info.task]
+    task = info.task
     assert list((REPOSITORY / "configs" / task).glob(f"{name}_*.yaml"))
     assert card_path(name).read_text(encoding="utf-8") == card_markdown(name)
     tests = REPOSITORY / "tests"
-    # The baselines, which differ in little, have one file of tests together.
+    # The baselines, and the segmenters, have one file of tests together.
+    shared = "test_backbones.py" if task == "classification" else "test_segmenters.py"
     assert (tests / f"test_{info.file.stem}.py").exists() or (
-        f'"{name}"' in (tests / "test_backbones.py").read_text(encoding="utf-8")
+        f'"{name}"' in (tests / shared).read_text(encoding="utf-8")
     )
     if weights_entries(name):
         assert name in {row["model"] for row in read_results(RESULTS)}

@@ -1,0 +1,78 @@
+"""How fast the segmenters are beside torchvision's Mask R-CNN: one image, one process, one run.
+
+    python benchmarks/segmentation_speed.py [MODEL ...]
+
+The image is drawn (46 chromosomes in 768x576), so no data are needed. Untrained networks find
+hundreds of objects where there are none; only figures with weights are worth quoting, and the
+script says which it took. The reference is ``maskrcnn_resnet50_fpn`` as torchvision ships it,
+untrained, with its own resizing to 800 pixels, at its usual 100 detections.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+import torchvision
+from numpy.typing import NDArray
+
+from chromozoo.data.cut_and_paste import Bank, CutChromosome, compose
+from chromozoo.registry import get_model, list_models
+from chromozoo.synthetic import draw_cell
+from chromozoo.weights import weights_entries
+
+REPEATS = 5
+
+
+def metaphase(seed: int = 0) -> NDArray[np.uint8]:
+    """A drawn metaphase of 46 chromosomes, 768x576."""
+    rng = np.random.default_rng(seed)
+    chromosomes = []
+    for drawn in draw_cell(rng):
+        outlines, _ = cv2.findContours(
+            drawn.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        outline = max(outlines, key=cv2.contourArea)[:, 0].astype(np.float64)
+        signal = drawn.image - np.minimum(drawn.image, np.median(drawn.image[0]).astype(np.uint8))
+        chromosomes.append(CutChromosome(signal, outline))
+    image, _ = compose(rng, Bank(chromosomes, []), 576, 768)
+    return image
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """Median of some runs, after one that pays for what torch prepares once."""
+    run()
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("models", nargs="*", default=list_models("segmentation"))
+    arguments = parser.parse_args()
+    image = metaphase()
+    reference = torchvision.models.detection.maskrcnn_resnet50_fpn(
+        weights=None, weights_backbone=None
+    ).eval()
+    tensor = torch.from_numpy(image).float()[None].expand(3, -1, -1) / 255
+    with torch.inference_mode():
+        peer = seconds(lambda: reference([tensor]))
+    print(f"{torch.get_num_threads()} threads, image 768x576")
+    print(f"{'maskrcnn_resnet50_fpn (torchvision)':<40} {peer:6.2f} s")
+    for name in arguments.models:
+        trained = bool(weights_entries(name))
+        model = get_model(name, weights="DEFAULT" if trained else None)
+        taken = seconds(lambda model=model: model.segment(image))
+        words = f"{name} ({'trained' if trained else 'untrained'})"
+        print(f"{words:<40} {taken:6.2f} s   {peer / taken:5.1f} times as fast")
+
+
+if __name__ == "__main__":
+    main()
