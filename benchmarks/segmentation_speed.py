@@ -54,6 +54,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def main() -> None:
+    """Prints the reference, and each segmenter beside it."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("models", nargs="*", default=list_models("segmentation"))
     arguments = parser.parse_args()

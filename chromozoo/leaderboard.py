@@ -314,9 +314,12 @@ def _table_line(row: Mapping[str, str], rank: str) -> str:
     input_size = row["input_size"]
     if input_size and row["tta"] != "none":
         input_size += f", {row['tta']}"
+    is_measured = row["source"] == "measured"
+    # Such as "not shipped": without it a reader would look for the file.
+    weights = f"{row['weights']} ({row['note']})" if is_measured and row["note"] else row["weights"]
     cells = [
         row["model"],
-        row["weights"],
+        weights,
         f"{int(row['parameters']) / 1e6:.2f}" if row["parameters"] else "",
         input_size,
         percent(row, "accuracy"),
@@ -324,7 +327,7 @@ def _table_line(row: Mapping[str, str], rank: str) -> str:
         # Without assignment, the cells without error are those of the plain labels.
         percent(row, "assigned_cells_without_error") or percent(row, "cells_without_error"),
         f"{float(row['ece']):.3f}" if row["ece"] else "",
-        "measured" if row["source"] == "measured" else row[CITATION],
+        "measured" if is_measured else row[CITATION],
     ]
     shown = [cell.replace("|", "\\|") for cell in cells]
     if row["source"] == "paper":

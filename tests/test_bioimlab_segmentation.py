@@ -12,21 +12,20 @@ import pytest
 import torch
 from drawn_metaphases import TEST, TRAIN, VAL, draw, write, write_all
 
-import chromozoo.data.bioimlab_segmentation as bioimlab_segmentation
+import chromozoo.data.metaphases as metaphases
 from chromozoo.cli.main import main
-from chromozoo.data.bioimlab_segmentation import (
+from chromozoo.data.bioimlab_segmentation import BioImLabSegmentation, verify
+from chromozoo.data.catalogue import DATASETS, datasets
+from chromozoo.data.coco import write_coco
+from chromozoo.data.metaphases import (
     BARE,
-    BioImLabSegmentation,
     MetaphaseAugmentation,
     Pictures,
     TrainingCrops,
     collate,
     metaphase_files,
     targets,
-    verify,
 )
-from chromozoo.data.catalogue import DATASETS, datasets
-from chromozoo.data.coco import write_coco
 from chromozoo.data.polygons import polygon_mask
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.images.metaphase import MetaphasePreset
@@ -63,7 +62,7 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: object) -> None:
         raise AssertionError("decoded, although nobody asked for it")
 
-    monkeypatch.setattr(bioimlab_segmentation.LabelmeFiles, "read", read)
+    monkeypatch.setattr(metaphases.LabelmeFiles, "read", read)
 
 
 # Layout and split
@@ -161,7 +160,7 @@ def test_pictures_and_masks_are_kept_while_there_is_room(
     with monkeypatch.context() as patch:
         forbid_reading(patch)
         assert torch.equal(images[0]["masks"], first[0]["masks"])
-    monkeypatch.setattr(bioimlab_segmentation, "PICTURE_CACHE_BYTES", 70_000)  # two pictures
+    monkeypatch.setattr(metaphases, "PICTURE_CACHE_BYTES", 70_000)  # two pictures
     few = Pictures(data.pictures.files, MetaphasePreset(typical_width=0))
     for key in ("2", "5", "6", "2", "10"):
         few[key]

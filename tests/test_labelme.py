@@ -13,9 +13,9 @@ import pytest
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
-from chromozoo.data.bioimlab_segmentation import metaphase_files
 from chromozoo.data.coco import CocoFiles, write_coco
 from chromozoo.data.labelme import LabelmeFiles
+from chromozoo.data.metaphases import metaphase_files
 from chromozoo.data.polygons import (
     Metaphase,
     check,

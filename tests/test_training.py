@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -100,10 +101,9 @@ def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
     assert all(value.isfinite().all() for value in state.values())
 
 
-def test_train_zoo_trains_packages_and_measures(
-    recipe: Path, tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    """The whole way in a copy of the repository, so the real weights are not touched."""
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A copy of the repository without weights, results and configs: the real ones stay as is."""
     house = tmp_path / "house"
     for name in ("chromozoo", "benchmarks"):
         shutil.copytree(
@@ -112,27 +112,33 @@ def test_train_zoo_trains_packages_and_measures(
     for name in ("README.md", "hubconf.py"):
         shutil.copy(REPOSITORY / name, house / name)
     (house / "weights").mkdir()
-    (house / "benchmarks" / "results" / "classification.csv").unlink(missing_ok=True)
-    configs = house / "configs" / "classification"
-    configs.mkdir(parents=True)
-    shutil.copy(recipe, configs)
-    environment = {**os.environ, "PYTHONPATH": str(house), "OMP_NUM_THREADS": "2"}
+    for task in ("classification", "segmentation"):
+        (house / "benchmarks" / "results" / f"{task}.csv").unlink(missing_ok=True)
+        (house / "configs" / task).mkdir(parents=True)
+    return house
 
-    def zoo(*words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "chromozoo.cli.main", "train-zoo", *words],
-            env=environment,
-            cwd=house,
-            capture_output=True,
-            text=True,
-            timeout=500,
-        )
 
-    refused = zoo("--budget", "10", "--only", "chrnet5")
+def zoo(house: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "chromozoo.cli.main", "train-zoo", *words],
+        env={**os.environ, "PYTHONPATH": str(house), "OMP_NUM_THREADS": "2"},
+        cwd=house,
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def test_train_zoo_trains_packages_and_measures(
+    recipe: Path, tiny_bioimlab: Path, house: Path
+) -> None:
+    shutil.copy(recipe, house / "configs" / "classification")
+
+    refused = zoo(house, "--budget", "10", "--only", "chrnet5")
     assert refused.returncode == 2
     assert "chrnet4_bioimlab" in refused.stderr
 
-    done = zoo("--budget", "20", "--root", str(tiny_bioimlab))
+    done = zoo(house, "--budget", "20", "--root", str(tiny_bioimlab))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     (file,) = (house / "weights").glob("*.safetensors")
     entry = read_entry(file)
@@ -147,13 +153,49 @@ def test_train_zoo_trains_packages_and_measures(
     assert entry.sha256 in (house / "chromozoo/classifiers/chrnet4.md").read_text()
     assert "chrnet4" in (house / "README.md").read_text().split("leaderboard:bioimlab:begin")[1]
 
-    again = zoo("--budget", "20")
+    again = zoo(house, "--budget", "20")
     assert again.returncode == 0
     assert "done" in again.stdout
 
     model = get_model("chrnet4", weights=file)
     assert model.temperature == entry.temperature
     assert model.transforms.height == 48
+
+
+def test_train_zoo_takes_segmenters(tiny_metaphases: Path, house: Path) -> None:
+    """The same way for the other task: mask AP chooses, and another table is written."""
+    import yaml
+
+    config = REPOSITORY / "configs" / "segmentation" / "chr_fast_bioimlab.yaml"
+    content = yaml.safe_load(config.read_text())
+    content["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1, "accelerator": "cpu"}
+    content["model"]["init_args"] |= {"backbone": "test_resnet", "channels": 16}
+    content["data"]["init_args"] |= {"crop": 96, "samples_per_epoch": 8, "num_workers": 0}
+    (house / "configs" / "segmentation" / config.name).write_text(yaml.safe_dump(content))
+
+    done = zoo(house, "--budget", "20", "--root", str(tiny_metaphases))
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    (file,) = (house / "weights").glob("*.safetensors")
+    entry = read_entry(file)
+    assert (entry.model, entry.tag, entry.input_size) == ("chr_fast", "bioimlab", [])
+    packaged = json.loads(
+        (house / "chromozoo/segmenters/weights/chr_fast_bioimlab.json").read_text()
+    )
+    assert set(packaged["metrics"]) == {
+        "bioimlab_segmentation_v1/val",
+        "bioimlab_segmentation_v1/test",
+    }
+    assert 0 <= packaged["metrics"]["bioimlab_segmentation_v1/test"]["mask_ap"] <= 1
+    assert len((house / "benchmarks/results/segmentation.csv").read_text().splitlines()) == 3
+    card = (house / "chromozoo/segmenters/chr_fast.md").read_text()
+    assert "any size" in card
+    assert "mask AP50" in card
+    table = (house / "README.md").read_text().split("leaderboard:bioimlab-segmentation:begin")[1]
+    assert "| chr_fast |" in table
+    assert "ChrRender" in table
+
+    found = get_model("chr_fast", weights=file).segment(np.zeros((50, 60), np.uint8))
+    assert len(found) == 0
 
 
 def test_package_without_a_checkpoint(recipe: Path) -> None:

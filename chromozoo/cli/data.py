@@ -111,8 +111,8 @@ def _synthesize(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise ChromozooError(f"--seed {arguments.seed}: give 0 or more")
 
-    from chromozoo.data.bioimlab_segmentation import compose_metaphases
     from chromozoo.data.coco import write_coco
+    from chromozoo.data.cut_and_paste import compose_metaphases
 
     info = dataset_info(arguments.dataset)
     module = getattr(info.load_module(), info.data_module)(root=arguments.root)

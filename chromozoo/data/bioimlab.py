@@ -159,7 +159,7 @@ class BioImLabClassification(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         epoch = self.trainer.current_epoch if self.trainer else 0
         # One generator an epoch gives the order and the workers' seeds: with
-        # `reload_dataloaders_every_n_epochs: 1` (configs/_base_/trainer.yaml) every epoch depends
+        # `reload_dataloaders_every_n_epochs: 1` every epoch depends
         # on its number alone, so a resumed run repeats an uninterrupted one.
         # Under DDP every process augments with draws of its own.
         rank = self.trainer.global_rank if self.trainer else 0

@@ -9,14 +9,14 @@ outlines are those of the annotators; they are pasted at every angle; contacts a
 made on purpose, where Xie et al. avoid them; and where fluorescent chromosomes cross, light adds.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from chromozoo.data.polygons import polygon_mask
+from chromozoo.data.polygons import Metaphase, polygon_mask
 
 # Light of a chromosome reaches this far beyond its outline.
 RIM = 3
@@ -175,6 +175,31 @@ def compose(
             placed.append(piece)
     signal = np.clip(np.round(canvas), 0, 255).astype(np.uint8)
     return signal, [piece.polygon + piece.corner for piece in placed]
+
+
+def compose_metaphases(
+    bank: Bank, count: int, seed: int = 0, chromosomes: int = 46, overlap: float = 0.4
+) -> Iterator[Metaphase]:
+    """Composes whole metaphases of 768x576 pixels, each following from the seed and its number.
+
+    Args:
+        bank: See :func:`cut_bank`.
+        count: Number of metaphases.
+        seed: Of all that is drawn.
+        chromosomes: In each; where there is no place, some are left out.
+        overlap: Share of them that cross or touch another.
+    """
+    for number in range(count):
+        rng = np.random.default_rng((seed, number))
+        signal, polygons = compose(rng, bank, 576, 768, chromosomes=chromosomes, overlap=overlap)
+        yield Metaphase(
+            f"synthetic_{number + 1:05d}",
+            signal.astype(np.float32),
+            polygons,
+            ["chromosome"] * len(polygons),
+            "composed",
+            [f"chromosome {k}" for k in range(len(polygons))],
+        )
 
 
 class _Piece:
