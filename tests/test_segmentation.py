@@ -87,7 +87,7 @@ class Thresholder(nn.Module):
     def losses(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {"loss": self.weight.sum()}
 
-    def detect(self, image: Tensor) -> list[Piece]:
+    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
         self.was_training.append(self.training)
         mask = (image[0] > 2).numpy()
         return [Piece(mask, (0, 0), None, 0.9), Piece(mask, (0, 0), None, 0.6)]

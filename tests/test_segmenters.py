@@ -25,6 +25,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "mask_rcnn_r101_fpn": {"backbone": "resnet18"},
 }
 
+# The Mask R-CNNs differ in their backbone alone.
+ONE_OF_EACH = ["chr_fast", "chr_render", "faster_rcnn_r101_fpn", "mask_rcnn_r50_fpn"]
+
 
 def scene(side: int = 128, seed: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
     """Two rods that cross, one that touches, one alone: normalised image and target."""
@@ -109,7 +112,7 @@ def test_xie_s_anchors() -> None:
     assert anchors.aspect_ratios == ((0.5, 1.0, 2.0),) * 5
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_losses_reach_every_parameter(name: str) -> None:
     torch.manual_seed(0)
     model: Any = get_model(name, weights=None, **SMALL[name]).train()
@@ -122,7 +125,7 @@ def test_losses_reach_every_parameter(name: str) -> None:
     assert all(torch.isfinite(p.grad).all() for p in model.network.parameters())
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_a_crop_without_chromosomes_trains_too(name: str) -> None:
     torch.manual_seed(0)
     model: Any = get_model(name, weights=None, **SMALL[name]).train()
@@ -138,7 +141,7 @@ def test_a_crop_without_chromosomes_trains_too(name: str) -> None:
     assert torch.isfinite(total)
 
 
-@pytest.mark.parametrize("name", sorted(SMALL))
+@pytest.mark.parametrize("name", ONE_OF_EACH)
 @pytest.mark.parametrize("kind", ["tiny", "white", "noise", "photograph", "sixteen bit", "rgba"])
 def test_any_image_gives_a_bounded_result(name: str, kind: str) -> None:
     rng = np.random.default_rng(0)
@@ -153,7 +156,7 @@ def test_any_image_gives_a_bounded_result(name: str, kind: str) -> None:
     model: Any = get_model(name, weights=None, **SMALL[name])
     found = model.segment(images[kind], f"{kind}.png")
     assert found.masks.shape == (len(found), *images[kind].shape[:2])
-    assert len(found) <= 400
+    assert len(found) <= 500
     assert (found.boxes[:, 2:] <= np.array(images[kind].shape[1::-1]) + 1e-3).all()
     if kind == "white":
         assert "white.png" in found.warnings[0]
@@ -208,6 +211,7 @@ def test_chr_fast_assigns_only_what_lies_on_a_chromosome() -> None:
     assert len(set(place.tolist())) == len(place)
     x, y = points[place].long().T
     assert (target["masks"][owner, y, x] == 1).all()
+    assert (target["masks"][:, y, x].sum(0) == 1).all()  # none at the crossing
     assert ((quality >= 0) & (quality <= 1)).all()
 
 

@@ -8,12 +8,13 @@ arXiv:2006.04388); the loss of overlap (F. Milletari et al., arXiv:1606.04797).
 
 What is made for chromosomes:
 
-* A location may answer for a chromosome only if it lies ON it, not merely in its box: where two
-  cross, their boxes cover each other, but most of each one's length is its own.
+* A location may answer for a chromosome only if it lies ON it and on no other: where two cross,
+  their boxes cover each other, but most of each one's length is its own.
 * All chromosomes have 12 to 110 pixels, so one level at stride 4 serves them all.
 * The mask is drawn on a grid over the chromosome's box, from features at stride 2: a small
   chromosome gets as fine an outline as a long one, and the cost does not grow with the image.
-* Duplicates are told by their masks (:func:`chromozoo.tasks.segmentation.suppress`).
+* Duplicates are told by their masks alone (:func:`chromozoo.tasks.segmentation.suppress`): two that
+  cross in their middles have one box.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import batched_nms, box_iou, generalized_box_iou_loss
+from torchvision.ops import box_iou, generalized_box_iou_loss
 
 from chromozoo.classes import CLASSES
 from chromozoo.registry import register_model
@@ -50,11 +51,8 @@ INFERENCE_GRID = 64
 # Masks of this many locations are drawn in a training step; more cost memory and teach no more.
 MOST_TRAINING_MASKS = 192
 
-MOST_CANDIDATES = 400
-# Scores below this are never chromosomes; the segmenter's own limit is above it.
-LEAST_SCORE = 0.02
-# Duplicates of one chromosome have nearly the same box; this thins them before masks are drawn.
-BOX_OVERLAP = 0.85
+# Each chromosome is found from several locations; masks tell which belong together.
+MOST_CANDIDATES = 500
 
 # Of the assignment: candidates whose IoU is summed for the number of locations of a chromosome,
 # and the weights of position and box beside the class.
@@ -258,16 +256,14 @@ class ChrFastNetwork(nn.Module):
 
     # Use
 
-    def detect(self, image: Tensor) -> list[Piece]:
-        """The chromosomes of one image ``(1, h, w)``, in its pixels."""
+    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+        """See :class:`chromozoo.tasks.segmentation.SegmentationNetwork`."""
         batch = pad_together([image])
         found = self(batch)
         points = locations(batch.shape[-2], batch.shape[-1], batch.device)
         scores, labels = found["scores"][0].sigmoid().max(dim=-1)
-        best = scores.topk(min(MOST_CANDIDATES, len(scores))).indices
-        best = best[scores[best] > LEAST_SCORE]
-        boxes = found["boxes"][0, best]
-        kept = best[batched_nms(boxes, scores[best], labels[best], BOX_OVERLAP)]
+        kept = scores.topk(min(MOST_CANDIDATES, len(scores))).indices
+        kept = kept[scores[kept] >= least_score]
         if not len(kept):
             return []
         grown = grow(found["boxes"][0, kept])
@@ -347,9 +343,9 @@ def assign(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which locations answer for which chromosome, by what they say of it already.
 
-    A location is a candidate for every chromosome that it lies on. It costs what it gets wrong in
-    class and box, and its distance from the middle. Each chromosome takes as many of the cheapest
-    as its ten best boxes overlap it together, at least one.
+    A location is a candidate for the chromosome that it lies on, unless it lies on several. It
+    costs what it gets wrong in class and box, and its distance from the middle. Each chromosome
+    takes as many of the cheapest as its ten best boxes overlap it together, at least one.
 
     Args:
         points: ``(L, 2)``.
@@ -370,6 +366,9 @@ def assign(
     column = (points[:, 0].long()).clamp(max=masks.shape[-1] - 1)
     row = (points[:, 1].long()).clamp(max=masks.shape[-2] - 1)
     inside = masks[:, row, column] > 0
+    # A crossing says nothing of which of the two is meant; one that has no other place keeps it.
+    alone = inside & (inside.sum(0) == 1)
+    inside = torch.where(alone.any(dim=1, keepdim=True), alone, inside)
     # Padding belongs to nobody.
     inside &= (points[:, 0] < masks.shape[-1]) & (points[:, 1] < masks.shape[-2])
     weights = masks.flatten(1).float()
@@ -406,7 +405,7 @@ def assign(
     chosen = torch.zeros_like(inside)
     for index in range(count):
         chosen[index, cost[index].topk(int(takes[index]), largest=False).indices] = True
-    # A location that two chromosomes chose, where they cross, goes to the one that it fits better.
+    # A location that two chromosomes chose, having no other, goes to the one that it fits better.
     owner = torch.where(chosen, cost, torch.inf).argmin(dim=0)
     place = chosen.any(dim=0).nonzero()[:, 0]
     owner = owner[place]

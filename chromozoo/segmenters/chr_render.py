@@ -182,11 +182,12 @@ class RenderNetwork(TwoStageNetwork):
             found.append(flat.view(level.shape[1], len(box), -1).transpose(0, 1))
         return torch.cat(found)
 
-    def detect(self, image: Tensor) -> list[Piece]:
-        """The chromosomes of one image ``(1, h, w)``, in its pixels."""
+    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+        """See :class:`chromozoo.tasks.segmentation.SegmentationNetwork`."""
         detector: Any = self.detector
         batch, _ = detector.transform([image])
         features = detector.backbone(batch.tensors)
+        detector.roi_heads.score_thresh = least_score
         proposals, _ = detector.rpn(batch, features)
         found, _ = detector.roi_heads(features, proposals, batch.image_sizes)
         boxes, scores = found[0]["boxes"], found[0]["scores"].float().cpu().numpy()

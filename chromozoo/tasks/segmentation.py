@@ -224,8 +224,11 @@ class SegmentationNetwork(Protocol):
         """Named scalars whose sum is minimised; images ``(1, h, w)`` normalised."""
         ...
 
-    def detect(self, image: Tensor) -> list[Piece]:
-        """The chromosomes of one image ``(1, h, w)``, in its pixels; may still overlap."""
+    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+        """The chromosomes of one image ``(1, h, w)``, in its pixels; may still overlap.
+
+        What scores less than ``least_score`` need not be drawn.
+        """
         ...
 
 
@@ -366,7 +369,7 @@ class ChromosomeSegmenter(LightningModule):
         size = _size(image)
         tight = (
             _tight(piece, size)
-            for piece in network.detect(image)
+            for piece in network.detect(image, self.least_score)
             if piece.score >= self.least_score
         )
         return suppress([piece for piece in tight if piece is not None], self.most_overlap)

@@ -84,11 +84,12 @@ class TwoStageNetwork(nn.Module):
         losses: dict[str, Tensor] = self.detector(images, targets)
         return losses
 
-    def detect(self, image: Tensor) -> list[Piece]:
-        """The chromosomes of one image ``(1, h, w)``, in its pixels."""
+    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+        """See :class:`chromozoo.tasks.segmentation.SegmentationNetwork`."""
         detector: Any = self.detector
         images, _ = detector.transform([image])
         features = detector.backbone(images.tensors)
+        detector.roi_heads.score_thresh = least_score
         proposals, _ = detector.rpn(images, features)
         found, _ = detector.roi_heads(features, proposals, images.image_sizes)
         boxes, scores = (found[0][key].float().cpu().numpy() for key in ("boxes", "scores"))
