@@ -102,10 +102,12 @@ class Ablation:
             "class_path": "lightning.pytorch.loggers.CSVLogger",
             "init_args": {"save_dir": str(folder), "name": "", "version": ""},
         }
+        # No averaged weights either: the average of the last 500 steps lags in so short a run.
         trainer["callbacks"] = [
             callback
             for callback in trainer["callbacks"]
             if callback.get("init_args", {}).get("filename") != "best"
+            and not callback["class_path"].endswith("EMAWeightAveraging")
         ]
         for callback in trainer["callbacks"]:
             if "dirpath" in callback.get("init_args", {}):
