@@ -25,6 +25,7 @@ dependencies = [
     "torchmetrics",
     "cv2",
     "albumentations",
+    "faster_coco_eval",
     "safetensors",
     "scipy",
     "numpy",
