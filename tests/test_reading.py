@@ -224,10 +224,10 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "grey.png": ("uniform", lambda path: uniform(path, 128)),
     "one_pixel.png": ("too small", lambda path: uniform(path, 9, (1, 1))),
     "3x200.png": ("too small", lambda path: uniform(path, 9, (200, 3))),
-    "slide.png": ("cut the cell out", lambda path: path.write_bytes(png_of_size(10_001, 10_000))),
+    "slide.png": ("cut the cell out", lambda path: path.write_bytes(png_of_size(15_001, 10_000))),
     "scan.png": ("cut the cell out", lambda path: path.write_bytes(png_of_size(60_000, 60_000))),
     # PIL warns of a decompression bomb here, but the limit is ours.
-    "large.png": ("damaged", lambda path: path.write_bytes(png_of_size(9_900, 10_000))),
+    "large.png": ("damaged", lambda path: path.write_bytes(png_of_size(14_900, 10_000))),
     "nan.tif": (
         "NaN",
         lambda path: Image.fromarray(np.full((50, 30), np.nan, np.float32)).save(path),

@@ -42,7 +42,7 @@ class Components(nn.Module):
     def losses(self, images: list[Tensor], targets: list[Any]) -> dict[str, Tensor]:
         return {"none": self.level.sum()}
 
-    def detect(self, image: Tensor) -> list[Piece]:
+    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
         bright = (image[0] > self.level).numpy().astype(np.uint8)
         count, components = cv2.connectedComponents(bright)
         masks = [components == index for index in range(1, count)]

@@ -92,7 +92,7 @@ def test_parameter_counts_are_torchvision_s(name: str, reference: Any, norms: in
 @pytest.mark.parametrize(
     ("name", "count"),
     [
-        ("chr_fast", 11_838_390),
+        ("chr_fast", 11_806_774),
         ("chr_render", 55_755_286),
         ("mask_rcnn_r50_fpn", 43_971_813),
         ("mask_rcnn_r101_fpn", 62_963_941),
@@ -275,6 +275,16 @@ def test_rendering_sharpens_the_outline() -> None:
     blurred = torch.nn.functional.interpolate(coarse, (112, 112), mode="bilinear")
     assert wrong < 0.01
     assert wrong < 0.5 * ((blurred[0, 0] > 0) != truth).float().mean()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_two_stages_see_an_image_at_its_size(training: bool) -> None:
+    network: Any = get_model("mask_rcnn_r50_fpn", weights=None, backbone="resnet18").network
+    image = torch.rand(1, 70, 96)
+    (seen, _) = network.train(training).detector.transform([image])
+    assert seen.tensors.shape == (1, 1, 96, 96)  # padded to multiples of 32
+    assert torch.equal(seen.tensors[0, :, :70], image)
+    assert seen.image_sizes == [(70, 96)]
 
 
 def test_grids_are_brought_to_pixels() -> None:

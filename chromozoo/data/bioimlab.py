@@ -23,6 +23,7 @@ from chromozoo.data.archive import find_dataset, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import CropDataset, prepared_crops, sha256_of
 from chromozoo.data.splits import STAGES, Split, load_split
+from chromozoo.data.workers import opencv_in_workers
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images import augment
 from chromozoo.images.preset import ChromosomePreset
@@ -182,6 +183,7 @@ class BioImLabClassification(LightningDataModule):
         augment.seed_pipeline(crops, seed)
         crops.seed = seed
         generator = torch.Generator().manual_seed(order_seed)
+        opencv_in_workers(self.num_workers)
         return DataLoader(
             crops,
             batch_size=self.batch_size,

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
@@ -29,6 +28,7 @@ from chromozoo.data.metaphases import (
 )
 from chromozoo.data.polygons import faults, natural_order
 from chromozoo.data.splits import STAGES, Split, load_split
+from chromozoo.data.workers import opencv_in_workers
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.images.metaphase import MetaphasePreset
 from chromozoo.images.reading import IMAGE_SUFFIXES
@@ -165,13 +165,13 @@ class BioImLabSegmentation(LightningDataModule):
             bank=self.bank() if self.synthetic else None,
             overlap=self.overlap,
         )
+        opencv_in_workers(self.num_workers)
         return DataLoader(
             crops,
             batch_size=self.batch_size,
             drop_last=len(crops) > self.batch_size,
             num_workers=self.num_workers,
             collate_fn=collate,
-            worker_init_fn=_one_thread,
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -254,8 +254,3 @@ def _contents(path: Path) -> Iterator[bytes]:
         for name in archive.names():
             if PurePosixPath(name).suffix.lower() in {".json", *IMAGE_SUFFIXES}:
                 yield from (name.encode(), archive.read(name))
-
-
-def _one_thread(worker_id: int) -> None:
-    """OpenCV's threads do not survive the fork of a worker that meets them again."""
-    cv2.setNumThreads(1)

@@ -170,6 +170,8 @@ def chromosome_width(signal: NDArray[np.float32]) -> float:
     inside = cv2.morphologyEx(
         (eight_bit > 0.6 * level).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)
     )
+    if inside.all():
+        return 0.0  # no background to be distant from
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     ridge = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (distance > 1)
     widths = 2 * distance[ridge]

@@ -34,6 +34,8 @@ from chromozoo.tasks.two_stage import mask_pieces
 STRIDE = 4
 # Channels of the mask features, and of the two hidden layers that each chromosome's filters make.
 MASK_CHANNELS = 8
+# Channels of the layers that make the mask features.
+MASK_WIDTH = 32
 # Offsets in the mask network are in units of this many pixels, about the length of chromosome 8.
 OFFSET_UNIT = 50.0
 FILTERS = (
@@ -98,8 +100,13 @@ class ChrFastNetwork(nn.Module):
         self.classify = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.regress = nn.Conv2d(channels, 4, 3, padding=1)
         self.controller = nn.Linear(channels, FILTER_COUNT)
+        # Narrowed before it is enlarged: at stride 2 every channel costs four times as much.
+        self.fine_lateral = ConvNorm(stem, MASK_WIDTH, 1)
+        self.coarse_lateral = ConvNorm(channels, MASK_WIDTH, 1)
         self.mask_features = nn.Sequential(
-            ConvNorm(stem + channels, 32), ConvNorm(32, 32), nn.Conv2d(32, MASK_CHANNELS, 1)
+            ConvNorm(MASK_WIDTH, MASK_WIDTH),
+            ConvNorm(MASK_WIDTH, MASK_WIDTH),
+            nn.Conv2d(MASK_WIDTH, MASK_CHANNELS, 1),
         )
         self._initialise()
 
@@ -137,12 +144,14 @@ class ChrFastNetwork(nn.Module):
         points = locations(x.shape[-2], x.shape[-1], x.device)
         sides = distances.flatten(2).transpose(1, 2)
         boxes = torch.cat([points - sides[..., :2], points + sides[..., 2:]], dim=-1)
-        fine = functional.interpolate(merged, scale_factor=2.0, mode="bilinear")
+        fine = self.fine_lateral(stem) + functional.interpolate(
+            self.coarse_lateral(merged), scale_factor=2.0, mode="bilinear"
+        )
         return {
             "scores": self.classify(tower).flatten(2).transpose(1, 2).float(),
             "boxes": boxes,
             "tower": tower.flatten(2).transpose(1, 2),
-            "mask_features": self.mask_features(torch.cat([stem, fine], dim=1)),
+            "mask_features": self.mask_features(fine),
         }
 
     def draw(
@@ -371,17 +380,12 @@ def assign(
     inside = torch.where(alone.any(dim=1, keepdim=True), alone, inside)
     # Padding belongs to nobody.
     inside &= (points[:, 0] < masks.shape[-1]) & (points[:, 1] < masks.shape[-2])
-    weights = masks.flatten(1).float()
-    area = weights.sum(1).clamp_min(1)
+    dense = masks.float()
+    columns, rows = dense.sum(1), dense.sum(2)
+    area = rows.sum(1).clamp_min(1)
     x = torch.arange(masks.shape[-1], device=device) + 0.5
     y = torch.arange(masks.shape[-2], device=device) + 0.5
-    middle = torch.stack(
-        [
-            (masks.sum(1).float() * x).sum(1) / area,
-            (masks.sum(2).float() * y).sum(1) / area,
-        ],
-        dim=-1,
-    )
+    middle = torch.stack([(columns * x).sum(1) / area, (rows * y).sum(1) / area], dim=-1)
     far = torch.cdist(middle, points)
     # One so thin that no location lies on it takes the nearest.
     lost = ~inside.any(dim=1)

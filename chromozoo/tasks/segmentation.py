@@ -153,7 +153,7 @@ class Piece:
 def assemble(
     pieces: Sequence[Piece], shape: tuple[int, int], warnings: Sequence[str] = ()
 ) -> Segmentation:
-    """Cuts the crops to the image and to their pixels, drops empty ones, sorts by score."""
+    """Cuts crops and boxes to the image, crops to their pixels; drops empty ones, sorts by score."""
     kept = [tight for piece in pieces if (tight := _tight(piece, shape)) is not None]
     kept.sort(key=lambda piece: -piece.score)
     return Segmentation(
@@ -179,6 +179,8 @@ def _tight(piece: Piece, shape: tuple[int, int]) -> Piece | None:
     box = piece.box
     if box is None:
         box = np.array([column, row, column + crop.shape[1], row + crop.shape[0]], np.float32)
+    else:
+        box = np.clip(box, 0, np.array([shape[1], shape[0]] * 2, np.float32))
     return Piece(np.ascontiguousarray(crop), (row, column), box, piece.score, piece.label)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from chromozoo.errors import UnknownNameError
@@ -71,12 +72,10 @@ class TwoStageNetwork(nn.Module):
             "box_batch_size_per_image": rois,
             "box_nms_thresh": box_overlap,
             "box_detections_per_img": most_objects,
-            "image_mean": [0.0],
-            "image_std": [1.0],
-            "_skip_resize": True,
         }
         kind = MaskRCNN if masks else FasterRCNN
         self.detector = kind(grey_fpn(backbone, frozen_norm), NUM_CLASSES, **arguments)
+        self.detector.transform = AtItsSize(0, 0, image_mean=[0.0], image_std=[1.0])
         self.has_masks = masks
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
@@ -97,6 +96,18 @@ class TwoStageNetwork(nn.Module):
             return box_pieces(image, boxes, scores)
         masks = found[0]["masks"][:, 0].float().cpu().numpy()
         return mask_pieces(masks, boxes, scores)
+
+
+class AtItsSize(GeneralizedRCNNTransform):
+    """torchvision's, without the resizing: the preset has set the scale.
+
+    torchvision's own ``_skip_resize`` leaves the resizing out in training only.
+    """
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        return image, target
 
 
 def grey_fpn(backbone: str, frozen_norm: bool) -> nn.Module:
