@@ -153,7 +153,7 @@ class Piece:
 def assemble(
     pieces: Sequence[Piece], shape: tuple[int, int], warnings: Sequence[str] = ()
 ) -> Segmentation:
-    """Cuts crops and boxes to the image, crops to their pixels; drops empty ones, sorts by score."""
+    """Cuts crops to the image and their pixels, boxes to the image; sorts by score, drops empty."""
     kept = [tight for piece in pieces if (tight := _tight(piece, shape)) is not None]
     kept.sort(key=lambda piece: -piece.score)
     return Segmentation(
