@@ -1,4 +1,4 @@
-"""Entry points of torch.hub: one for each registered model, ``get_weight`` and ``list_models``.
+"""Entry points of torch.hub: each registered model, ``karyotyper``, and two that list them.
 
 Example:
     >>> import torch
@@ -43,6 +43,17 @@ def _entry(info: _ModelInfo) -> _Callable[..., _Any]:
         f"``weights``: a tag, a path, 'DEFAULT' (the best) or None (untrained)."
     )
     return entry
+
+
+def karyotyper(segmenter: str = "chr_fast", classifier: str = "chrnet4", **kwargs: _Any) -> _Any:
+    """From the picture of a metaphase to a karyotype: a segmenter and a classifier together.
+
+    ``karyotyper().karyotype(path)``. Arguments are those of
+    :class:`chromozoo.cells.karyotyper.Karyotyper`.
+    """
+    from chromozoo.cells.karyotyper import Karyotyper
+
+    return Karyotyper(segmenter, classifier, **kwargs).eval()
 
 
 globals().update({name: _entry(info) for name, info in _models().items()})

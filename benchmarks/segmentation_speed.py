@@ -13,33 +13,15 @@ import statistics
 import time
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 import torch
 import torchvision
-from numpy.typing import NDArray
 
-from chromozoo.data.cut_and_paste import Bank, CutChromosome, compose
 from chromozoo.registry import get_model, list_models
-from chromozoo.synthetic import draw_cell
+from chromozoo.synthetic import draw_metaphase
 from chromozoo.weights import weights_entries
 
 REPEATS = 5
-
-
-def metaphase(seed: int = 0) -> NDArray[np.uint8]:
-    """A drawn metaphase of 46 chromosomes, 768x576."""
-    rng = np.random.default_rng(seed)
-    chromosomes = []
-    for drawn in draw_cell(rng):
-        outlines, _ = cv2.findContours(
-            drawn.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-        )
-        outline = max(outlines, key=cv2.contourArea)[:, 0].astype(np.float64)
-        signal = drawn.image - np.minimum(drawn.image, np.median(drawn.image[0]).astype(np.uint8))
-        chromosomes.append(CutChromosome(signal, outline))
-    image, _ = compose(rng, Bank(chromosomes, []), 576, 768)
-    return image
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -58,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("models", nargs="*", default=list_models("segmentation"))
     arguments = parser.parse_args()
-    image = metaphase()
+    image = draw_metaphase(np.random.default_rng(0)).image
     reference = torchvision.models.detection.maskrcnn_resnet50_fpn(
         weights=None, weights_backbone=None
     ).eval()

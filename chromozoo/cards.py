@@ -3,9 +3,9 @@
 A card stands beside its model, ``chromozoo/classifiers/<name>.md``, and is never edited by hand.
 """
 
-import os
 from pathlib import Path
 
+from chromozoo.files import replace_file
 from chromozoo.registry import model_info
 from chromozoo.weights import WeightsEntry, weights_entries
 
@@ -53,9 +53,7 @@ def card_markdown(name: str) -> str:
 def write_card(name: str) -> Path:
     """Writes the card beside the model's file and returns its path."""
     path = card_path(name)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(card_markdown(name), encoding="utf-8")
-    os.replace(temporary, path)
+    replace_file(path, card_markdown(name).encode())
     return path
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from chromozoo.evaluation import METRICS
+from chromozoo.files import replace_file
 from chromozoo.results import ResultsError, ResultsFile, Row, as_text
 
 INTERVAL_COLUMNS = tuple(f"{metric}_{end}" for metric in METRICS for end in ("low", "high"))
@@ -268,9 +269,7 @@ def update_readme(readme_path: str | os.PathLike[str], marker_name: str, table: 
     """
     path = Path(readme_path)
     before, _, after = _split_readme(path, marker_name)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(f"{before}\n{table.strip()}\n{after}", encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
+    replace_file(path, f"{before}\n{table.strip()}\n{after}".encode())
 
 
 def readme_is_current(readme_path: str | os.PathLike[str], marker_name: str, table: str) -> bool:

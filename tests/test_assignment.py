@@ -12,6 +12,7 @@ from chromozoo.cells.assignment import (
     CellError,
     assign_cell,
     iscn_string,
+    naming_margins,
     normal_counts,
 )
 from chromozoo.classes import CLASS_INDEX, CLASSES
@@ -285,6 +286,41 @@ def with_changes(sex: str, **changes: int) -> dict[str, int]:
 )
 def test_iscn_strings(counts: dict[str, int], expected: str) -> None:
     assert iscn_string(counts) == expected
+
+
+def test_margins_are_those_of_the_second_best_naming() -> None:
+    """By brute force over all namings of a small set in which every name is free."""
+    rng = np.random.default_rng(0)
+    log_p = log_softmax(3 * rng.normal(size=(3, len(CLASSES))))
+    log_p[:, 3:] -= 40  # three names, so that all namings can be tried
+    assignment = assign_cell(log_p, sex="XX")
+    normal = normal_counts("XX")
+
+    def likelihood(naming: tuple[int, ...]) -> float:
+        counts = Counter(CLASSES[k] for k in naming)
+        extra = sum(max(counts[name] - normal[name], 0) for name in CLASSES)
+        missing = sum(max(normal[name] - counts[name], 0) for name in CLASSES)
+        fit = sum(log_p[row, k] for row, k in enumerate(naming))
+        return float(fit - extra * DEFAULT_EXTRA_COST - missing * DEFAULT_MISSING_COST)
+
+    namings = list(itertools.product(range(3), repeat=3))
+    margins = naming_margins(log_p, assignment, sex="XX")
+    for row, margin in enumerate(margins):
+        others = [n for n in namings if n[row] != assignment.classes[row]]
+        second = max(likelihood(naming) for naming in others)
+        assert margin == pytest.approx(assignment.log_likelihood - second)
+
+
+def test_a_margin_asks_the_whole_cell() -> None:
+    names, log_p = cell("XX", margin=20.0)
+    first = names.index("8")
+    ninth = CLASS_INDEX["9"]
+    # Alone it might as well be a 9, but the cell has its two.
+    log_p[first, ninth] = log_p[first, CLASS_INDEX["8"]]
+    log_p = log_softmax(log_p)
+    margins = naming_margins(log_p, assign_cell(log_p))
+    assert margins[first] == pytest.approx(DEFAULT_EXTRA_COST + DEFAULT_MISSING_COST, abs=0.1)
+    assert margins.argmin() == first
 
 
 def test_iscn_refuses_what_is_no_count() -> None:

@@ -105,7 +105,7 @@ def test_entries_are_the_models() -> None:
     shown = [
         name for name, item in vars(hubconf).items() if callable(item) and not name.startswith("_")
     ]  # as torch.hub.list does
-    assert sorted(shown) == sorted([*list_models(), "get_weight", "list_models"])
+    assert sorted(shown) == sorted([*list_models(), "get_weight", "karyotyper", "list_models"])
     for name in list_models():
         assert getattr(hubconf, name).__name__ == name
         for part in (model_info(name).doc, model_info(name).paper):

@@ -29,7 +29,7 @@ from chromozoo.synthetic import Appearance, draw_chromosome
 Box = tuple[float, float, float, float]
 Truth = list[tuple[str, Box]]
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "karyogram.png"
+EXAMPLE = Path(__file__).parents[1] / "docs" / "karyogram.png"
 MALE = [*np.repeat(AUTOSOMES, 2).tolist(), "X", "Y"]
 FEMALE = [*np.repeat(AUTOSOMES, 2).tolist(), "X", "X"]
 KARYOTYPES = {

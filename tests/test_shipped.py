@@ -5,15 +5,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from chromozoo import leaderboard_segmentation
 from chromozoo.cards import card_markdown, card_path
-from chromozoo.cli.benchmark import RESULTS, measure
-from chromozoo.evaluation import METRICS
+from chromozoo.cli.benchmark import (
+    LEADERBOARD_SPLIT,
+    RESULTS,
+    SEGMENTATION_RESULTS,
+    SEGMENTATION_SPLIT,
+    measure,
+    measure_segmenter,
+)
 from chromozoo.leaderboard import read_results
 from chromozoo.registry import list_models, model_info
 from chromozoo.weights import MAX_BYTES, weights_entries
@@ -21,6 +29,11 @@ from chromozoo.weights import MAX_BYTES, weights_entries
 REPOSITORY = Path(__file__).parents[1]
 EXAMPLE = REPOSITORY / "examples" / "cell_46XY"
 SHIPPED = [(name, tag) for name in list_models() for tag in weights_entries(name)]
+ROWS = {
+    "classification": read_results(RESULTS),
+    "segmentation": leaderboard_segmentation.read_results(SEGMENTATION_RESULTS),
+}
+TEST_SPLITS = {"classification": LEADERBOARD_SPLIT, "segmentation": SEGMENTATION_SPLIT}
 
 
 def test_there_are_weights() -> None:
@@ -31,7 +44,7 @@ def test_every_weights_file_has_an_entry_and_a_row() -> None:
     files = {path.name for path in (REPOSITORY / "weights").glob("*.safetensors")}
     entries = [weights_entries(name)[tag] for name, tag in SHIPPED]
     assert files == {entry.file for entry in entries}
-    measured = {row["weights_sha256"] for row in read_results(RESULTS)}
+    measured = {row["weights_sha256"] for rows in ROWS.values() for row in rows}
     assert {entry.sha256[:12] for entry in entries} <= measured
     assert all(entry.size_bytes <= MAX_BYTES for entry in entries)
     assert sum(entry.size_bytes for entry in entries) < 300e6
@@ -50,21 +63,19 @@ def test_one_name_is_builder_config_card_row_and_test(name: str) -> None:
         f'"{name}"' in (tests / shared).read_text(encoding="utf-8")
     )
     if weights_entries(name):
-        assert name in {row["model"] for row in read_results(RESULTS)}
+        assert name in {row["model"] for row in ROWS[task]}
 
 
 @pytest.mark.parametrize(("name", "tag"), SHIPPED)
 def test_entry_repeats_its_rows(name: str, tag: str) -> None:
     entry = weights_entries(name)[tag]
-    rows = {
-        row["split"]: row
-        for row in read_results(RESULTS)
-        if row["weights_sha256"] == entry.sha256[:12]
-    }
-    assert "bioimlab_v1/test" in entry.metrics
+    task = model_info(name).task
+    rows = {row["split"]: row for row in ROWS[task] if row["weights_sha256"] == entry.sha256[:12]}
+    assert TEST_SPLITS[task] in entry.metrics
     for split, metrics in entry.metrics.items():
-        for metric in METRICS:
-            assert float(rows[split][metric]) == metrics[metric], (split, metric)
+        assert metrics
+        for metric, figure in metrics.items():
+            assert float(rows[split][metric]) == figure, (split, metric)
         assert int(rows[split]["parameters"]) == entry.parameters
         assert rows[split]["split_sha256"] == entry.split_sha256[:12]
     assert (REPOSITORY / entry.config).exists()
@@ -74,12 +85,26 @@ def test_entry_repeats_its_rows(name: str, tag: str) -> None:
 @pytest.mark.parametrize(("name", "tag"), SHIPPED)
 def test_shipped_weights_reproduce_their_row(name: str, tag: str, real_data: Path) -> None:
     entry = weights_entries(name)[tag]
+    if model_info(name).task == "segmentation":
+        row = measure_segmenter(
+            name, tag, "bioimlab-segmentation", "test", root=str(real_data), device="cpu"
+        )
+        for metric in ("box_ap", "box_ap50", "mask_ap", "mask_ap50"):
+            figure = entry.metrics[SEGMENTATION_SPLIT][metric]
+            assert row[metric] == pytest.approx(figure, abs=0.003)
+        return
     row = measure(name, tag, "bioimlab", "test", root=str(real_data), device="cpu")
     figures = entry.metrics["bioimlab_v1/test"]
     # Convolutions differ in the last bits between machines: one chromosome of 644 may tip over.
     for metric in ("accuracy", "assigned_accuracy"):
         assert row[metric] == pytest.approx(figures[metric], abs=2.5 / row["n_chromosomes"])
     assert row["ece"] == pytest.approx(figures["ece"], abs=0.003)
+
+
+@pytest.fixture(scope="module")
+def karyotyper() -> Any:
+    load: Any = torch.hub.load
+    return load(str(REPOSITORY), "karyotyper", source="local")
 
 
 def test_the_example_cell_comes_out_right(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -105,12 +130,42 @@ def test_the_example_cell_comes_out_right(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_no_picture_of_the_examples_is_real(tmp_path: Path) -> None:
     """The examples are what the package draws: drawn anew, they are the same pixels."""
     subprocess.run(
-        [sys.executable, str(EXAMPLE.parent / "make_cell.py"), str(tmp_path)],
+        [sys.executable, str(EXAMPLE.parent / "make_examples.py"), str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         check=True,
     )
-    assert (tmp_path / "labels.csv").read_text() == (EXAMPLE / "labels.csv").read_text()
-    for drawn in sorted(tmp_path.glob("*.png")):
-        shipped = np.asarray(Image.open(EXAMPLE / drawn.name)).astype(int)
+    labels = (EXAMPLE / "labels.csv").relative_to(EXAMPLE.parent)
+    assert (tmp_path / labels).read_text() == (EXAMPLE / "labels.csv").read_text()
+    pictures = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.png"))
+    shipped_too = sorted(path.relative_to(EXAMPLE.parent) for path in EXAMPLE.parent.rglob("*.png"))
+    assert pictures == shipped_too
+    for picture in pictures:
+        drawn = tmp_path / picture
+        shipped = np.asarray(Image.open(EXAMPLE.parent / picture)).astype(int)
         # Another version of OpenCV may round another way.
         assert np.abs(shipped - np.asarray(Image.open(drawn)).astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "iscn"),
+    [
+        ("normal_46XY", "46,XY"),
+        ("overlaps_46XX", "46,XX"),
+        ("trisomy_47XX", "47,XX,+21"),
+    ],
+)
+def test_the_example_metaphases_come_out_right(
+    karyotyper: Any, name: str, iscn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    from make_examples import example_metaphase
+
+    found = karyotyper.karyotype(EXAMPLE.parent / f"{name}.png")
+    assert found.iscn == iscn
+    truth = example_metaphase(name)
+    middles = (found.segmentation.boxes[:, :2] + found.segmentation.boxes[:, 2:]) / 2
+    named = [
+        found.chromosomes[int(np.argmin(np.hypot(*(middles - polygon.mean(axis=0)).T)))].label
+        for polygon in truth.polygons
+    ]
+    assert np.mean(np.array(named) == np.array(truth.labels)) > 0.95

@@ -11,7 +11,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 
 from chromozoo.classes import AUTOSOMES, CLASSES
-from chromozoo.errors import UnknownNameError
+from chromozoo.errors import ChromozooError, UnknownNameError
 from chromozoo.synthetic import (
     Appearance,
     Stain,
@@ -20,6 +20,7 @@ from chromozoo.synthetic import (
     draw_bands,
     draw_cell,
     draw_chromosome,
+    draw_metaphase,
     load_bands,
     write_bioimlab_layout,
     write_cell,
@@ -230,3 +231,33 @@ def test_bioimlab_layout(tmp_path: Path) -> None:
     write_bioimlab_layout(tmp_path / "c", [6], seed=1)
     for path in (tmp_path / "c" / "6").iterdir():
         assert path.read_bytes() == (tmp_path / "a" / "6" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("stain", ["q", "g"])
+def test_a_metaphase_shows_each_chromosome_within_its_outline(stain: Stain) -> None:
+    karyotype = ["1", "2", "21", "21", "21", "X", "Y"]
+    drawn = draw_metaphase(
+        np.random.default_rng(0), karyotype=karyotype, stain=stain, overlap=0, height=300, width=300
+    )
+    assert drawn.image.shape == (300, 300) and drawn.image.dtype == np.uint8
+    assert sorted(drawn.labels) == sorted(karyotype)
+    ground = np.median(drawn.image)
+    signal = np.abs(drawn.image - ground)
+    outlined = np.zeros((300, 300), np.uint8)
+    for polygon in drawn.polygons:
+        cv2.fillPoly(outlined, [np.round(polygon).astype(np.int32)], 1)
+    inside, outside = signal[outlined > 0], signal[cv2.dilate(outlined, np.ones((13, 13))) == 0]
+    assert inside.mean() > 20 * outside.mean()
+    area = {}
+    for label, polygon in zip(drawn.labels, drawn.polygons, strict=True):
+        area[label] = cv2.contourArea(polygon.astype(np.float32))
+    assert area["1"] > 2 * area["21"]
+    again = draw_metaphase(
+        np.random.default_rng(0), karyotype=karyotype, stain=stain, overlap=0, height=300, width=300
+    )
+    assert np.array_equal(drawn.image, again.image)
+
+
+def test_a_metaphase_needs_room() -> None:
+    with pytest.raises(ChromozooError, match="60x60 pixels have no room for 46 chromosomes"):
+        draw_metaphase(np.random.default_rng(0), height=60, width=60)

@@ -36,6 +36,9 @@ DEFAULT_MISSING_COST: float = float(-np.log(1e-3))
 # counts as the smallest normal float32.
 LOG_PROBABILITY_FLOOR: float = float(np.log(np.finfo(np.float32).tiny))
 
+# Far below whatever a whole cell can differ by.
+_FORBIDDEN = 1e3 * LOG_PROBABILITY_FLOOR
+
 # The rounding that the logarithm of a (summed, averaged) probability may leave above 0.
 _LOG_ONE_TOLERANCE = 1e-3
 
@@ -134,6 +137,42 @@ def assign_cell(
 def normal_counts(sex: str) -> dict[str, int]:
     """The normal set of 46: two of each autosome, and ``sex`` (``"XX"`` or ``"XY"``)."""
     return {name: 2 if name in AUTOSOMES else sex.count(name) for name in CLASSES}
+
+
+def naming_margins(
+    log_probabilities: np.ndarray,
+    assignment: CellAssignment,
+    *,
+    sex: str | None = None,
+    extra_cost: float = DEFAULT_EXTRA_COST,
+    missing_cost: float = DEFAULT_MISSING_COST,
+) -> np.ndarray:
+    """How much likelihood the cell would lose if one chromosome had any other name.
+
+    What a chromosome looks like alone says little of a doubt that the whole cell settles, and
+    nothing of one that it raises; this asks the cell. Each name is forbidden in turn and the cell
+    named anew.
+
+    Args:
+        log_probabilities: As given to :func:`assign_cell`, as are the last three.
+        assignment: What that returned.
+        sex: See there.
+        extra_cost: See there.
+        missing_cost: See there.
+
+    Returns:
+        ``(N,)`` nats, 0 or more; near 0 where another naming is nearly as good.
+    """
+    log_p = _checked(log_probabilities)
+    normals = [normal_counts(candidate) for candidate in (("XX", "XY") if sex is None else (sex,))]
+    margins = np.empty(len(log_p))
+    for row, name in enumerate(assignment.classes):
+        kept = log_p[row, name]
+        log_p[row, name] = _FORBIDDEN
+        second = max(_solve(log_p, normal, extra_cost, missing_cost)[1] for normal in normals)
+        log_p[row, name] = kept
+        margins[row] = max(assignment.log_likelihood - second, 0.0)
+    return margins
 
 
 def iscn_string(counts: Mapping[str, int]) -> str:

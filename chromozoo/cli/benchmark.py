@@ -33,6 +33,7 @@ SEGMENTATION_PUBLISHED = RESULTS.with_name("published_segmentation.csv")
 LEADERBOARD_SPLIT = "bioimlab_v1/test"
 SEGMENTATION_SPLIT = "bioimlab_segmentation_v1/test"
 README = REPOSITORY / "README.md"
+DEFAULT_SCORE = 0.5
 DEFAULT_DATASETS = {"classification": "bioimlab", "segmentation": "bioimlab-segmentation"}
 
 
@@ -57,8 +58,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score",
         type=float,
-        default=0.5,
-        help="segmenters: least score of what is counted as found (default: %(default)s)",
+        help="segmenters: least score of what is counted as found (default: that of `segment`; "
+        "with --classifier that of `karyotype`)",
+    )
+    parser.add_argument(
+        "--classifier",
+        metavar="MODEL",
+        help="segmenters: name what it finds with this classifier, and measure the karyotypes",
+    )
+    parser.add_argument(
+        "--classifier-weights", default="DEFAULT", metavar="WEIGHTS", help="tag or path"
+    )
+    parser.add_argument(
+        "--assignment",
+        choices=("cell", "none"),
+        default="cell",
+        help="with --classifier: names of a cell together, or each alone (default: %(default)s)",
     )
     parser.add_argument(
         "--overlays",
@@ -88,6 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
             f"{name} is a model for {task}, {dataset} is not a data set for it; use "
             f"{', '.join(datasets(task))}"
         )
+    if arguments.classifier is not None:
+        if task != "segmentation":
+            raise ChromozooError(f"--classifier goes with a segmenter; {name} is none")
+        return _run_karyotyping(name, dataset, arguments)
     shipped = RESULTS if task == "classification" else SEGMENTATION_RESULTS
     results: Path = arguments.results or shipped
     if not results.parent.is_dir():
@@ -112,20 +131,52 @@ def run(arguments: argparse.Namespace) -> int:
             arguments.weights,
             dataset,
             arguments.stage,
-            score=arguments.score,
+            score=DEFAULT_SCORE if arguments.score is None else arguments.score,
             overlays=arguments.overlays,
             **shared,
         )
         leaderboard_segmentation.append_row(results, row)
         shown = METRICS
-    for figure in shown:
-        if row.get(figure) is not None:
-            low, high = row.get(f"{figure}_low"), row.get(f"{figure}_high")
-            print(f"{figure:<22} {row[figure]:.4f}  [{low}, {high}]")
+    _show(row, shown)
     print(f"row added to {results}")
     if results.resolve() == shipped.resolve():
         publish(row)
     return 0
+
+
+def _run_karyotyping(name: str, dataset: str, arguments: argparse.Namespace) -> int:
+    from chromozoo import leaderboard_karyotyping
+    from chromozoo.cli import benchmark_karyotyping
+
+    results: Path = arguments.results or benchmark_karyotyping.RESULTS
+    row, report = benchmark_karyotyping.measure(
+        name,
+        arguments.classifier,
+        segmenter_weights=arguments.weights,
+        classifier_weights=arguments.classifier_weights,
+        assignment=arguments.assignment,
+        dataset=dataset,
+        stage=arguments.stage,
+        score=arguments.score,
+        root=arguments.root,
+        device=arguments.device,
+        note=arguments.note,
+    )
+    leaderboard_karyotyping.append_row(results, row)
+    for cell in report.cells:
+        print(f"{cell.name:>6}: {cell.found} of {cell.true} found, {cell.wrong} wrong")
+    _show(row, benchmark_karyotyping.SHOWN)
+    print(f"row added to {results}")
+    if results.resolve() == benchmark_karyotyping.RESULTS.resolve():
+        benchmark_karyotyping.publish(row)
+    return 0
+
+
+def _show(row: dict[str, Any], figures: tuple[str, ...]) -> None:
+    for figure in figures:
+        if row.get(figure) is not None:
+            low, high = row.get(f"{figure}_low"), row.get(f"{figure}_high")
+            print(f"{figure:<22} {row[figure]:.4f}  [{low}, {high}]")
 
 
 def trained_on(dataset: str) -> list[str]:
@@ -172,7 +223,7 @@ def measure(
     """
     from chromozoo.evaluation import evaluate_classification
 
-    model = _load(name, weights, device)
+    model = load_packaged(name, weights, device)
     info = dataset_info(dataset)
     data = getattr(info.load_module(), info.data_module)(
         root=root, fold=fold, preset=model.transforms.to_dict()
@@ -185,7 +236,7 @@ def measure(
     preset = model.transforms
     return {
         "task": "classification",
-        **_about(model, note),
+        **about(model, note),
         "dataset": dataset,
         "split": f"{data.split.name}/{stage}" if fold is None else data.split.name,
         "split_sha256": data.split.sha256[:12],
@@ -202,7 +253,7 @@ def measure_segmenter(
     dataset: str,
     stage: str,
     *,
-    score: float = 0.5,
+    score: float = DEFAULT_SCORE,
     overlays: Path | None = None,
     root: str | None = None,
     device: str = "auto",
@@ -232,7 +283,7 @@ def measure_segmenter(
 
     from chromozoo.segmentation_metrics import BACKEND, evaluate_segmentation
 
-    model = _load(name, weights, device)
+    model = load_packaged(name, weights, device)
     info = dataset_info(dataset)
     data = getattr(info.load_module(), info.data_module)(
         root=root, preset=model.transforms.to_dict()
@@ -258,7 +309,7 @@ def measure_segmenter(
         segmented(metaphases), map(true_masks, again), score_threshold=score
     )
     return {
-        **_about(model, note),
+        **about(model, note),
         "dataset": dataset,
         "split": f"{data.split.name}/{stage}",
         "split_sha256": data.split.sha256[:12],
@@ -271,7 +322,7 @@ def measure_segmenter(
     }
 
 
-def _load(name: str, weights: str, device: str) -> Any:
+def load_packaged(name: str, weights: str, device: str) -> Any:
     """A model with packaged weights.
 
     Raises:
@@ -292,7 +343,7 @@ def _load(name: str, weights: str, device: str) -> Any:
     return model
 
 
-def _about(model: Any, note: str) -> dict[str, Any]:
+def about(model: Any, note: str) -> dict[str, Any]:
     """The columns of a row that say what was measured, where and when."""
     import torch
 
@@ -330,14 +381,14 @@ def true_masks(metaphase: "Metaphase") -> "NDArray[Any]":
 
 def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", score: float) -> None:
     """What was found at that score, each with its number, or ``?`` where there is nothing."""
-    from chromozoo.cli.segment import above, write_png
+    from chromozoo.cli.segment import write_png
     from chromozoo.overlay import draw_overlay
     from chromozoo.segmentation_metrics import image_errors
     from chromozoo.tasks.segmentation import Segmentation
 
     true = true_masks(metaphase)
     errors = image_errors(found, true, score)
-    shown = above(found, score)
+    shown = found.above(score)
     wrong = set(errors.extra.tolist())
     labels = ["?" if number in wrong else str(number + 1) for number in range(len(shown))]
     missed = Segmentation.from_masks(true[errors.missed])
@@ -445,11 +496,13 @@ def _run_each_in_its_own_process(arguments: argparse.Namespace) -> int:
     """A model that fails, or eats the memory, leaves the others alone."""
     status = 0
     keys = ("weights", "dataset", "stage", "fold", "root", "device", "note", "score", "results")
+    if arguments.classifier is not None:
+        keys += ("classifier", "classifier_weights", "assignment")
     for name in arguments.models:
         words = ["benchmark", name]
         for key in keys:
             if (value := getattr(arguments, key)) not in (None, ""):
-                words += [f"--{key}", str(value)]
+                words += [f"--{key.replace('_', '-')}", str(value)]
         if arguments.overlays is not None:
             words += ["--overlays", str(arguments.overlays / name)]
         print(f"== {name}", flush=True)

@@ -3,8 +3,8 @@
 import argparse
 import csv
 import dataclasses
+import io
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from chromozoo import __version__
 from chromozoo.classes import CLASS_INDEX, CLASSES
 from chromozoo.errors import ImageError
+from chromozoo.files import replace_file
 
 if TYPE_CHECKING:
     from chromozoo.tasks.classification import ChromosomeClassifier, Prediction, Predictions
@@ -183,15 +184,14 @@ def _write_json(path: Path, model: "ChromosomeClassifier", found: "Predictions")
 
 
 def _write_csv(path: Path, found: "Predictions") -> None:
-    temporary = path.with_suffix(".part")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "class", "probability", "review", "error"])
-        for item in found:
-            row = ["", "", ""] if item.error else [item.label, f"{item.probability:.4f}"]
-            review = [] if item.error else [str(doubtful(item)).lower()]
-            writer.writerow([item.name, *row, *review, item.error or ""])
-    os.replace(temporary, path)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["image", "class", "probability", "review", "error"])
+    for item in found:
+        row = ["", "", ""] if item.error else [item.label, f"{item.probability:.4f}"]
+        review = [] if item.error else [str(doubtful(item)).lower()]
+        writer.writerow([item.name, *row, *review, item.error or ""])
+    replace_file(path, table.getvalue().encode())
 
 
 def _write_karyogram(
@@ -201,8 +201,6 @@ def _write_karyogram(
     found: "Predictions",
     title: Path,
 ) -> None:
-    import io
-
     from chromozoo.cells.karyogram import KaryogramEntry, draw_karyogram
 
     assert found.cell is not None
@@ -230,10 +228,3 @@ def _write_karyogram(
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     replace_file(path, buffer.getvalue())
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file so that nobody ever sees half of it."""
-    temporary = path.with_suffix(".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

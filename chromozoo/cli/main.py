@@ -13,6 +13,7 @@ from chromozoo import __version__
 from chromozoo.errors import ChromozooError
 
 COMMANDS: dict[str, str] = {
+    "karyotype": "from pictures of metaphases to karyograms",
     "classify": "name the chromosomes in pictures, one by one or all of a cell together",
     "segment": "outline the chromosomes in metaphases",
     "models": "list the models and their weights",

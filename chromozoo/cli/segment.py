@@ -1,7 +1,6 @@
 """``chromozoo segment``: outlines the chromosomes in metaphases."""
 
 import argparse
-import dataclasses
 import io
 import json
 from collections import Counter
@@ -10,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromozoo import __version__
-from chromozoo.cli.classify import INTENDED_USE, find_pictures, replace_file
+from chromozoo.cli.classify import INTENDED_USE, find_pictures
 from chromozoo.errors import ChromozooError, UnknownNameError
+from chromozoo.files import replace_file
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     failed: list[str] = []
     for file, name in track(list(zip(files, names, strict=True)), "Outlining"):
         try:
-            found = above(model.segment(file, str(file)), arguments.score)
+            found = model.segment(file, str(file)).above(arguments.score)
         except ChromozooError as error:
             failed.append(str(error))
             continue
@@ -80,19 +80,6 @@ def run(arguments: argparse.Namespace) -> int:
         for message in failed:
             print(f"  {message}")
     return 1 if failed else 0
-
-
-def above(found: "Segmentation", score: float) -> "Segmentation":
-    """What has at least that score."""
-    n = int((found.scores >= score).sum())
-    return dataclasses.replace(
-        found,
-        crops=found.crops[:n],
-        corners=found.corners[:n],
-        boxes=found.boxes[:n],
-        scores=found.scores[:n],
-        labels=found.labels[:n],
-    )
 
 
 def output_names(files: Sequence[Path]) -> list[str]:

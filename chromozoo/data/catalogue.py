@@ -16,12 +16,13 @@ class DatasetInfo:
     Attributes:
         name: Its one name: weights tag, config suffix, ``dataset`` column of a result row.
         title: One line.
-        task: ``"classification"`` or ``"segmentation"``.
+        task: ``"classification"``, ``"segmentation"`` or ``"detection"``.
         module: Dotted name of the file that reads it.
         data_module: Class name of its LightningDataModule there.
         size: What it holds, in words.
         source: Who published it.
         licence: As far as it is known.
+        tag: Of weights trained on it: both sets of BioImLab are ``bioimlab``.
     """
 
     name: str
@@ -32,11 +33,7 @@ class DatasetInfo:
     size: str
     source: str
     licence: str
-
-    @property
-    def tag(self) -> str:
-        """Of weights trained on it: both sets of BioImLab are ``bioimlab``."""
-        return self.name.removesuffix("-segmentation")
+    tag: str
 
     def load_module(self) -> Any:
         """The file that reads it (imports torch): has ``INSTRUCTIONS`` and ``verify(root)``."""
@@ -56,6 +53,7 @@ DATASETS: dict[str, DatasetInfo] = {
             source="University of Padova, Biomedical Imaging Laboratory; Poletti, Grisan, "
             "Ruggeri 2008/2012",
             licence="public download, no licence stated: research use",
+            tag="bioimlab",
         ),
         DatasetInfo(
             name="bioimlab-segmentation",
@@ -67,6 +65,51 @@ DATASETS: dict[str, DatasetInfo] = {
             source="images: University of Padova, Biomedical Imaging Laboratory; Poletti, Grisan, "
             "Ruggeri 2008/2012; polygons: Wang et al. 2023, doi 10.1016/j.bspc.2023.105199",
             licence="images: public download, no licence stated: research use; polygons: MPL-2.0",
+            tag="bioimlab",
+        ),
+        DatasetInfo(
+            name="pki3",
+            title="Pki-3 G-band single chromosomes",
+            task="classification",
+            module="chromozoo.data.gband_crops",
+            data_module="GBandCrops",
+            size="23,623 upright chromosomes of 514 karyotypes of 310 patients, 24 classes",
+            source="University of Passau; Ritter & Gao 2008",
+            licence="research use; licence not verified",
+            tag="pki3",
+        ),
+        DatasetInfo(
+            name="mfish",
+            title="M-FISH DAPI metaphases",
+            task="segmentation",
+            module="chromozoo.data.mfish",
+            data_module="MFISH",
+            size="163 images of about 645x517 with a 24-class map, many of them abnormal",
+            source="Advanced Digital Imaging Research, PSI M-FISH image set 1, 2000",
+            licence="free to use, copy, modify and distribute with its notice (mfish-README.txt)",
+            tag="mfish",
+        ),
+        DatasetInfo(
+            name="cil54816",
+            title="CIL:54816 G-band metaphases with boxes",
+            task="detection",
+            module="chromozoo.data.cil54816",
+            data_module="CIL54816",
+            size="1,100 images of the published 5,000 with about 46 boxes each, 24 classes",
+            source="Cell Image Library, doi 10.7295/W9CIL54816; Tseng et al. 2023, Scientific Data",
+            licence="licence not verified",
+            tag="cil",
+        ),
+        DatasetInfo(
+            name="cil54816-crops",
+            title="CIL:54816 G-band single chromosomes, cut from metaphases by their boxes",
+            task="classification",
+            module="chromozoo.data.cil54816",
+            data_module="CIL54816Crops",
+            size="50,534 crops of 1,100 metaphases, in their natural clutter, 24 classes",
+            source="Cell Image Library, doi 10.7295/W9CIL54816; Tseng et al. 2023, Scientific Data",
+            licence="licence not verified",
+            tag="cil",
         ),
     )
 }
@@ -76,7 +119,7 @@ TAGS = frozenset(info.tag for info in DATASETS.values())
 
 
 def datasets(task: str) -> dict[str, DatasetInfo]:
-    """The data sets of ``"classification"`` or ``"segmentation"``, by name."""
+    """The data sets of ``"classification"``, ``"segmentation"`` or ``"detection"``, by name."""
     return {name: info for name, info in DATASETS.items() if info.task == task}
 
 

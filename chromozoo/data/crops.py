@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import albumentations as A
 import numpy as np
@@ -77,7 +78,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
     Args:
         crops: ``(N, H, W)`` or ``(N, H, W, views)`` uint8.
         labels: ``(N,)`` class indices.
-        cells: ``(N,)`` ids of the cells.
+        cells: ``(N,)`` ids of the cells, numbers or names.
         preset: Normalises.
         augmentation: albumentations pipeline for training, or None.
     """
@@ -86,7 +87,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         self,
         crops: NDArray[np.uint8],
         labels: NDArray[np.int64],
-        cells: NDArray[np.int64],
+        cells: NDArray[Any],
         preset: ChromosomePreset,
         augmentation: A.Compose | None = None,
     ) -> None:

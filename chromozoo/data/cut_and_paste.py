@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.data.polygons import Metaphase, polygon_mask
+from chromozoo.errors import ChromozooError
 
 # Light of a chromosome reaches this far beyond its outline.
 RIM = 3
@@ -36,7 +37,7 @@ CHROMOSOME, GROUND = np.uint8(1), np.uint8(2)
 
 @dataclass(frozen=True)
 class CutChromosome:
-    """A chromosome cut out of a metaphase.
+    """A chromosome cut out of a metaphase, or drawn.
 
     Attributes:
         signal: ``(h, w)`` uint8 signal image, with a margin.
@@ -137,6 +138,77 @@ def compose(
         chromosomes. In a crop some of them may lie mostly outside. A chromosome for which there
         is no place is left out.
     """
+    signal, placed = _compose(
+        rng,
+        bank,
+        height,
+        width,
+        chromosomes=chromosomes,
+        overlap=overlap,
+        radius=radius,
+        scale=scale,
+        distractors=distractors,
+        lights=lights,
+        whole=whole,
+    )
+    return signal, [piece.polygon + piece.corner for piece in placed]
+
+
+def compose_cell(
+    rng: np.random.Generator,
+    chromosomes: Sequence[CutChromosome],
+    height: int = 576,
+    width: int = 768,
+    overlap: float = 0.4,
+    radius: tuple[float, float] = RADIUS,
+) -> tuple[NDArray[np.uint8], list[NDArray[np.float64]], list[int]]:
+    """Composes one metaphase of just these chromosomes, on a dark ground without distractors.
+
+    Returns:
+        Signal image and outlines as :func:`compose`, and the index of each outline's chromosome.
+
+    Raises:
+        ChromozooError: There is no place for one of them.
+    """
+    signal, placed = _compose(
+        rng,
+        Bank(list(chromosomes), []),
+        height,
+        width,
+        chromosomes=len(chromosomes),
+        overlap=overlap,
+        radius=radius,
+        scale=(1.0, 1.0),
+        distractors=(0, 0),
+        lights=("add",),
+        whole=True,
+    )
+    if len(placed) < len(chromosomes):
+        raise ChromozooError(
+            f"{width}x{height} pixels have no room for {len(chromosomes)} chromosomes: enlarge the "
+            "image, or allow more overlap"
+        )
+    return (
+        signal,
+        [piece.polygon + piece.corner for piece in placed],
+        [piece.number for piece in placed],
+    )
+
+
+def _compose(
+    rng: np.random.Generator,
+    bank: Bank,
+    height: int,
+    width: int,
+    *,
+    chromosomes: int,
+    overlap: float,
+    radius: tuple[float, float],
+    scale: tuple[float, float],
+    distractors: tuple[int, int],
+    lights: Sequence[str],
+    whole: bool,
+) -> tuple[NDArray[np.uint8], "list[_Piece]"]:
     canvas = _background(rng, bank.backgrounds, height, width)
     share = height * width / (576 * 768)
     few, many = distractors
@@ -172,9 +244,9 @@ def compose(
         found = _join(own, piece, placed, covered, place, whole) if meets else False
         if found or _set_free(own, piece, covered, place, whole):
             _paste(canvas, covered, piece, light)
+            piece.number = int(number)
             placed.append(piece)
-    signal = np.clip(np.round(canvas), 0, 255).astype(np.uint8)
-    return signal, [piece.polygon + piece.corner for piece in placed]
+    return np.clip(np.round(canvas), 0, 255).astype(np.uint8), placed
 
 
 def compose_metaphases(
@@ -219,6 +291,7 @@ class _Piece:
         self.polygon = polygon
         self.area = int(mask.sum())
         self.corner = np.zeros(2, np.int64)
+        self.number = -1  # of its chromosome in the pool
 
     def put(self, middle: NDArray[np.float64]) -> None:
         """Puts the middle of the patch to ``(x, y)``."""

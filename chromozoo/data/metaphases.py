@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from chromozoo.classes import CLASS_INDEX
 from chromozoo.data.archive import open_archive
 from chromozoo.data.coco import FILE_NAME as COCO_NAME
 from chromozoo.data.coco import CocoFiles
@@ -114,11 +115,13 @@ class Picture:
         key: Its name in the split.
         canvas: ``(h, w)`` uint8 signal image at the preset's scale.
         polygons: Outlines ``(K, 2)`` in pixels of the canvas.
+        labels: ``(N,)`` int64 of the outlines: all 1, or 1 to 24 by class.
     """
 
     key: str
     canvas: NDArray[np.uint8]
     polygons: list[NDArray[np.float64]]
+    labels: NDArray[np.int64]
 
 
 class Pictures:
@@ -127,11 +130,16 @@ class Pictures:
     Args:
         files: Where they come from.
         preset: Prepares each.
+        with_classes: Label outlines 1 to 24, in the order of
+            :data:`chromozoo.classes.CLASSES`, by the names that the files give; else all 1.
     """
 
-    def __init__(self, files: MetaphaseFiles, preset: MetaphasePreset) -> None:
+    def __init__(
+        self, files: MetaphaseFiles, preset: MetaphasePreset, with_classes: bool = False
+    ) -> None:
         self.files = files
         self.preset = preset
+        self.with_classes = with_classes
         self._cache: _Cache[Picture] = _Cache(PICTURE_CACHE_BYTES)
 
     def __getitem__(self, key: str) -> Picture:
@@ -146,15 +154,21 @@ class Pictures:
         metaphase = check(self.files.read(key))
         canvas = self.preset(metaphase.image, metaphase.source).canvas
         zoom = np.array(canvas.shape[::-1]) / metaphase.image.shape[::-1]
-        return Picture(key, canvas, [polygon * zoom for polygon in metaphase.polygons])
+        labels = (
+            np.array([1 + CLASS_INDEX[name] for name in metaphase.labels], np.int64)
+            if self.with_classes
+            else np.full(len(metaphase.polygons), CHROMOSOME, np.int64)
+        )
+        return Picture(key, canvas, [polygon * zoom for polygon in metaphase.polygons], labels)
 
 
 class WholeImages(Dataset[dict[str, Tensor]]):
     """Metaphases as they are, for evaluation.
 
     An item holds ``image`` (1, h, w) float32 normalised, ``boxes`` (N, 4) float32 xyxy, ``labels``
-    (N,) int64 all 1, ``masks`` (N, h, w) uint8, and ``index``, the place in this data set, as int64
-    scalar; all in pixels of the prepared canvas, which at scale 1 are those of the image.
+    (N,) int64 as in :class:`Picture`, ``masks`` (N, h, w) uint8, and ``index``, the place in this
+    data set, as int64 scalar; all in pixels of the prepared canvas, which at scale 1 are those of
+    the image.
 
     Args:
         keys: Of the metaphases.
@@ -173,7 +187,7 @@ class WholeImages(Dataset[dict[str, Tensor]]):
         picture = self.pictures[self.keys[index]]
         target = self._targets.get(
             picture.key,
-            lambda: targets(picture.polygons, *_sides(picture.canvas), 0, 1),
+            lambda: targets(picture.polygons, *_sides(picture.canvas), 0, 1, picture.labels),
             lambda made: made["masks"].nbytes,
         )
         image = self.pictures.preset.tensor(picture.canvas)
@@ -238,6 +252,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, self.epoch, index))
+        labels = None
         if rng.random() < self.synthetic:
             assert self.bank is not None
             zoom = self.pictures.preset.scale
@@ -255,8 +270,9 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
             )
         else:
             canvas, polygons = self._turned(rng, *self.middles[index])
+            labels = self.pictures[self.middles[index][0]].labels
         canvas = self.augmentation.expose(rng, canvas)
-        target = targets(polygons, self.size, self.size)
+        target = targets(polygons, self.size, self.size, labels=labels)
         image = self.pictures.preset.tensor(canvas)
         return {"image": image, **target, "index": torch.tensor(index)}
 
@@ -284,6 +300,7 @@ def targets(
     width: int,
     least_share: float = LEAST_SHARE,
     least_pixels: int = LEAST_PIXELS,
+    labels: NDArray[np.int64] | None = None,
 ) -> dict[str, Tensor]:
     """Masks and boxes of what an image shows of the outlines.
 
@@ -293,24 +310,27 @@ def targets(
         width: Of the image.
         least_share: An outline with less than this share of its area inside is left out.
         least_pixels: And one with fewer pixels inside.
+        labels: ``(K,)`` of the outlines; all 1 where None.
 
     Returns:
-        ``boxes`` (N, 4) float32 xyxy, ``labels`` (N,) int64 all 1, ``masks`` (N, height, width)
-        uint8; N may be 0.
+        ``boxes`` (N, 4) float32 xyxy, ``labels`` (N,) int64, ``masks`` (N, height, width) uint8;
+        N may be 0.
     """
     masks: list[NDArray[np.bool_]] = []
-    for polygon in polygons:
+    kept: list[int] = []
+    for number, polygon in enumerate(polygons):
         low, high = polygon.min(axis=0), polygon.max(axis=0)
         if (high <= 0).any() or (low >= (width, height)).any():
             continue
         mask = polygon_mask(polygon, height, width)
         if np.count_nonzero(mask) >= max(least_pixels, least_share * polygon_area(polygon)):
             masks.append(mask)
+            kept.append(CHROMOSOME if labels is None else int(labels[number]))
     stacked = np.stack(masks) if masks else np.zeros((0, height, width), np.bool_)
     boxes = np.stack([mask_box(mask) for mask in masks]) if masks else np.zeros((0, 4), np.float32)
     return {
         "boxes": torch.from_numpy(boxes),
-        "labels": torch.full((len(masks),), CHROMOSOME, dtype=torch.int64),
+        "labels": torch.tensor(kept, dtype=torch.int64),
         "masks": torch.from_numpy(stacked.view(np.uint8)),
     }
 
@@ -322,11 +342,12 @@ def collate(items: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
         ``image``: list of (1, h, w); ``target``: list of ``{boxes, labels, masks}``; ``index``
         (B,) int64.
     """
-    return {
-        "image": [item["image"] for item in items],
-        "target": [{name: item[name] for name in ("boxes", "labels", "masks")} for item in items],
-        "index": torch.stack([item["index"] for item in items]),
-    }
+    return _collated(items, ("boxes", "labels", "masks"))
+
+
+def collate_boxes(items: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
+    """As :func:`collate`, without masks: for sets whose outlines are boxes."""
+    return _collated(items, ("boxes", "labels"))
 
 
 def metaphase_files(path: Path) -> MetaphaseFiles:
@@ -349,6 +370,14 @@ def metaphase_files(path: Path) -> MetaphaseFiles:
             f"{path}: holds several COCO files ({', '.join(map(str, coco))}); name one of them"
         )
     return CocoFiles(path, str(coco[0])) if coco else LabelmeFiles(path)
+
+
+def _collated(items: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "image": [item["image"] for item in items],
+        "target": [{name: item[name] for name in names} for item in items],
+        "index": torch.stack([item["index"] for item in items]),
+    }
 
 
 def _sides(canvas: NDArray[np.uint8]) -> tuple[int, int]:

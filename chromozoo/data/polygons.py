@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
@@ -75,6 +76,34 @@ def polygon_mask(polygon: NDArray[np.float64], height: int, width: int) -> NDArr
     runs = coco_mask.frPyObjects([polygon.astype(np.float64).ravel().tolist()], rows, columns)
     mask[:rows, :columns] = coco_mask.decode(runs)[..., 0]
     return mask
+
+
+def mask_polygon(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Outline of a mask along the edges of its pixels: the inverse of :func:`polygon_mask`.
+
+    Args:
+        mask: ``(H, W)`` with one piece whose pixels touch by their sides; holes are filled.
+
+    Returns:
+        ``(K, 2)`` float64 xy.
+
+    Raises:
+        ValueError: The mask is empty or in several pieces.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        raise ValueError("an empty mask has no outline")
+    window = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.uint8)
+    # At twice the size the contour runs through the quarters of the pixels: each side of a pixel,
+    # even of one alone, has its own.
+    double = np.repeat(np.repeat(window, 2, axis=0), 2, axis=1)
+    contours, _ = cv2.findContours(double, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if len(contours) != 1:
+        raise ValueError(f"a mask of {len(contours)} pieces has no single outline")
+    corner = np.array([columns[0], rows[0]])
+    points = corner + np.round((np.asarray(contours[0])[:, 0] + 0.5) / 2)
+    polygon: NDArray[np.float64] = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
+    return polygon
 
 
 def polygon_area(polygon: NDArray[np.float64]) -> float:

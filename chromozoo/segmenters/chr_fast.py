@@ -284,7 +284,7 @@ class ChrFastNetwork(nn.Module):
             INFERENCE_GRID,
         )
         pieces = mask_pieces(
-            logits.sigmoid().cpu().numpy(), grown.cpu().numpy(), scores[kept].cpu().numpy()
+            logits.float().sigmoid().cpu().numpy(), grown.cpu().numpy(), scores[kept].cpu().numpy()
         )
         # The mask's own box is the truer one: the other only said where to draw.
         return [

@@ -8,6 +8,7 @@ from chromozoo.synthetic.chromosome import (
     draw_bands,
     draw_chromosome,
 )
+from chromozoo.synthetic.metaphase import SyntheticMetaphase, draw_metaphase
 
 __all__ = [
     "BAND_LEVELS",
@@ -15,10 +16,12 @@ __all__ = [
     "Band",
     "Stain",
     "SyntheticChromosome",
+    "SyntheticMetaphase",
     "bands_of",
     "draw_bands",
     "draw_cell",
     "draw_chromosome",
+    "draw_metaphase",
     "load_bands",
     "write_bioimlab_layout",
     "write_cell",

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from chromozoo.classes import AUTOSOMES, CLASS_INDEX
+from chromozoo.files import replace_file
 from chromozoo.synthetic.bands import Stain
 from chromozoo.synthetic.chromosome import Appearance, SyntheticChromosome, draw_chromosome
 
@@ -61,7 +61,7 @@ def write_cell(folder: Path, cell: Sequence[SyntheticChromosome], *, seed: int =
         name = f"{number:02d}.png"
         _write_image(folder / name, cell[index].image)
         writer.writerow([name, cell[index].label])
-    _write_bytes(folder / "labels.csv", table.getvalue().encode())
+    replace_file(folder / "labels.csv", table.getvalue().encode())
 
 
 def write_bioimlab_layout(folder: Path, cells: int | Sequence[int], seed: int) -> None:
@@ -90,11 +90,4 @@ def write_bioimlab_layout(folder: Path, cells: int | Sequence[int], seed: int) -
 
 def _write_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
     _, data = cv2.imencode(path.suffix, image)
-    _write_bytes(path, data.tobytes())
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    """Write under another name, then rename: a broken run leaves no half file."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    replace_file(path, data.tobytes())

@@ -1,7 +1,7 @@
 """What all segmenters share: training steps, mask-based suppression, and ``segment``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -65,6 +65,22 @@ class Segmentation:
         for mask, crop, (row, column) in zip(masks, self.crops, self.corners, strict=True):
             mask[row : row + crop.shape[0], column : column + crop.shape[1]] = crop
         return masks
+
+    def select(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> "Segmentation":
+        """Only these chromosomes, in this order."""
+        chosen = np.asarray(indices, np.int64)
+        return replace(
+            self,
+            crops=tuple(self.crops[index] for index in chosen),
+            corners=self.corners[chosen],
+            boxes=self.boxes[chosen],
+            scores=self.scores[chosen],
+            labels=self.labels[chosen],
+        )
+
+    def above(self, score: float) -> "Segmentation":
+        """Only what has at least that score."""
+        return self.select(np.flatnonzero(self.scores >= score))
 
     def instances(self, categories: Sequence[str] = CATEGORIES) -> list[dict[str, Any]]:
         """The chromosomes as plain values, as JSON takes them.

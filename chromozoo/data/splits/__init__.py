@@ -5,6 +5,7 @@ A split is by cell or patient, never by image, for one metaphase gives 46 chromo
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from chromozoo.errors import UnknownNameError
 
 STAGES = ("train", "val", "test")
+FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -72,3 +74,32 @@ def load_split(name: str, fold: int | None = None) -> Split:
     val = (fold + 1) % len(folds)
     train = sorted(i for k, part in enumerate(folds) if k not in (fold, val) for i in part)
     return Split(f"{name}/fold{fold}", sha256, tuple(train), tuple(folds[val]), tuple(folds[fold]))
+
+
+def draw_split(name: str, ids: Iterable[str], fold: int | None = None) -> Split:
+    """Divides ids for which there is no committed list.
+
+    Every id falls by its own hash, so it stays where it is when others come or go: 70 % train, 10 %
+    val, 20 % test, or one of five folds as in :func:`load_split`.
+
+    Args:
+        name: Of the data; the split is called ``"<name>_drawn"``.
+        ids: Of cells or files.
+        fold: None for train/val/test, else 0 to 4.
+
+    Raises:
+        UnknownNameError: No such fold.
+    """
+    if fold is not None and not 0 <= fold < FOLDS:
+        raise UnknownNameError(f"split {name!r} has folds 0 to {FOLDS - 1}, not {fold}")
+    parts: dict[str, list[str]] = {stage: [] for stage in STAGES}
+    for one in sorted(set(ids)):
+        place = int.from_bytes(hashlib.sha256(one.encode()).digest()[:8], "big") / 2**64
+        if fold is None:
+            stage = "test" if place < 0.2 else "val" if place < 0.3 else "train"
+        else:
+            stage = {fold: "test", (fold + 1) % FOLDS: "val"}.get(int(place * FOLDS), "train")
+        parts[stage].append(one)
+    sha256 = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    full_name = f"{name}_drawn" if fold is None else f"{name}_drawn/fold{fold}"
+    return Split(full_name, sha256, *(tuple(parts[stage]) for stage in STAGES))

@@ -1,0 +1,155 @@
+"""``chromozoo benchmark SEGMENTER --classifier NAME``: measures the way from image to karyotype."""
+
+import statistics
+import time
+from collections.abc import Iterable, Iterator
+from itertools import tee
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from chromozoo.cli import benchmark
+from chromozoo.errors import ChromozooError
+from chromozoo.weights import REPOSITORY
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from chromozoo.cells.karyotyper import Karyotyper
+    from chromozoo.karyotyping_metrics import FoundCell, KaryotypingReport, TrueCell
+
+RESULTS = REPOSITORY / "benchmarks" / "results" / "karyotyping.csv"
+PUBLISHED = RESULTS.with_name("published_karyotyping.csv")
+SHOWN = ("fka", "oca", "macro_precision", "macro_precision_found", "macro_recall", "whole_correct")
+SHOWN += ("alone_fka", "review_share", "review_recall", "edits", "count_error")
+
+
+def measure(
+    segmenter: str,
+    classifier: str,
+    *,
+    segmenter_weights: str = "DEFAULT",
+    classifier_weights: str = "DEFAULT",
+    assignment: Any = "cell",
+    dataset: str = "bioimlab-segmentation",
+    stage: str = "test",
+    score: float | None = None,
+    root: str | None = None,
+    device: str = "auto",
+    note: str = "",
+) -> tuple[dict[str, Any], "KaryotypingReport"]:
+    """Evaluates a segmenter and a classifier together and returns their result row.
+
+    Args:
+        segmenter: Registered model.
+        classifier: Registered model.
+        segmenter_weights: Tag or path of a weights file.
+        classifier_weights: Tag or path of a weights file.
+        assignment: ``"cell"`` or ``"none"``.
+        dataset: Name in the catalogue.
+        stage: ``"train"``, ``"val"`` or ``"test"``.
+        score: Least score of what is counted as found; None takes the karyotyper's own.
+        root: Folder of the data.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        note: Free text of the row.
+
+    Raises:
+        ChromozooError: Unknown names, no data, no classes of this set, or weights that are not
+            whole.
+    """
+    import torch
+
+    from chromozoo.cells.karyotyper import Karyotyper
+    from chromozoo.karyotyping_metrics import evaluate_karyotyping
+
+    models = [
+        benchmark.load_packaged(segmenter, segmenter_weights, device),
+        benchmark.load_packaged(classifier, classifier_weights, device),
+    ]
+    karyotyper = Karyotyper(*models, assignment, score=score)
+    seconds: list[float] = []
+    split, cells = _true_cells(dataset, stage, root)
+    pictures, true = tee(cells)
+    report = evaluate_karyotyping(
+        _karyotyped(karyotyper, pictures, seconds), (cell for _, cell in true)
+    )
+    about = benchmark.about(models[0], note)
+    entries = [model.weights_entry for model in models]
+    row = {
+        "segmenter": entries[0].model,
+        "segmenter_weights": entries[0].tag,
+        "segmenter_sha256": entries[0].sha256[:12],
+        "classifier": entries[1].model,
+        "classifier_weights": entries[1].tag,
+        "classifier_sha256": entries[1].sha256[:12],
+        "assignment": assignment,
+        "dataset": dataset,
+        "split": f"{split.name}/{stage}",
+        "split_sha256": split.sha256[:12],
+        **report.to_row(),
+        "parameters": sum(p.numel() for model in models for p in model.network.parameters()),
+        "seconds_per_image": round(statistics.median(seconds), 3),
+        "threads": torch.get_num_threads(),
+        **{
+            key: about[key]
+            for key in ("device", "torch", "torchvision", "timm", "lightning", "chromozoo")
+        },
+        "precision": "fp32",
+        **{key: about[key] for key in ("commit", "date", "source", "note")},
+    }
+    return row, report
+
+
+def _true_cells(
+    dataset: str, stage: str, root: str | None
+) -> tuple[Any, "Iterator[tuple[NDArray[np.float32], TrueCell]]"]:
+    from chromozoo.data.bioimlab_karyotyping import true_cells
+    from chromozoo.data.bioimlab_segmentation import SPLIT
+    from chromozoo.data.splits import load_split
+
+    if dataset != "bioimlab-segmentation":
+        raise ChromozooError(
+            f"{dataset} has no classes for whole metaphases; use bioimlab-segmentation"
+        )
+    return load_split(SPLIT), true_cells(stage, root)
+
+
+def _karyotyped(
+    karyotyper: "Karyotyper",
+    cells: "Iterable[tuple[NDArray[np.float32], TrueCell]]",
+    seconds: list[float],
+) -> "Iterator[FoundCell]":
+    from chromozoo.classes import CLASS_INDEX
+    from chromozoo.karyotyping_metrics import FoundCell
+
+    for picture, true in cells:
+        start = time.perf_counter()
+        found = karyotyper.karyotype(picture, true.name)
+        seconds.append(time.perf_counter() - start)
+        items = found.chromosomes
+        alone = [int(item.probabilities.argmax()) for item in items]
+        yield FoundCell(
+            true.name,
+            found.segmentation,
+            np.array([CLASS_INDEX[item.label] for item in items], np.int64),
+            np.array(alone, np.int64) if karyotyper.assignment == "cell" else None,
+            np.array([item.review for item in items], bool),
+        )
+
+
+def table() -> str:
+    """The README's table of the official BioImLab images."""
+    from chromozoo.leaderboard_karyotyping import leaderboard_markdown, read_results
+
+    return leaderboard_markdown(
+        [*read_results(RESULTS), *read_results(PUBLISHED)], split=benchmark.SEGMENTATION_SPLIT
+    )
+
+
+def publish(row: dict[str, Any]) -> None:
+    """Carries a row of the repository's CSV into the README."""
+    from chromozoo.leaderboard import update_readme
+
+    if row["split"] == benchmark.SEGMENTATION_SPLIT:
+        update_readme(benchmark.README, "karyotyping", table())
+        print(f"leaderboard: {benchmark.README}")

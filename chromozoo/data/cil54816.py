@@ -1,0 +1,378 @@
+"""CIL:54816, G-band: metaphases with a box and a class for each chromosome.
+
+Tseng et al. 2023, Scientific Data; Cell Image Library, doi 10.7295/W9CIL54816. Pascal VOC as
+published: ``24_chromosomes_object/{JEPG,annotations}/<id>.{jpg,xml}`` (the folder is misspelt),
+names ``A1`` to ``G22``, ``X``, ``Y``. There are no masks.
+
+Known defects are repaired where a file is read, and counted by :func:`verify`: a box that leaves
+the image is clipped; of two names on exactly one box the later in the file goes (the files are in
+the order of the classes, so X goes and not an autosome); a listed image without file is left out.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from chromozoo.classes import CLASS_INDEX, CLASSES
+from chromozoo.data.archive import Archive, find_dataset, open_archive
+from chromozoo.data.catalogue import Verification
+from chromozoo.data.crops import sha256_of
+from chromozoo.data.metaphases import MetaphaseAugmentation
+from chromozoo.data.polygons import Metaphase
+from chromozoo.data.single_chromosomes import (
+    Chromosomes,
+    SingleChromosomes,
+    class_line,
+    split_lines,
+)
+from chromozoo.data.splits import load_split
+from chromozoo.data.whole_metaphases import WholeMetaphases
+from chromozoo.errors import DatasetError, ImageError
+from chromozoo.images.reading import read_bytes, read_grey
+
+FILE_NAME = "gband-cil54816.zip"
+SPLIT = "cil54816_v1"
+NORMAL_NUMBER = 46
+# Pixels around a box that a crop shows: the level of the background is taken from its rim.
+MARGIN = 4
+
+INSTRUCTIONS = """To get it:
+  1. Download CIL:54816 from the Cell Image Library (doi 10.7295/W9CIL54816; Tseng et al. 2023,
+     Scientific Data; licence not verified).
+  2. Put the archive, or the folder unpacked from it, here:
+         {folder}/
+         └── gband-cil54816.zip      (or a folder gband-cil54816/)
+             └── 24_chromosomes_object/
+                 ├── JEPG/103071.jpg
+                 ├── annotations/103071.xml
+                 └── ...
+     or name another folder: CHROMOZOO_DATA=/folder, or --data.init_args.root /folder
+  3. Check it: chromozoo data verify cil54816"""
+
+_NAME = re.compile(r"^[A-G]?(?P<label>\d{1,2}|X|Y)$")
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """The annotation of one image, repaired.
+
+    Attributes:
+        boxes: ``(N, 4)`` float64 xyxy in pixels of the image, within it.
+        classes: ``(N,)`` int64 class indices 0 to 23.
+        shape: ``(H, W)`` of the image, as the annotation has it.
+        clipped: Number of the boxes that left the image.
+        duplicates: Number of the boxes that were removed, for another has the same corners.
+        empty: Number of the boxes that were removed, for they cover nothing.
+    """
+
+    boxes: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    shape: tuple[int, int]
+    clipped: int
+    duplicates: int
+    empty: int
+
+
+@dataclass(frozen=True, eq=False)
+class BoxedMetaphase:
+    """A metaphase with its boxes, for the evaluation of detection and of karyotyping by boxes.
+
+    Attributes:
+        key: Name of the image, ``"103071"``.
+        image: ``(H, W)`` float32 grey.
+        boxes: ``(N, 4)`` float64 xyxy in pixels.
+        classes: ``(N,)`` int64 class indices 0 to 23.
+    """
+
+    key: str
+    image: NDArray[np.float32]
+    boxes: NDArray[np.float64]
+    classes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BoxAugmentation(MetaphaseAugmentation):
+    """What keeps a box a tight box: quarter turns, mirroring, magnification, exposure.
+
+    Args:
+        rotate: Quarter turns, unless 0.
+        shear: Not used.
+    """
+
+    shear: float = 0.0
+
+    def matrix(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """A random map ``(2, 2)`` of xy that leaves boxes upright."""
+        turns = int(rng.integers(4)) if self.rotate else 0
+        flip = -1.0 if self.flips and rng.random() < 0.5 else 1.0
+        zoom = np.exp(rng.uniform(*np.log(self.scale)))
+        turn = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), turns)
+        matrix: NDArray[np.float64] = turn @ np.diag([zoom * flip, zoom])
+        return matrix
+
+
+class CIL54816(WholeMetaphases):
+    """G-band metaphases with boxes and classes (labels 1 to 24), for detection; split by group.
+
+    Batches are those of :class:`chromozoo.data.whole_metaphases.WholeMetaphases` without masks;
+    the ``masks`` of a single item are its boxes, filled. Training crops are turned by quarters
+    (:class:`BoxAugmentation`), and ``synthetic`` must stay 0. The arguments are those of the base.
+    """
+
+    dataset_name = "cil54816"
+    split_name = SPLIT
+    with_classes = True
+    boxes_only = True
+    augmentation_class = BoxAugmentation
+
+    def files(self) -> "CILFiles":
+        return CILFiles(find_dataset(FILE_NAME, INSTRUCTIONS, self.root))
+
+
+class CIL54816Crops(SingleChromosomes):
+    """G-band chromosomes cut from metaphases by their boxes, with all that lies in the box.
+
+    A crop shows its box and 4 pixels around it. Nothing of a neighbour is cleared away: that, and
+    which of the two is meant, is what a crop without outline leaves open. The cells are the images.
+    The arguments are those of :class:`chromozoo.data.single_chromosomes.SingleChromosomes`.
+    """
+
+    dataset_name = "cil54816-crops"
+    split_name = SPLIT
+    stain = "g"
+
+    def chromosomes(self) -> Chromosomes:
+        files = CILFiles(find_dataset(FILE_NAME, INSTRUCTIONS, self.root))
+        annotations = {key: files.boxes(key) for key in files.keys()}  # noqa: SIM118
+
+        def pictures() -> Iterator[tuple[str, NDArray[np.generic]]]:
+            for key, annotation in annotations.items():
+                image = files.image(key)
+                for number, box in enumerate(annotation.boxes):
+                    name = f"{files.path}: {files.pictures[key]}, box {number}"
+                    yield name, cut_box(image, box)
+
+        return Chromosomes(
+            np.concatenate([one.classes for one in annotations.values()]),
+            np.repeat([*annotations], [len(one.boxes) for one in annotations.values()]),
+            sha256_of(_contents(files)),
+            pictures,
+        )
+
+
+class CILFiles:
+    """All images of a folder or zip file that have an annotation.
+
+    Args:
+        path: Folder or zip file.
+
+    Attributes:
+        pictures, annotations: Names in the archive by key.
+        listed: Keys that ``train.txt`` and ``test.txt`` name.
+
+    Raises:
+        DatasetError: There is none.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pictures: dict[str, str] = {}
+        self.annotations: dict[str, str] = {}
+        self.listed: set[str] = set()
+        with open_archive(path) as archive:
+            for name in archive.names():
+                file = PurePosixPath(name)
+                if file.name in ("train.txt", "test.txt"):
+                    self.listed |= set(archive.read(name).decode("utf-8", "replace").split())
+                elif not file.name.startswith("."):
+                    kind = {".jpg": self.pictures, ".xml": self.annotations}
+                    kind.get(file.suffix.lower(), {})[file.stem] = name
+        if not self.keys():
+            raise DatasetError(
+                f"{path}: holds no <id>.jpg with <id>.xml; this is not the CIL:54816 set"
+            )
+
+    def keys(self) -> list[str]:
+        """Names of the images that have both files, sorted."""
+        return sorted(self.pictures.keys() & self.annotations.keys())
+
+    def boxes(self, key: str) -> Boxes:
+        """Reads the annotation of one image and repairs it.
+
+        Raises:
+            DatasetError: The file is damaged or names an unknown class; the message names it.
+        """
+        with open_archive(self.path) as archive:
+            return self._boxes(archive, key)
+
+    def image(self, key: str) -> NDArray[np.float32]:
+        """Decodes one picture: ``(H, W)`` float32 grey.
+
+        Raises:
+            DatasetError: It is damaged; the message names it.
+        """
+        source = f"{self.path}: {self.pictures[key]}"
+        with open_archive(self.path) as archive:
+            data = archive.read(self.pictures[key])
+        try:
+            return read_grey(read_bytes(data, source), source)
+        except ImageError as error:
+            raise DatasetError(str(error)) from error
+
+    def read(self, key: str) -> Metaphase:
+        """Decodes one picture; its polygons are the repaired boxes, its labels names of classes.
+
+        Raises:
+            DatasetError: A file is damaged, or they do not fit; the message names it.
+        """
+        image, found = self.image(key), self.boxes(key)
+        source = f"{self.path}: {self.annotations[key]}"
+        if image.shape != found.shape:
+            raise DatasetError(
+                f"{source}: is of an image of {found.shape[1]}x{found.shape[0]}, but the picture "
+                f"is {image.shape[1]}x{image.shape[0]}; fetch both again"
+            )
+        return Metaphase(
+            key,
+            image,
+            [np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) for x0, y0, x1, y1 in found.boxes],
+            [CLASSES[label] for label in found.classes],
+            source,
+            [f"box {number}" for number in range(len(found.boxes))],
+        )
+
+    def _boxes(self, archive: Archive, key: str) -> Boxes:
+        source = f"{self.path}: {self.annotations[key]}"
+        kept: dict[tuple[float, ...], int] = {}
+        clipped = duplicates = empty = 0
+        try:
+            root = ElementTree.fromstring(archive.read(self.annotations[key]))
+            width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
+            for shape in root.iterfind("object"):
+                name = shape.findtext("name", "")
+                match = _NAME.match(name)
+                if match is None or match["label"] not in CLASS_INDEX:
+                    raise ValueError(f"unknown class {name!r}")
+                corners = [
+                    _number(shape, f"bndbox/{end}") for end in ("xmin", "ymin", "xmax", "ymax")
+                ]
+                box = tuple(np.clip(corners, 0, (width, height, width, height)).tolist())
+                if box[2] - box[0] < 1 or box[3] - box[1] < 1:
+                    empty += 1
+                elif box in kept:
+                    duplicates += 1
+                else:
+                    clipped += list(box) != corners
+                    kept[box] = CLASS_INDEX[match["label"]]
+        except (ElementTree.ParseError, ValueError) as error:
+            raise DatasetError(
+                f"{source}: no annotation in Pascal VOC ({error}); mend it or fetch it again"
+            ) from error
+        return Boxes(
+            np.array([*kept], np.float64).reshape(-1, 4),
+            np.array([*kept.values()], np.int64),
+            (int(height), int(width)),
+            clipped,
+            duplicates,
+            empty,
+        )
+
+
+def cut_box(image: NDArray[np.float32], box: NDArray[np.float64]) -> NDArray[np.float32]:
+    """What an image ``(H, W)`` shows in a box xyxy and 4 pixels around it."""
+    left, top = (max(int(edge) - MARGIN, 0) for edge in box[:2])
+    right, bottom = (int(np.ceil(edge)) + MARGIN for edge in box[2:])
+    return image[top:bottom, left:right]
+
+
+def boxed_metaphases(
+    stage: str, root: str | os.PathLike[str] | None = None
+) -> Iterator[BoxedMetaphase]:
+    """The metaphases of one part of ``cil54816_v1``, read one by one.
+
+    Args:
+        stage: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
+        root: As of :class:`CIL54816`.
+
+    Raises:
+        DatasetNotFoundError: The set is not on this machine.
+        DatasetError: A file is damaged; the message names it.
+    """
+    data = CIL54816(root)
+    keys = data.keys(stage)
+    files = data.files()
+    for key in keys:
+        found = files.boxes(key)
+        yield BoxedMetaphase(key, files.image(key), found.boxes, found.classes)
+
+
+def group_of(key: str) -> str:
+    """The group of an image: its name without the last digit, a suffix such as ``_1`` apart."""
+    return re.sub(r"_\d+$", "", key)[:-1]
+
+
+def verify(root: str | os.PathLike[str] | None = None) -> Verification:
+    """Reads every file, counts what was repaired, and the boxes by class and split.
+
+    Raises:
+        DatasetNotFoundError: The set is not on this machine.
+        DatasetError: It is another set.
+    """
+    path = find_dataset(FILE_NAME, INSTRUCTIONS, root)
+    files = CILFiles(path)
+    split = load_split(SPLIT)
+    faults: list[str] = []
+    found: dict[str, Boxes] = {}
+    keys = files.keys()
+    for key in keys:
+        try:
+            files.read(key)
+            found[key] = files.boxes(key)
+        except DatasetError as error:
+            faults.append(str(error))
+    known = set(split.ids("all"))
+    faults += [f"image {key} of the split has no file" for key in sorted(known - {*keys})]
+    lone = sorted((files.pictures.keys() ^ files.annotations.keys()) - {*keys})
+    faults += [f"{path}: of {key} there is only the picture or the annotation" for key in lone]
+    numbers = Counter(len(one.boxes) for one in found.values())
+    by_image = Counter({key: len(one.boxes) for key, one in found.items()})
+    without_file = sorted(files.listed - {*keys})
+    lines = [
+        f"content sha256 {sha256_of(_contents(files))}",
+        f"{len(keys)} images of {len({group_of(key) for key in keys})} groups",
+        f"{by_image.total()} boxes",
+        f"clipped at the edge of the image: {sum(one.clipped for one in found.values())} boxes",
+        f"removed, repeating another: {sum(one.duplicates for one in found.values())} boxes",
+        f"removed, covering nothing: {sum(one.empty for one in found.values())} boxes",
+        f"listed without a file: {len(without_file)} ({', '.join(without_file) or 'none'})",
+        "boxes of an image: "
+        + ", ".join(f"{number}: {numbers[number]} images" for number in sorted(numbers)),
+        class_line([int(label) for one in found.values() for label in one.classes]),
+        f"in no part of the split: {len({*keys} - known - {*split.excluded})} images",
+        *split_lines(split, by_image),
+    ]
+    return Verification(path, tuple(lines), tuple(faults))
+
+
+def _number(element: ElementTree.Element, path: str) -> float:
+    text = element.findtext(path)
+    if text is None:
+        raise ValueError(f"no {path}")
+    number = float(text)
+    if not np.isfinite(number):
+        raise ValueError(f"{path} is {text}")
+    return number
+
+
+def _contents(files: CILFiles) -> Iterator[bytes]:
+    with open_archive(files.path) as archive:
+        for key in files.keys():  # noqa: SIM118
+            for name in (files.annotations[key], files.pictures[key]):
+                yield from (name.encode(), archive.read(name))

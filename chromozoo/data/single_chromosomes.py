@@ -1,0 +1,310 @@
+"""Sets of single chromosomes: what their DataModules share, whatever the files are called.
+
+Crops are prepared once and cached, divided by cell or patient through a committed split, and shown
+in an order that follows from the seed and the number of the epoch.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from chromozoo.classes import CLASSES
+from chromozoo.data.archive import open_archive
+from chromozoo.data.crops import CropDataset, prepared_crops, sha256_of
+from chromozoo.data.splits import STAGES, Split, load_split
+from chromozoo.data.workers import opencv_in_workers
+from chromozoo.errors import DatasetError, ImageError
+from chromozoo.images import augment
+from chromozoo.images.preset import ChromosomePreset
+from chromozoo.images.reading import read_bytes
+
+if TYPE_CHECKING:
+    from chromozoo.synthetic import Stain
+
+
+@dataclass(frozen=True)
+class ChromosomeFile:
+    """One file of a set: its name in the archive, its cell (as in the split) and class index."""
+
+    name: str
+    cell: Any
+    label: int
+
+
+@dataclass(frozen=True, eq=False)
+class Chromosomes:
+    """All chromosomes of a set before they are prepared, in the order of the set.
+
+    Attributes:
+        labels: ``(N,)`` int64 class indices.
+        cells: ``(N,)`` ids of the cells, int64 or str, as the split has them.
+        content_sha256: Of all that the pictures depend on: names the cache.
+        pictures: Gives ``(name, picture)`` of each; called only where the cache has no crops.
+    """
+
+    labels: NDArray[np.int64]
+    cells: NDArray[Any]
+    content_sha256: str
+    pictures: Callable[[], Iterator[tuple[str, NDArray[np.generic]]]]
+
+
+class SingleChromosomes(LightningDataModule):
+    """Single chromosomes with their classes, split by cell.
+
+    A set is a subclass that says what it is called and gives its :class:`Chromosomes`.
+
+    Attributes:
+        dataset_name: In the catalogue; the beginning of the cache files' names.
+        split_name: Of the committed id lists.
+        stain: ``"q"`` or ``"g"``: how simulated cells are drawn that are mixed into the training.
+
+    Args:
+        root: Folder that holds the zip file or the unpacked folder, or one of these itself; None
+            looks in ``CHROMOZOO_DATA`` and beside the repository.
+        fold: None for the split's own test part; 0 to 4 for grouped 5-fold cross-validation.
+        batch_size: Pictures a batch (and a process, under DDP).
+        num_workers: Processes that augment.
+        augmentation: Arguments of
+            :func:`chromozoo.images.augment.training_augmentation`; None trains on the bare crops.
+        synthetic_cells: Cells drawn by :mod:`chromozoo.synthetic` that are mixed into the
+            training, so that the model also knows what band tables alone tell.
+        seed: Of the order and the augmentation, together with the epoch: a run that is resumed
+            sees what the uninterrupted one would have seen.
+        preset: Arguments of :class:`ChromosomePreset`; None takes the model's own.
+        cache: Folder of the prepared crops.
+    """
+
+    dataset_name: ClassVar[str]
+    split_name: ClassVar[str]
+    stain: ClassVar["Stain"]
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        fold: int | None = None,
+        batch_size: int = 64,
+        num_workers: int = 2,
+        augmentation: dict[str, float | bool | list[float]] | None = None,
+        synthetic_cells: int = 0,
+        seed: int = 0,
+        preset: dict[str, int | float | str | list[str]] | None = None,
+        cache: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.root = root
+        self.fold = fold
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.augmentation = augmentation
+        self.synthetic_cells = synthetic_cells
+        self.seed = seed
+        self.preset = preset
+        self.cache = Path(cache) if cache else None
+        self.split: Split = load_split(self.split_name, fold)
+
+    def chromosomes(self) -> Chromosomes:
+        """Finds the set and lists it.
+
+        Raises:
+            DatasetNotFoundError: The set is not on this machine.
+            DatasetError: It is another set or damaged; the message names the file.
+        """
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Finds the set, prepares the crops (once; then cached) and divides them by cell.
+
+        Raises:
+            DatasetNotFoundError: The set is not on this machine.
+            DatasetError: A file is damaged; the message names it.
+        """
+        transforms: ChromosomePreset = self._transforms()
+        if hasattr(self, "crops") and transforms == self.transforms:
+            return
+        found = self.chromosomes()
+        self.labels = found.labels
+        self.cells = found.cells
+        try:
+            self.crops = prepared_crops(
+                self.dataset_name, found.content_sha256, transforms, found.pictures, self.cache
+            )
+        except ImageError as error:
+            raise DatasetError(str(error)) from error
+        self.transforms: ChromosomePreset = transforms
+        self._drawn: CropDataset | None = None
+
+    def dataset(self, stage: str) -> CropDataset:
+        """The crops of ``"train"``, ``"val"``, ``"test"`` or ``"all"``, not augmented."""
+        self.setup()
+        rows = np.flatnonzero(np.isin(self.cells, self.split.ids(stage)))
+        if not rows.size:
+            raise DatasetError(
+                f"none of the {stage} cells of {self.split.name} is in the data set; "
+                f"run `chromozoo data verify {self.dataset_name}`"
+            )
+        return CropDataset(self.crops[rows], self.labels[rows], self.cells[rows], self.transforms)
+
+    def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        # One generator an epoch gives the order and the workers' seeds: with
+        # `reload_dataloaders_every_n_epochs: 1` every epoch depends
+        # on its number alone, so a resumed run repeats an uninterrupted one.
+        # Under DDP every process augments with draws of its own.
+        rank = self.trainer.global_rank if self.trainer else 0
+        order_seed = (self.seed * 100_003 + epoch) % 2**31
+        seed = (order_seed + 1_000_003 * rank) % 2**31
+        pipeline = (
+            augment.training_augmentation(**self.augmentation)  # type: ignore[arg-type]
+            if self.augmentation is not None
+            else None
+        )
+        real = self.dataset("train")
+        parts = [real, self._synthetic()] if self.synthetic_cells else [real]
+        crops = CropDataset(
+            np.concatenate([part.crops for part in parts]),
+            np.concatenate([part.labels for part in parts]),
+            np.concatenate([part.cells for part in parts]),
+            self.transforms,
+            pipeline,
+        )
+        augment.seed_pipeline(crops, seed)
+        crops.seed = seed
+        generator = torch.Generator().manual_seed(order_seed)
+        opencv_in_workers(self.num_workers)
+        return DataLoader(
+            crops,
+            batch_size=self.batch_size,
+            # Fixed for the epoch: Lightning begins a loader twice where a run is resumed.
+            sampler=torch.randperm(len(crops), generator=generator).tolist(),
+            drop_last=len(crops) > self.batch_size,
+            num_workers=self.num_workers,
+            worker_init_fn=augment.seed_worker,
+            generator=generator,
+        )
+
+    # Lightning makes the loaders anew for `predict`, which fails on a positional batch size.
+
+    def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        return DataLoader(self.dataset("val"), batch_size=self.batch_size)
+
+    def test_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        return DataLoader(self.dataset("test"), batch_size=self.batch_size)
+
+    def predict_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
+        return self.test_dataloader()
+
+    def _transforms(self) -> ChromosomePreset:
+        if self.preset is not None:
+            return ChromosomePreset(**self.preset)  # type: ignore[arg-type]
+        module = self.trainer.lightning_module if self.trainer else None
+        transforms = getattr(module, "transforms", None)
+        return transforms if isinstance(transforms, ChromosomePreset) else ChromosomePreset()
+
+    def _synthetic(self) -> CropDataset:
+        if self._drawn is None:
+            from chromozoo.synthetic import draw_cell
+
+            rng = np.random.default_rng(self.seed)
+            drawn = [
+                (self.transforms.prepare(chromosome.image), CLASSES.index(chromosome.label), -cell)
+                for cell in range(1, self.synthetic_cells + 1)
+                for chromosome in draw_cell(rng, stain=self.stain)
+            ]
+            crops, labels, cells = zip(*drawn, strict=True)
+            self._drawn = CropDataset(
+                np.stack(crops),
+                np.array(labels),
+                np.array(cells).astype(self.cells.dtype.type),
+                self.transforms,
+            )
+        return self._drawn
+
+
+def chromosomes_of_files(path: Path, files: Sequence[ChromosomeFile]) -> Chromosomes:
+    """The chromosomes of a set that has one picture file for each.
+
+    Args:
+        path: Folder or zip file.
+        files: In the order of the set.
+
+    Raises:
+        DatasetError: A file is damaged.
+    """
+    with open_archive(path) as archive:
+        contents = {file.name: archive.read(file.name) for file in files}
+
+    def pictures() -> Iterator[tuple[str, NDArray[np.generic]]]:
+        for name, data in contents.items():
+            yield (full_name := f"{path}: {name}"), read_bytes(data, full_name)
+
+    return Chromosomes(
+        np.array([file.label for file in files]),
+        np.array([file.cell for file in files]),
+        sha256_of(part for name, data in contents.items() for part in (name.encode(), data)),
+        pictures,
+    )
+
+
+def read_all(path: Path, files: Sequence[ChromosomeFile]) -> tuple[str, int, list[str]]:
+    """Decodes every file.
+
+    Returns:
+        Hash of the content, number of the files in colour, and what is wrong with the others.
+    """
+    faults: list[str] = []
+    digests: list[bytes] = []
+    colour = 0
+    with open_archive(path) as archive:
+        for file in files:
+            data = archive.read(file.name)
+            digests += [file.name.encode(), data]
+            try:
+                colour += read_bytes(data, file.name).ndim == 3
+            except ImageError as error:
+                faults.append(str(error))
+    return sha256_of(digests), colour, faults
+
+
+def class_line(labels: Sequence[int]) -> str:
+    """How many chromosomes of each class there are: a line of a verification."""
+    by_class = Counter(labels)
+    return "by class: " + ", ".join(f"{CLASSES[k]}: {by_class[k]}" for k in range(len(CLASSES)))
+
+
+def split_lines(split: Split, by_cell: Counter[Any]) -> list[str]:
+    """How many cells and chromosomes each stage has: lines of a verification.
+
+    Args:
+        split: Names the cells.
+        by_cell: Number of the chromosomes of each cell.
+    """
+    lines = []
+    for stage in STAGES:
+        cells = [cell for cell in split.ids(stage) if cell in by_cell]
+        lines.append(
+            f"{split.name}/{stage}: {len(cells)} cells, "
+            f"{sum(by_cell[cell] for cell in cells)} chromosomes"
+        )
+    return lines
+
+
+def split_faults(split: Split, by_cell: Counter[Any]) -> list[str]:
+    """Cells that the split or the set lacks: faults of a verification."""
+    listed = set(split.ids("all"))
+    known = listed | set(split.excluded)
+    return [
+        *(
+            f"cell {cell} of the split is not in the data set"
+            for cell in sorted(listed - {*by_cell})
+        ),
+        *(f"cell {cell} is in no part of the split" for cell in sorted({*by_cell} - known)),
+    ]

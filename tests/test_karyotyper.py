@@ -1,0 +1,194 @@
+"""From a metaphase to a karyotype, with a segmenter that finds whatever hangs together."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_segment_command import Components
+
+from chromozoo import report
+from chromozoo.cells.karyotyper import Karyotype, Karyotyper
+from chromozoo.classes import AUTOSOMES
+from chromozoo.errors import ImageError, UnknownNameError
+from chromozoo.registry import get_model
+from chromozoo.synthetic import Appearance, SyntheticMetaphase, draw_metaphase
+from chromozoo.tasks.segmentation import ChromosomeSegmenter, Segmentation
+
+# Clear enough that what hangs together is one chromosome.
+LOOK = Appearance(length=80, blur=1.2, bend=0.2, overlap=0.0, band_spread=0.05, noise=0.2)
+NORMAL = [*np.repeat(AUTOSOMES, 2).tolist(), "X", "Y"]
+TRISOMY = [*np.repeat(AUTOSOMES, 2).tolist(), "21", "X", "X"]
+
+
+class Bright(ChromosomeSegmenter):
+    """Connected components; exact where nothing touches."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Components(), preset={"typical_width": 0.0, "mean": 0.0, "std": 1.0}, least_score=0.01
+        )
+        torch.nn.init.constant_(self.network.level, 0.25)
+
+    def detect(self, image: torch.Tensor) -> list[Any]:
+        return [piece for piece in super().detect(image) if piece.crop.sum() > 20]
+
+
+def metaphase(seed: int, karyotype: list[str], **size: Any) -> SyntheticMetaphase:
+    return draw_metaphase(
+        np.random.default_rng(seed), karyotype=karyotype, appearance=LOOK, overlap=0.0, **size
+    )
+
+
+@pytest.fixture(scope="module")
+def karyotyper() -> Karyotyper:
+    return Karyotyper(Bright(), "chrnet4", score=0.0)
+
+
+@pytest.fixture(scope="module")
+def untrained() -> Karyotyper:
+    torch.manual_seed(0)
+    return Karyotyper(Bright(), get_model("vanilla_cnn", weights=None), score=0.0)  # type: ignore[arg-type]
+
+
+def agreement(found: Karyotype, truth: SyntheticMetaphase) -> float:
+    """Share of the true chromosomes whose place has the right name."""
+    right = 0
+    for label, polygon in zip(truth.labels, truth.polygons, strict=True):
+        x, y = polygon.mean(axis=0)
+        middles = (found.segmentation.boxes[:, :2] + found.segmentation.boxes[:, 2:]) / 2
+        nearest = int(np.argmin(np.hypot(middles[:, 0] - x, middles[:, 1] - y)))
+        right += found.chromosomes[nearest].label == label
+    return right / len(truth.labels)
+
+
+def test_a_trisomy_is_counted_named_and_flagged(karyotyper: Karyotyper) -> None:
+    truth = metaphase(1, TRISOMY)
+    found = karyotyper.karyotype(truth.image, "trisomy")
+    assert found.count == 47
+    assert agreement(found, truth) > 0.9
+    assert found.flags[0] == "47 chromosomes, not 46"
+    assert sum(item.extra for item in found.chromosomes) == len(found.cell.gains)  # type: ignore[union-attr]
+    for item in found.chromosomes:
+        assert item.probabilities.shape == (24,)
+        assert np.isclose(item.probabilities.sum(), 1)
+        assert item.margin >= 0 and 0 <= item.p_arm < 360
+        assert 0 <= item.centromere <= item.picture.shape[0]
+        assert item.review == bool(item.doubts)
+        assert not item.extra or item.review
+
+
+def test_polarity_is_that_of_the_metaphase(untrained: Karyotyper) -> None:
+    """Turning the picture by half a turn turns every p arm by half a turn."""
+    truth = metaphase(3, ["1", "13", "18", "9", "Y"], height=200, width=260)
+    here = untrained.karyotype(truth.image)
+    there = untrained.karyotype(truth.image[::-1, ::-1].copy())
+    middles = (there.segmentation.boxes[:, :2] + there.segmentation.boxes[:, 2:]) / 2
+    for index, item in enumerate(here.chromosomes):
+        box = here.segmentation.boxes[index]
+        x, y = 260 - (box[0] + box[2]) / 2, 200 - (box[1] + box[3]) / 2
+        twin = there.chromosomes[int(np.argmin(np.hypot(*(middles - (x, y)).T)))]
+        if twin.label == item.label:
+            turned = (twin.p_arm - item.p_arm) % 360
+            assert abs(turned - 180) < 5
+
+
+def test_without_assignment_each_is_named_alone() -> None:
+    torch.manual_seed(0)
+    model: Any = get_model("vanilla_cnn", weights=None)
+    alone = Karyotyper(Bright(), model, "none", score=0.0)
+    found = alone.karyotype(metaphase(1, ["1"] * 6, height=300, width=300).image)
+    assert found.cell is None
+    assert all(item.probability == item.probabilities.max() for item in found.chromosomes)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_an_empty_picture_is_flagged(untrained: Karyotyper, value: int) -> None:
+    found = untrained.karyotype(np.full((40, 60), value, np.uint8), "empty")
+    assert (found.count, found.iscn, found.cell) == (0, "", None)
+    assert found.flags[-1] == "no chromosomes found" or "no chromosomes" in " ".join(found.flags)
+
+
+def test_three_chromosomes_are_an_incomplete_cell(untrained: Karyotyper) -> None:
+    found = untrained.karyotype(metaphase(2, ["1", "2", "3"], height=200, width=200).image)
+    assert found.count == 3
+    assert "3 chromosomes, not 46" in found.flags
+    assert any("incomplete cell" in flag for flag in found.flags)
+
+
+def test_two_cells_are_seen(untrained: Karyotyper) -> None:
+    cells = [metaphase(seed, NORMAL).image for seed in (0, 2)]
+    found = untrained.karyotype(np.hstack([cells[0], np.zeros((576, 100), np.uint8), cells[1]]))
+    (flag,) = [flag for flag in found.flags if flag.startswith("several cells?")]
+    assert sum(int(word) for word in flag.split() if word.isdigit()) == found.count == 92
+
+
+def test_a_karyogram_is_no_metaphase(untrained: Karyotyper) -> None:
+    masks = np.zeros((40, 300, 640), bool)
+    for k in range(40):
+        row, column = divmod(k, 20)
+        masks[k, 40 + row * 120 : 110 + row * 120, 20 + column * 30 : 34 + column * 30] = True
+    picture = (masks.any(axis=0) * 180).astype(np.uint8)
+    found = untrained.karyotype(picture)
+    assert any("a karyogram, not a metaphase" in flag for flag in found.flags)
+    turned = untrained.karyotype(metaphase(2, NORMAL).image)
+    assert not any("karyogram" in flag for flag in turned.flags)
+
+
+def test_a_slide_scan_is_reduced(untrained: Karyotyper) -> None:
+    scan = np.zeros((2600, 2600), np.uint8)
+    scan[:576, :768] = metaphase(0, NORMAL).image
+    found = untrained.karyotype(scan)
+    assert max(found.segmentation.shape) < 1800
+    assert any("reduced to" in flag for flag in found.flags)
+
+
+def test_wrong_models_and_settings() -> None:
+    with pytest.raises(UnknownNameError, match="ChromosomeSegmenter"):
+        Karyotyper("vanilla_cnn", "vanilla_cnn")
+    with pytest.raises(UnknownNameError, match="'cell' or 'none'"):
+        Karyotyper(Bright(), "vanilla_cnn", "both")  # type: ignore[arg-type]
+
+
+def test_a_batch_reports_what_cannot_be_read(untrained: Karyotyper, tmp_path: Path) -> None:
+    bad, good = tmp_path / "bad.png", tmp_path / "good.png"
+    bad.write_bytes(b"no picture")
+    Image.fromarray(metaphase(2, ["1", "2"], height=160, width=160).image).save(good)
+    error, found = untrained.predict_step([bad, good], 0)
+    assert isinstance(error, ImageError) and "bad.png" in str(error)
+    assert isinstance(found, Karyotype) and found.count == 2
+
+
+def test_the_document_holds_what_was_found(untrained: Karyotyper, tmp_path: Path) -> None:
+    path = tmp_path / "cell.png"
+    Image.fromarray(metaphase(9, ["1", "2", "X"], height=200, width=220).image).save(path)
+    found = untrained.karyotype(path)
+    document = report.document(found, untrained)
+    assert document["image"] == str(path)
+    assert document["count"] == len(document["chromosomes"]) == 3
+    assert document["iscn"] == found.iscn
+    from faster_coco_eval.core import mask as coco_mask
+
+    for index, item in enumerate(document["chromosomes"]):
+        mask = coco_mask.decode(
+            {**item["segmentation"], "counts": item["segmentation"]["counts"].encode()}
+        )
+        assert np.array_equal(mask > 0, found.segmentation.masks[index])
+        x, y, w, h = item["bbox"]
+        rows, columns = np.nonzero(mask)
+        assert (x, y) == (columns.min(), rows.min())
+        assert (x + w, y + h) == (columns.max() + 1, rows.max() + 1)
+        assert len(item["probabilities"]) == 24
+
+
+def test_select_and_above() -> None:
+    masks = np.zeros((3, 10, 10), bool)
+    for k in range(3):
+        masks[k, 3 * k : 3 * k + 2] = True
+    found = Segmentation.from_masks(masks, scores=[0.9, 0.5, 0.2])
+    assert len(found.above(0.5)) == 2
+    assert np.array_equal(found.select([2]).masks[0], masks[2])
+    assert cv2.countNonZero(found.select([0]).masks[0].astype(np.uint8)) == 20
