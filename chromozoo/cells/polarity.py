@@ -94,4 +94,4 @@ def _table(label: str) -> tuple[FloatArray, FloatArray, float]:
 
 def _correlation(a: FloatArray, b: FloatArray) -> float:
     a, b = a[INNER] - a[INNER].mean(), b[INNER] - b[INNER].mean()
-    return float(a @ b / max(np.linalg.norm(a) * np.linalg.norm(b), 1e-12))
+    return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12)

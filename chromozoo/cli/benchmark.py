@@ -495,9 +495,9 @@ def _commit() -> str:
 def _run_each_in_its_own_process(arguments: argparse.Namespace) -> int:
     """A model that fails, or eats the memory, leaves the others alone."""
     status = 0
-    keys = ("weights", "dataset", "stage", "fold", "root", "device", "note", "score", "results")
+    keys = ["weights", "dataset", "stage", "fold", "root", "device", "note", "score", "results"]
     if arguments.classifier is not None:
-        keys += ("classifier", "classifier_weights", "assignment")
+        keys += ["classifier", "classifier_weights", "assignment"]
     for name in arguments.models:
         words = ["benchmark", name]
         for key in keys:

@@ -20,8 +20,19 @@ if TYPE_CHECKING:
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "karyotyping.csv"
 PUBLISHED = RESULTS.with_name("published_karyotyping.csv")
-SHOWN = ("fka", "oca", "macro_precision", "macro_precision_found", "macro_recall", "whole_correct")
-SHOWN += ("alone_fka", "review_share", "review_recall", "edits", "count_error")
+SHOWN = (
+    "fka",
+    "oca",
+    "macro_precision",
+    "macro_precision_found",
+    "macro_recall",
+    "whole_correct",
+    "alone_fka",
+    "review_share",
+    "review_recall",
+    "edits",
+    "count_error",
+)
 
 
 def measure(
@@ -66,7 +77,7 @@ def measure(
         benchmark.load_packaged(segmenter, segmenter_weights, device),
         benchmark.load_packaged(classifier, classifier_weights, device),
     ]
-    karyotyper = Karyotyper(*models, assignment, score=score)
+    karyotyper = Karyotyper(models[0], models[1], assignment, score=score)
     seconds: list[float] = []
     split, cells = _true_cells(dataset, stage, root)
     pictures, true = tee(cells)

@@ -94,8 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
     _summarise(output, stems, len(files) - len(waiting))
     if failed:
         print(f"{len(failed)} of {len(files)} pictures could not be read:")
-        for message in failed:
-            print(f"  {message}")
+        print("\n".join(f"  {words}" for words in failed))
     return 1 if failed else 0
 
 

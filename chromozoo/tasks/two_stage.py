@@ -98,7 +98,7 @@ class TwoStageNetwork(nn.Module):
         return mask_pieces(masks, boxes, scores)
 
 
-class AtItsSize(GeneralizedRCNNTransform):
+class AtItsSize(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
     """torchvision's, without the resizing: the preset has set the scale.
 
     torchvision's own ``_skip_resize`` leaves the resizing out in training only.
@@ -129,7 +129,10 @@ def grey_fpn(backbone: str, frozen_norm: bool) -> nn.Module:
 
 
 def mask_pieces(
-    probabilities: NDArray[np.float32], boxes: NDArray[np.float32], scores: NDArray[np.float32]
+    probabilities: NDArray[np.float32],
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    level: float = 0.5,
 ) -> list[Piece]:
     """Masks that a network drew on a grid over each box, brought to the image's pixels.
 
@@ -137,6 +140,7 @@ def mask_pieces(
         probabilities: ``(N, M, M)``, 0..1; the grid's cells part the box evenly.
         boxes: ``(N, 4)`` xyxy in pixels.
         scores: ``(N,)``.
+        level: Probability from which a pixel belongs to the mask.
     """
     pieces = []
     for grid, box, score in zip(probabilities, boxes, scores, strict=True):
@@ -158,7 +162,7 @@ def mask_pieces(
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        pieces.append(Piece(np.asarray(drawn) >= 0.5, (top, left), box, float(score)))
+        pieces.append(Piece(np.asarray(drawn) >= level, (top, left), box, float(score)))
     return pieces
 
 
