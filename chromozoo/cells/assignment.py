@@ -175,6 +175,52 @@ def naming_margins(
     return margins
 
 
+def present_rows(
+    log_probabilities: np.ndarray,
+    presence: np.ndarray,
+    *,
+    sex: str | None = None,
+    extra_cost: float = DEFAULT_EXTRA_COST,
+    missing_cost: float = DEFAULT_MISSING_COST,
+) -> np.ndarray:
+    """Which of a cell's detections are chromosomes, judged together with their names.
+
+    A doubtful detection that fills an empty place of the cell with a good name is likelier a
+    chromosome than one that would be a third copy. Each row is either a chromosome, which counts
+    log(presence), or nothing, which counts log(1 - presence) and leaves its place empty.
+
+    Args:
+        log_probabilities: As for :func:`assign_cell`, as are the last three.
+        presence: ``(N,)`` probability that a detection is a chromosome at all, 0..1.
+        sex: See there.
+        extra_cost: See there.
+        missing_cost: See there.
+
+    Returns:
+        ``(N,)`` bool.
+
+    Raises:
+        CellError: As there; or ``presence`` is not ``(N,)`` within 0..1.
+    """
+    log_p = _checked(log_probabilities)
+    presence = np.asarray(presence, np.float64)
+    if presence.shape != log_p.shape[:1] or not ((presence >= 0) & (presence <= 1)).all():
+        raise CellError(
+            f"presence has the shape {presence.shape}, values {presence.min(initial=0):g} to "
+            f"{presence.max(initial=0):g}: give one probability (0..1) for each of the "
+            f"{len(log_p)} detections"
+        )
+    certain = np.clip(presence, 1e-12, 1 - 1e-12)
+    absent_cost = np.log(certain / (1 - certain))
+    solutions = [
+        _solve(log_p, normal_counts(candidate), extra_cost, missing_cost, absent_cost)
+        for candidate in (("XX", "XY") if sex is None else (sex,))
+    ]
+    classes, _ = max(solutions, key=lambda solution: solution[1])
+    present: np.ndarray = classes >= 0
+    return present
+
+
 def iscn_string(counts: Mapping[str, int]) -> str:
     """Writes the numbers of chromosomes as an ISCN karyotype, such as ``47,XX,+21``.
 
@@ -227,9 +273,16 @@ def _checked(log_probabilities: np.ndarray) -> np.ndarray:
 
 
 def _solve(
-    log_p: np.ndarray, normal: Mapping[str, int], extra_cost: float, missing_cost: float
+    log_p: np.ndarray,
+    normal: Mapping[str, int],
+    extra_cost: float,
+    missing_cost: float,
+    absent_cost: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
-    """The best classes ``(N,)`` for one normal set, and their log-likelihood in nats."""
+    """The best classes ``(N,)`` for one normal set, and their log-likelihood in nats.
+
+    With ``absent_cost`` ``(N,)``, a row may also be nothing at that cost; its class is then -1.
+    """
     slot_classes = np.repeat(np.arange(len(CLASSES)), [normal[name] for name in CLASSES])
     # Filling a normal slot saves the cost of its emptiness, which all slots together begin with.
     in_normal_slot = -log_p[:, slot_classes] - missing_cost
@@ -238,9 +291,13 @@ def _solve(
     best_class = log_p.argmax(axis=1)
     in_extra_slot = -log_p.max(axis=1, keepdims=True) + extra_cost
     cost = np.hstack([in_normal_slot, np.repeat(in_extra_slot, len(log_p), axis=1)])
+    if absent_cost is not None:
+        cost = np.hstack([cost, np.repeat(absent_cost[:, None], len(log_p), axis=1)])
     rows, columns = linear_sum_assignment(cost)  # rows is 0..N-1: there are more columns than rows
-    classes = np.append(slot_classes, np.zeros(len(log_p), dtype=np.int64))[columns]
-    classes = np.where(columns < len(slot_classes), classes, best_class)
+    normal_end, extra_end = len(slot_classes), len(slot_classes) + len(log_p)
+    in_normal = slot_classes[np.minimum(columns, normal_end - 1)]
+    classes = np.where(columns < normal_end, in_normal, best_class)
+    classes = np.where(columns < extra_end, classes, -1)
     return classes, float(-cost[rows, columns].sum() - missing_cost * len(slot_classes))
 
 

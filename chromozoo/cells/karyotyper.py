@@ -15,12 +15,14 @@ import numpy as np
 from lightning import LightningModule
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
+from scipy.special import expit
 
 from chromozoo.cells.assignment import (
     CellAssignment,
     assign_cell,
     iscn_string,
     naming_margins,
+    present_rows,
 )
 from chromozoo.cells.polarity import polarity
 from chromozoo.classes import CLASSES
@@ -37,6 +39,11 @@ from chromozoo.tasks.segmentation import ChromosomeSegmenter, Segmentation
 NORMAL_COUNT = 46
 Assignment = Literal["cell", "none"]
 
+# Chosen on the validation images of BioImLab, with ChrFast and ChrNet4. A detection between
+# DOUBTFUL and the first score is a chromosome with a probability that is even at EVEN; the cell
+# decides.
+SCORES: dict[Assignment, float] = {"cell": 0.6, "none": 0.5}
+DOUBTFUL, EVEN, STEEPNESS = 0.35, 0.65, 0.03
 # Fewer than this are no cell that could be named as a whole (see `iscn_string` on incomplete ones).
 FEWEST_OF_A_CELL = 35
 # More than this are two cells in one field, or a polyploid one: groups are looked for.
@@ -135,8 +142,9 @@ class Karyotyper(LightningModule):
         assignment: ``"cell"`` names all chromosomes of a cell together, ``"none"`` each alone.
         segmenter_weights: Tag or path, where ``segmenter`` is a name.
         classifier_weights: The same.
-        score: Detections below it are left out, 0..1; None takes what the segmenter's weights were
-            found to work best with.
+        score: Detections from it on are chromosomes, 0..1. With ``"cell"`` those somewhat below
+            are chromosomes where the cell has a place for them, see :data:`DOUBTFUL`; with
+            ``"none"`` they are left out. None takes :data:`SCORES`.
         least_margin: A name that is less certain than this many nats should be looked at.
         least_certain: So should a chromosome whose segmentation scores less than this.
 
@@ -153,8 +161,8 @@ class Karyotyper(LightningModule):
         segmenter_weights: str = "DEFAULT",
         classifier_weights: str = "DEFAULT",
         score: float | None = None,
-        least_margin: float = 3.0,
-        least_certain: float = 0.6,
+        least_margin: float = 2.0,
+        least_certain: float = 0.65,
     ) -> None:
         super().__init__()
         if assignment not in ("cell", "none"):
@@ -179,7 +187,7 @@ class Karyotyper(LightningModule):
         self.segmenter: ChromosomeSegmenter = found[0]
         self.classifier: ChromosomeClassifier = found[1]
         self.assignment: Assignment = assignment
-        self.score = SCORE if score is None else score
+        self.score = SCORES[assignment] if score is None else score
         self.least_margin = least_margin
         self.least_certain = least_certain
         self.extraction = Extraction()
@@ -211,20 +219,28 @@ class Karyotyper(LightningModule):
     def _karyotype(
         self, grey: NDArray[np.float32], name: str, warnings: tuple[str, ...]
     ) -> Karyotype:
-        found = self.segmenter.segment(grey, name).above(self.score)
+        doubtful = DOUBTFUL if self.assignment == "cell" else 1.0
+        found = self.segmenter.segment(grey, name).above(min(doubtful, self.score))
         if not len(found):
             return Karyotype(name, found, (), None, (*warnings, "no chromosomes found"))
         signal, _ = signal_metaphase(grey)
-        pictures = self.extraction(signal, found.crops, found.corners)
+        certain = found.scores >= SCORES["none"]
+        pictures = self.extraction(signal, found.crops, found.corners, certain)
+        # Named as a cell only to find its scale: what belongs to it is not known yet.
         named = self.classifier.classify(pictures, on_error="report", as_cell=True)
-        readable = [index for index, item in enumerate(named) if not item.error]
-        if len(readable) < len(found):
-            warnings += (f"{len(found) - len(readable)} specks left out",)
-            found = found.select(readable)
-            pictures = [pictures[index] for index in readable]
-        if not readable:
+        kept = [index for index, item in enumerate(named) if not item.error]
+        if len(kept) < len(found):
+            warnings += (f"{len(found) - len(kept)} specks left out",)
+        if kept and self.assignment == "cell":
+            with np.errstate(divide="ignore"):
+                log_p = np.log(np.stack([named[index].probabilities for index in kept]))
+            present = present_rows(log_p, self._presence(found.scores[kept]))
+            kept = [index for index, there in zip(kept, present, strict=True) if there]
+        found = found.select(kept)
+        if not kept:
             return Karyotype(name, found, (), None, (*warnings, "no chromosomes found"))
-        probabilities = np.stack([named[index].probabilities for index in readable])
+        pictures = [pictures[index] for index in kept]
+        probabilities = np.stack([named[index].probabilities for index in kept])
         with np.errstate(divide="ignore"):
             log_p = np.log(probabilities)
         cell = assign_cell(log_p) if self.assignment == "cell" else None
@@ -265,6 +281,11 @@ class Karyotyper(LightningModule):
         flags = (*warnings, *found.warnings, *_flags(found, cell, signal, grey))
         return Karyotype(name, found, tuple(chromosomes), cell, flags)
 
+    def _presence(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Probability that a detection is a chromosome at all, by its score."""
+        presence: NDArray[np.float64] = expit((scores.astype(np.float64) - EVEN) / STEEPNESS)
+        return np.where(scores >= self.score, 1.0, presence)
+
     def _doubts(
         self,
         label: str,
@@ -296,10 +317,6 @@ class Karyotyper(LightningModule):
                     error if isinstance(error, ImageError) else ImageError(f"{path}: {error}")
                 )
         return results
-
-
-# Chosen on the validation images of BioImLab for chr_fast.
-SCORE = 0.5
 
 
 def _flags(

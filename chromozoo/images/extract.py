@@ -33,6 +33,7 @@ class Extraction:
         signal: NDArray[np.float32],
         crops: Sequence[NDArray[np.bool_]],
         corners: NDArray[np.integer],
+        certain: NDArray[np.bool_] | None = None,
     ) -> list[NDArray[np.float32]]:
         """One picture for each mask, in their order.
 
@@ -41,20 +42,24 @@ class Extraction:
                 :func:`chromozoo.images.metaphase.signal_metaphase`.
             crops: Amodal masks, as :class:`chromozoo.tasks.segmentation.Segmentation` keeps them.
             corners: ``(N, 2)`` row and column of the upper left pixel of each.
+            certain: ``(N,)`` masks that keep their pixels from the rims of others; all where None.
+                A doubtful one may be a piece of its neighbour.
 
         Returns:
             ``(h, w)`` float32 each, background 0, at the scale of the metaphase. Where two cross,
             the shared pixels are in both.
         """
         height, width = signal.shape
-        # How many masks a pixel belongs to.
+        # How many certain masks a pixel belongs to.
         owners = np.zeros((height, width), np.uint16)
-        for crop, (row, column) in zip(crops, corners, strict=True):
-            owners[row : row + crop.shape[0], column : column + crop.shape[1]] += crop
+        counts = np.ones(len(crops), bool) if certain is None else certain
+        for crop, (row, column), one in zip(crops, corners, counts, strict=True):
+            if one:
+                owners[row : row + crop.shape[0], column : column + crop.shape[1]] += crop
         reach = self.rim + self.margin
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * self.rim + 1,) * 2)
         pictures = []
-        for crop, (row, column) in zip(crops, corners, strict=True):
+        for crop, (row, column), one in zip(crops, corners, counts, strict=True):
             padded = np.pad(crop, reach)
             top, left = int(row) - reach, int(column) - reach
             bottom, right = top + padded.shape[0], left + padded.shape[1]
@@ -65,7 +70,7 @@ class Extraction:
             place = (slice(max(top, 0), bottom), slice(max(left, 0), right))
             widened = cv2.dilate(padded.astype(np.uint8), kernel) > 0
             picture = np.zeros(padded.shape, np.float32)
-            foreign = owners[place] > padded[inside]
+            foreign = owners[place] > (padded[inside] if one else 0)
             shown = widened[inside] & (padded[inside] | ~foreign)
             picture[inside] = np.where(shown, signal[place], 0)
             pictures.append(picture)
