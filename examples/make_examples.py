@@ -27,8 +27,8 @@ AUTOSOME_PAIRS = np.repeat(AUTOSOMES, 2).tolist()
 # Karyotype, share of the chromosomes that cross or touch another, and seed.
 METAPHASES = {
     "normal_46XY": ([*AUTOSOME_PAIRS, "X", "Y"], 0.0, 1),
-    "overlaps_46XX": ([*AUTOSOME_PAIRS, "X", "X"], 0.25, 2),
-    "trisomy_47XX": ([*AUTOSOME_PAIRS, "21", "X", "X"], 0.1, 3),
+    "overlaps_46XX": ([*AUTOSOME_PAIRS, "X", "X"], 0.15, 12),
+    "trisomy_47XX": ([*AUTOSOME_PAIRS, "21", "X", "X"], 0.0, 3),
 }
 
 

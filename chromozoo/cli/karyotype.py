@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,6 +128,8 @@ def _is_done(path: Path, file: Path, karyotyper: "Karyotyper") -> bool:
 
 
 def _trainer(processes: int, nodes: int, names: dict[Path, str], output: Path) -> Any:
+    import logging
+
     import lightning
     import torch
     from lightning.pytorch.callbacks import BasePredictionWriter, RichProgressBar
@@ -156,6 +159,10 @@ def _trainer(processes: int, nodes: int, names: dict[Path, str], output: Path) -
                     write_cell(output, names[path], found, pl_module)  # type: ignore[arg-type]
                     message.unlink(missing_ok=True)
 
+    # What Lightning tells of devices and its own products is nothing that a laboratory asked for.
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec", FutureWarning)
     many = processes * nodes > 1
     if many and not torch.cuda.is_available():
         # Each process would take all cores, and they would wait for each other.
