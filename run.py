@@ -54,7 +54,8 @@ words = sys.argv[1:] or ["--help"]
 command = [str(BIN / "chromozoo"), *(words[1:] if words[0] == "chromozoo" else words)]
 if words[0] == "test":
     os.chdir(ROOT)
-    command = [str(PYTHON), "-m", "pytest", *words[1:]]
+    # All tests in two processes; chosen ones as they were asked for.
+    command = [str(PYTHON), "-m", "pytest", *(words[1:] or ["-n", "2"])]
 if os.name == "nt":
     sys.exit(subprocess.call(command))
 os.execv(command[0], command)  # so that Ctrl-C reaches the command alone

@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, which reads it once
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Before torch is imported: several processes with all cores each would wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 

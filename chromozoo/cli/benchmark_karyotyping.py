@@ -114,15 +114,26 @@ def measure(
 def _true_cells(
     dataset: str, stage: str, root: str | None
 ) -> tuple[Any, "Iterator[tuple[NDArray[np.float32], TrueCell]]"]:
-    from chromozoo.data.bioimlab_karyotyping import true_cells
-    from chromozoo.data.bioimlab_segmentation import SPLIT
+    from chromozoo.data import bioimlab_karyotyping, bioimlab_segmentation, mfish
     from chromozoo.data.splits import load_split
 
-    if dataset != "bioimlab-segmentation":
-        raise ChromozooError(
-            f"{dataset} has no classes for whole metaphases; use bioimlab-segmentation"
-        )
-    return load_split(SPLIT), true_cells(stage, root)
+    if dataset == "bioimlab-segmentation":
+        return load_split(bioimlab_segmentation.SPLIT), bioimlab_karyotyping.true_cells(stage, root)
+    if dataset == "mfish":
+        return load_split(mfish.SPLIT), _mfish_cells(stage, root)
+    raise ChromozooError(
+        f"{dataset} has no classes for whole metaphases; use bioimlab-segmentation or mfish"
+    )
+
+
+def _mfish_cells(stage: str, root: str | None) -> "Iterator[tuple[NDArray[np.float32], TrueCell]]":
+    from chromozoo.data.mfish import karyotyped_metaphases
+    from chromozoo.karyotyping_metrics import TrueCell
+    from chromozoo.tasks.segmentation import Segmentation
+
+    for metaphase in karyotyped_metaphases(stage, root):
+        outlines = Segmentation.from_masks(metaphase.masks)
+        yield metaphase.image, TrueCell(metaphase.key, outlines, metaphase.classes)
 
 
 def _karyotyped(
