@@ -1,5 +1,6 @@
 """What all tests share: no network, a home of their own, one tiny data set."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -20,6 +21,13 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHROMOZOO_HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory_given_back():
+    """Models are cycles of references: without a sweep, those of many tests stay side by side."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
