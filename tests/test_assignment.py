@@ -14,6 +14,7 @@ from chromozoo.cells.assignment import (
     iscn_string,
     naming_margins,
     normal_counts,
+    present_rows,
 )
 from chromozoo.classes import CLASS_INDEX, CLASSES
 from chromozoo.errors import ChromozooError, UnknownNameError
@@ -321,6 +322,26 @@ def test_a_margin_asks_the_whole_cell() -> None:
     margins = naming_margins(log_p, assign_cell(log_p))
     assert margins[first] == pytest.approx(DEFAULT_EXTRA_COST + DEFAULT_MISSING_COST, abs=0.1)
     assert margins.argmin() == first
+
+
+def test_a_doubtful_detection_stays_where_the_cell_has_a_place() -> None:
+    names, log_p = cell("XX", lose="8")
+    assert len(names) == 45
+    fits, third = cell("XX")[1][cell("XX")[0].index("8")], log_p[names.index("9")]
+    both = np.vstack([log_p, fits, third])
+    presence = np.r_[np.ones(45), 0.3, 0.3]
+    assert present_rows(both, presence).tolist() == [True] * 46 + [False]
+    # A certain third copy stays, or no gain would ever be found.
+    presence[-1] = 1
+    assert present_rows(both, presence).all()
+    assert assign_cell(both).iscn == "47,XX,+9"
+
+
+def test_presence_is_checked() -> None:
+    _, log_p = cell("XX")
+    for presence in (np.ones(3), np.full(len(log_p), 1.5)):
+        with pytest.raises(CellError, match=r"give one probability \(0..1\)"):
+            present_rows(log_p, presence)
 
 
 def test_iscn_refuses_what_is_no_count() -> None:

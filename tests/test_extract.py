@@ -35,6 +35,20 @@ def test_the_rim_takes_background_and_no_neighbour() -> None:
     assert upright[5 + 5, 5 - 3] == 0  # beyond the rim
 
 
+def test_a_doubtful_mask_takes_nothing_from_a_certain_one() -> None:
+    masks = np.zeros((2, 40, 40), bool)
+    masks[0, 5:35, 10:18] = True
+    masks[1, 5:15, 18:22] = True  # a piece of background beside it, taken for a chromosome
+    found = Segmentation.from_masks(masks, scores=[0.9, 0.4])
+    signal = np.full((40, 40), 0.2, np.float32)
+    cut = Extraction(rim=2, margin=1)
+    both, _ = cut(signal, found.crops, found.corners)
+    certain, doubtful = cut(signal, found.crops, found.corners, found.scores >= 0.5)
+    assert both[3 + 4, 3 + 8] == 0  # its rim on that side belongs to the other
+    assert np.isclose(certain[3 + 4, 3 + 8], 0.2)
+    assert doubtful[3 + 4, 3 - 1] == 0  # what is certain keeps its own from the doubtful one
+
+
 def test_masks_at_the_edge_are_padded() -> None:
     masks = np.zeros((1, 20, 20), bool)
     masks[0, :6, 12:] = True
