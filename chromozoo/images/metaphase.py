@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import ndimage
 from torch import Tensor
 
 from chromozoo.images.reading import ImageSource, read_grey
@@ -21,6 +22,8 @@ LEAST_CONTRAST = 0.02
 BRIGHTEST_PERCENTILE = 99.0
 # What stands out of the background in fewer pixels than this is dust.
 FEWEST_PIXELS = 100
+# Pieces smaller than this say nothing of the width of chromosomes.
+SMALLEST_PIECE = 30
 # Metaphases of one microscope differ in contraction by less than this factor from the typical one
 # (all of BioImLab do), and the augmentation covers that; others come from another objective.
 WIDTH_RANGE = 1.75
@@ -158,9 +161,10 @@ def signal_metaphase(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], bo
 
 
 def chromosome_width(signal: NDArray[np.float32]) -> float:
-    """Median width in pixels of what stands out, along its middle lines; 0 where nothing does.
+    """Median width in pixels of the pieces that stand out; 0 where nothing does.
 
-    Twice the distance to the background, at its local maxima: overlaps and nuclei are few of them.
+    The width of a piece is twice the median distance to the background along its middle lines. A
+    nucleus, or chromosomes that their haze joins, are one piece of many.
     """
     eight_bit = np.round(signal * 255).astype(np.uint8)
     level, _ = cv2.threshold(
@@ -174,8 +178,14 @@ def chromosome_width(signal: NDArray[np.float32]) -> float:
         return 0.0  # no background to be distant from
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     ridge = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (distance > 1)
-    widths = 2 * distance[ridge]
-    return float(np.median(widths)) if widths.size else 0.0
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+    large = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_PIECE
+    ridge &= large[labels]
+    if not ridge.any():
+        return 0.0
+    pieces = np.asarray(labels[ridge], np.int64)
+    halves = ndimage.median(distance[ridge], pieces, np.unique(pieces))
+    return float(2 * np.median(halves))
 
 
 def _most_frequent(grey: NDArray[np.float32], low: float, high: float) -> float:
