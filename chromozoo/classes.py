@@ -8,6 +8,8 @@ AUTOSOMES: tuple[str, ...] = tuple(str(number) for number in range(1, 23))
 SEX_CHROMOSOMES: tuple[str, ...] = ("X", "Y")
 
 CLASSES: tuple[str, ...] = AUTOSOMES + SEX_CHROMOSOMES
+# In every normal human cell.
+DIPLOID_NUMBER = 46
 CLASS_INDEX: dict[str, int] = {name: index for index, name in enumerate(CLASSES)}
 
 # Denver/ISCN groups in the order in which a karyogram shows them. X belongs to group C and Y to

@@ -148,12 +148,8 @@ def evaluate_classification(
     if n_bootstrap < 1:
         raise EvaluationError(f"n_bootstrap is {n_bootstrap}: use at least 1, e.g. 1000.")
 
-    # One row of cell counts per resample; row 0 takes every cell once and is the estimate itself.
     n_cells = len(names)
-    draws = np.random.default_rng(seed).multinomial(
-        n_cells, np.full(n_cells, 1 / n_cells), size=n_bootstrap
-    )
-    counts = np.vstack([np.ones((1, n_cells)), draws])
+    counts = resampled(n_cells, n_bootstrap, seed)
 
     predicted = p.argmax(axis=1)
     confusions = _confusion_per_cell(y, predicted, cell_index, n_cells)
@@ -173,7 +169,7 @@ def evaluate_classification(
     return ClassificationReport(
         n_chromosomes=len(y),
         n_cells=n_cells,
-        metrics={name: _interval(samples[name], n_cells) for name in METRICS if name in samples},
+        metrics={name: interval_of(samples[name], n_cells) for name in METRICS if name in samples},
         confusion=confusions.sum(axis=0),
         errors=tuple(_misclassifications(p, y, predicted, names[cell_index])),
         assigned_confusion=assigned_confusion,
@@ -196,6 +192,32 @@ def brier(probabilities: ArrayLike, targets: ArrayLike) -> float:
     """
     p, y = _checked(probabilities, targets)
     return float(((p - np.eye(N_CLASSES)[y]) ** 2).sum(axis=1).mean())
+
+
+def resampled(n: int, n_bootstrap: int, seed: int) -> FloatArray:
+    """How often each of ``n`` cells or images is taken: ``(1 + n_bootstrap, n)``.
+
+    Row 0 takes each once and is the estimate itself; the others are bootstrap resamples.
+    """
+    estimate = np.ones((1, n))
+    if not n:
+        return estimate
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_bootstrap)
+    return np.vstack([estimate, draws])
+
+
+def interval_of(samples: FloatArray, n: int) -> Interval:
+    """The estimate (sample 0) with the percentiles of the resamples that define the figure.
+
+    Args:
+        samples: ``(1 + n_bootstrap,)``, a figure for each row of :func:`resampled`.
+        n: Number of cells or images behind it; the spread of a single one cannot be known.
+    """
+    known = samples[1:][~np.isnan(samples[1:])]
+    low, high = np.nan, np.nan
+    if n > 1 and len(known) and not np.isnan(samples[0]):
+        low, high = np.percentile(known, INTERVAL_PERCENTILES)
+    return Interval(float(samples[0]), float(low), float(high))
 
 
 def accuracy_at_coverage(
@@ -353,11 +375,3 @@ def _misclassifications(
             predicted=CLASSES[predicted[i]],
             probability=float(p[i, predicted[i]]),
         )
-
-
-def _interval(samples: FloatArray, n_cells: int) -> Interval:
-    """The estimate (sample 0) with the percentiles of the resamples behind it."""
-    low, high = np.percentile(samples[1:], INTERVAL_PERCENTILES)
-    if n_cells == 1:
-        low = high = np.nan
-    return Interval(float(samples[0]), float(low), float(high))

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from chromozoo.classes import CLASSES
-from chromozoo.evaluation import INTERVAL_PERCENTILES, EvaluationError, Interval
+from chromozoo.classes import CLASSES, DIPLOID_NUMBER
+from chromozoo.evaluation import EvaluationError, Interval, interval_of, resampled
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -29,7 +29,6 @@ LEAST_IOU = 0.5
 LEAST_COVER = 0.5
 # The names of a cell are judged from this share of chromosomes with a certain class on.
 LEAST_CERTAIN = 0.8
-NORMAL_COUNT = 46
 
 NAMING_METRICS = (
     "fka",
@@ -320,13 +319,8 @@ def evaluate_karyotyping(
                 f"Image {images[there.index(False)].cell.name!r} has no {what}, but others have: "
                 "give it for all images or for none."
             )
-    # One row of image counts per resample; row 0 takes every image once and is the estimate.
     n_images = len(images)
-    resamples = np.random.default_rng(seed).multinomial(
-        n_images, np.full(n_images, 1 / n_images), size=n_bootstrap
-    )
-    draws = np.vstack([np.ones((1, n_images)), resamples])
-
+    draws = resampled(n_images, n_bootstrap, seed)
     cells = tuple(image.cell for image in images)
     is_named = np.array([cell.is_named for cell in cells])
     confusions = np.stack([image.confusion for image in images])
@@ -352,7 +346,7 @@ def evaluate_karyotyping(
 
     return KaryotypingReport(
         metrics={
-            name: _interval(
+            name: interval_of(
                 samples[name], n_images if name in SEGMENTATION_METRICS else int(is_named.sum())
             )
             for name in METRICS
@@ -631,7 +625,7 @@ def _naming_metrics(
 
     per_image = np.trace(confusions, axis1=1, axis2=2)
     is_named = np.array([cell.is_named for cell in cells])
-    has_46 = np.array([cell.is_named and cell.true == NORMAL_COUNT for cell in cells])
+    has_46 = np.array([cell.is_named and cell.true == DIPLOID_NUMBER for cell in cells])
     is_whole = is_named & np.array(
         [
             cell.matched == cell.true == cell.found and right == cell.certain
@@ -641,7 +635,7 @@ def _naming_metrics(
     n_correct = correct.sum(axis=1)
     return {
         "fka": _ratio(n_correct, n_true.sum(axis=1)),
-        "fka_46": _ratio(draws @ (per_image * has_46), NORMAL_COUNT * (draws @ has_46)),
+        "fka_46": _ratio(draws @ (per_image * has_46), DIPLOID_NUMBER * (draws @ has_46)),
         "oca": _ratio(n_correct, n_predicted.sum(axis=1)),
         "macro_precision": macro(n_predicted),
         "macro_precision_found": macro(n_found),
@@ -669,12 +663,3 @@ def _ratio(numerator: FloatArray, denominator: FloatArray | IntArray) -> FloatAr
     """Numerator / denominator, NaN where the denominator is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(numerator / denominator)
-
-
-def _interval(samples: FloatArray, n_images: int) -> Interval:
-    """The estimate (sample 0) with the percentiles of the resamples that define the figure."""
-    known = samples[1:][~np.isnan(samples[1:])]
-    low, high = np.nan, np.nan
-    if n_images > 1 and len(known) and not np.isnan(samples[0]):
-        low, high = np.percentile(known, INTERVAL_PERCENTILES)
-    return Interval(float(samples[0]), float(low), float(high))

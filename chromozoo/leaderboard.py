@@ -9,7 +9,8 @@ own systems. A table in the README is generated from both, never edited.
 import os
 import re
 import statistics
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,47 @@ FOLD = re.compile(r"(?P<split>.+)/fold(?P<number>\d+)")
 NOT_KNOWN = "–"
 
 
+@dataclass(frozen=True)
+class ResultTable:
+    """What the rows of one task's result file are.
+
+    Attributes:
+        columns: All that a row has, in the order of the file.
+        key: Columns that say what was measured; a second measurement replaces the first.
+        optional: Columns that may be empty.
+        fractions: Columns that hold values of 0..1.
+    """
+
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    optional: Collection[str]
+    fractions: Collection[str]
+
+    def append(self, csv_path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
+        """Adds one measurement to a result file; one of the same key is replaced in its place.
+
+        Args:
+            csv_path: Created where there is none.
+            row: Values by column; optional ones may be missing, None or NaN.
+
+        Raises:
+            ResultsError: Unknown or missing columns, values out of range (all of them are named),
+                or a file on disk that is no such result file.
+        """
+        # The published figures have a citation, which this would lose: they are refused.
+        file = ResultsFile(Path(csv_path), self.columns, self.key, "benchmark")
+        file.add([checked_row(row, file, self.optional, self.fractions)])
+
+    def read(self, csv_path: str | os.PathLike[str]) -> list[Row]:
+        """Rows of a result file, or of published figures, as text; none where there is no file.
+
+        Raises:
+            ResultsError: Unknown or doubled columns, or a row that is too long or short.
+        """
+        columns = (*self.columns, CITATION)
+        return ResultsFile(Path(csv_path), columns, self.key, "benchmark").read()
+
+
 def append_row(csv_path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
     """Adds one measurement to a result file, which is created where there is none.
 
@@ -86,9 +128,7 @@ def append_row(csv_path: str | os.PathLike[str], row: Mapping[str, Any]) -> None
         ResultsError: unknown or missing columns, values out of range (all of them are named), or
             a file on disk that is no result file.
     """
-    file = ResultsFile(Path(csv_path), RESULT_COLUMNS, KEY_COLUMNS, "benchmark")
-    # published.csv has a citation column, which this would lose: it is refused.
-    file.add([checked_row(row, file, OPTIONAL_COLUMNS, METRIC_COLUMNS)])
+    _TABLE.append(csv_path, row)
 
 
 def checked_row(
@@ -141,7 +181,10 @@ def read_results(csv_path: str | os.PathLike[str]) -> list[Row]:
     path = Path(csv_path)
     if not path.is_file():
         raise ResultsError(f"{path}: no such file; `chromozoo benchmark` writes it.")
-    return ResultsFile(path, (*RESULT_COLUMNS, CITATION), KEY_COLUMNS, "benchmark").read()
+    return _TABLE.read(path)
+
+
+_TABLE = ResultTable(RESULT_COLUMNS, KEY_COLUMNS, OPTIONAL_COLUMNS, METRIC_COLUMNS)
 
 
 def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> str:
@@ -163,12 +206,36 @@ def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> st
         ResultsError: nothing was measured on ``split``, or the rows were measured on different
             versions of the split file.
     """
+    measured, published = rows_of_split(rows, split)
+    lines = [
+        (
+            "| rank | model | weights | parameters (M) | input | accuracy (%) "
+            "| with cell assignment (%) | cells without error (%) | ECE | source |"
+        ),
+        "|---:|---|---|---:|---|---|---|---|---|---|",
+        *ranked_lines(sorted(measured + published, key=_order), _cells),
+        "",
+        _caption(measured, published, split),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def rows_of_split(
+    rows: Iterable[Mapping[str, str]], split: str
+) -> tuple[list[Mapping[str, str]], list[Mapping[str, str]]]:
+    """The rows measured on a split, and those published of the same data sets.
+
+    Raises:
+        ResultsError: Nothing was measured on ``split``, or the rows were measured on different
+            versions of the split file.
+    """
     rows = list(rows)
     measured = [row for row in rows if row["source"] == "measured" and row["split"] == split]
     if not measured:
         known = sorted({row["split"] for row in rows if row["source"] == "measured"})
         raise ResultsError(
-            f"No result for split {split!r}; there are results for: {', '.join(known) or 'none'}."
+            f"No result for split {split!r}; there are results for: {', '.join(known) or 'none'}. "
+            "`chromozoo benchmark` measures."
         )
     versions = sorted({row["split_sha256"] for row in measured})
     if len(versions) > 1:
@@ -178,22 +245,34 @@ def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> st
             "again for the old ones and remove their rows."
         )
     datasets = {row["dataset"] for row in measured}
-    published = [row for row in rows if row["source"] == "paper" and row["dataset"] in datasets]
-
-    lines = [
-        (
-            "| rank | model | weights | parameters (M) | input | accuracy (%) "
-            "| with cell assignment (%) | cells without error (%) | ECE | source |"
-        ),
-        "|---:|---|---|---:|---|---|---|---|---|---|",
+    return measured, [
+        row for row in rows if row["source"] == "paper" and row["dataset"] in datasets
     ]
+
+
+def ranked_lines(
+    rows: Iterable[Mapping[str, str]], cells: Callable[[Mapping[str, str]], Sequence[str]]
+) -> list[str]:
+    """Lines of a Markdown table: rank, the cells of each row, and where its figures come from.
+
+    Published rows are in italics and have no rank.
+
+    Args:
+        rows: Best first.
+        cells: Makes the texts of a row; empty ones are shown as not known.
+    """
+    lines = []
     rank = 0
-    for row in sorted(measured + published, key=_order):
+    for row in rows:
         is_measured = row["source"] == "measured"
         rank += is_measured
-        lines.append(_table_line(row, str(rank) if is_measured else NOT_KNOWN))
-    lines += ["", _caption(measured, published, split)]
-    return "\n".join(lines) + "\n"
+        texts = [*cells(row), "measured" if is_measured else row[CITATION]]
+        shown = [text.replace("|", "\\|") for text in texts]
+        if not is_measured:
+            shown = [f"*{text}*" if text else "" for text in shown]
+        first = str(rank) if is_measured else NOT_KNOWN
+        lines.append("| " + " | ".join([first, *(text or NOT_KNOWN for text in shown)]) + " |")
+    return lines
 
 
 def summarise_folds(rows: Iterable[Mapping[str, str]]) -> list[Row]:
@@ -309,14 +388,14 @@ def _order(row: Mapping[str, str]) -> tuple[float, float, str]:
     return -float(row["assigned_accuracy"] or accuracy), -accuracy, row["model"]
 
 
-def _table_line(row: Mapping[str, str], rank: str) -> str:
+def _cells(row: Mapping[str, str]) -> list[str]:
     input_size = row["input_size"]
     if input_size and row["tta"] != "none":
         input_size += f", {row['tta']}"
     is_measured = row["source"] == "measured"
     # Such as "not shipped": without it a reader would look for the file.
     weights = f"{row['weights']} ({row['note']})" if is_measured and row["note"] else row["weights"]
-    cells = [
+    return [
         row["model"],
         weights,
         f"{int(row['parameters']) / 1e6:.2f}" if row["parameters"] else "",
@@ -326,12 +405,7 @@ def _table_line(row: Mapping[str, str], rank: str) -> str:
         # Without assignment, the cells without error are those of the plain labels.
         percent(row, "assigned_cells_without_error") or percent(row, "cells_without_error"),
         f"{float(row['ece']):.3f}" if row["ece"] else "",
-        "measured" if is_measured else row[CITATION],
     ]
-    shown = [cell.replace("|", "\\|") for cell in cells]
-    if row["source"] == "paper":
-        shown = [f"*{cell}*" if cell else "" for cell in shown]
-    return "| " + " | ".join([rank, *(cell or NOT_KNOWN for cell in shown)]) + " |"
 
 
 def percent(row: Mapping[str, str], metric: str) -> str:
@@ -343,6 +417,11 @@ def percent(row: Mapping[str, str], metric: str) -> str:
     if low and high:
         return f"{figure} [{float(low) * 100:.1f}, {float(high) * 100:.1f}]"
     return f"{figure} ± {float(std) * 100:.2f}" if std else figure
+
+
+def percent_alone(row: Mapping[str, str], metric: str) -> str:
+    """Without its interval, which stands in the CSV: '97.52', or '' where nothing is known."""
+    return f"{100 * float(row[metric]):.2f}" if row[metric] else ""
 
 
 def _caption(

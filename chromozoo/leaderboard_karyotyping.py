@@ -5,14 +5,16 @@
 In ``benchmarks/results/published_karyotyping.csv`` stands, typed in by hand, what others published.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from chromozoo.karyotyping_metrics import CASES, METRICS
-from chromozoo.leaderboard import CITATION, NOT_KNOWN, checked_row, percent
-from chromozoo.results import ResultsError, ResultsFile, Row
+from chromozoo.leaderboard import (
+    ResultTable,
+    percent,
+    percent_alone,
+    ranked_lines,
+    rows_of_split,
+)
 
 METRIC_COLUMNS = tuple(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high"))
 RESULT_COLUMNS = (
@@ -70,25 +72,9 @@ KEY_COLUMNS = (
 )
 
 
-def append_row(csv_path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
-    """Adds one measurement to a result file; one of the same :data:`KEY_COLUMNS` is replaced.
-
-    Raises:
-        ResultsError: Unknown or missing columns, values out of range (all of them are named), or
-            a file on disk that is no such result file.
-    """
-    file = ResultsFile(Path(csv_path), RESULT_COLUMNS, KEY_COLUMNS, "benchmark")
-    file.add([checked_row(row, file, OPTIONAL_COLUMNS, FRACTIONS)])
-
-
-def read_results(csv_path: str | os.PathLike[str]) -> list[Row]:
-    """Rows of a result file, or the published figures, as text; none where there is no file.
-
-    Raises:
-        ResultsError: Unknown or doubled columns, or a row that is too long or short.
-    """
-    columns = (*RESULT_COLUMNS, CITATION)
-    return ResultsFile(Path(csv_path), columns, KEY_COLUMNS, "benchmark").read()
+_TABLE = ResultTable(RESULT_COLUMNS, KEY_COLUMNS, OPTIONAL_COLUMNS, FRACTIONS)
+append_row = _TABLE.append
+read_results = _TABLE.read
 
 
 def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> str:
@@ -108,22 +94,7 @@ def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> st
         ResultsError: Nothing was measured on ``split``, or the rows were measured on different
             versions of the split file.
     """
-    rows = list(rows)
-    measured = [row for row in rows if row["source"] == "measured" and row["split"] == split]
-    if not measured:
-        raise ResultsError(
-            f"No karyotyping result for split {split!r}: run `chromozoo benchmark` on a karyotyper."
-        )
-    versions = sorted({row["split_sha256"] for row in measured})
-    if len(versions) > 1:
-        raise ResultsError(
-            f"The results for split {split!r} belong to different split files "
-            f"({', '.join(versions)}) and cannot be ranked together: run `chromozoo benchmark` "
-            "again for the old ones and remove their rows."
-        )
-    datasets = {row["dataset"] for row in measured}
-    published = [row for row in rows if row["source"] == "paper" and row["dataset"] in datasets]
-
+    measured, published = rows_of_split(rows, split)
     lines = [
         (
             "| rank | segmenter | classifier | assignment | s per image | FKA (%) "
@@ -132,13 +103,10 @@ def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> st
             "| source |"
         ),
         "|---:|---|---|---|---:|---|---|---|---|---|---|---|---|---|---|",
+        *ranked_lines(sorted(measured + published, key=_order), _cells),
+        "",
+        _caption(measured, published, split),
     ]
-    rank = 0
-    for row in sorted(measured + published, key=_order):
-        is_measured = row["source"] == "measured"
-        rank += is_measured
-        lines.append(_table_line(row, str(rank) if is_measured else NOT_KNOWN))
-    lines += ["", _caption(measured, published, split)]
     return "\n".join(lines) + "\n"
 
 
@@ -146,40 +114,29 @@ def _order(row: Mapping[str, str]) -> tuple[float, str, str]:
     return -float(row["fka"] or 0), row["segmenter"], row["classifier"]
 
 
-def _table_line(row: Mapping[str, str], rank: str) -> str:
-    is_paper = row["source"] == "paper"
-    cells = [
+def _cells(row: Mapping[str, str]) -> list[str]:
+    return [
         _named(row, "segmenter"),
         _named(row, "classifier"),
         row["assignment"],
         row["seconds_per_image"],
         percent(row, "fka"),
-        _short(row, "alone_fka"),
+        percent_alone(row, "alone_fka"),
         percent(row, "oca"),
         # As the paper counts it: see `evaluate_karyotyping`.
         percent(row, "macro_precision_found"),
-        _short(row, "macro_recall"),
-        _short(row, "whole_correct"),
+        percent_alone(row, "macro_recall"),
+        percent_alone(row, "whole_correct"),
         f"{float(row['edits']):.1f}" if row["edits"] else "",
-        _short(row, "review_share"),
-        _short(row, "review_recall"),
-        row[CITATION] if is_paper else "measured",
+        percent_alone(row, "review_share"),
+        percent_alone(row, "review_recall"),
     ]
-    shown = [cell.replace("|", "\\|") for cell in cells]
-    if is_paper:
-        shown = [f"*{cell}*" if cell else "" for cell in shown]
-    return "| " + " | ".join([rank, *(cell or NOT_KNOWN for cell in shown)]) + " |"
 
 
 def _named(row: Mapping[str, str], model: str) -> str:
     """The model and, where it has one, the tag of its weights."""
     weights = row[f"{model}_weights"]
     return f"{row[model]} ({weights})" if weights else row[model]
-
-
-def _short(row: Mapping[str, str], metric: str) -> str:
-    """Without its interval, which stands in the CSV."""
-    return f"{100 * float(row[metric]):.2f}" if row[metric] else ""
 
 
 def _caption(

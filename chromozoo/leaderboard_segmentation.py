@@ -5,13 +5,15 @@ each (model, weights, data set, split), and nothing else writes it. In
 ``benchmarks/results/published_segmentation.csv`` stands, typed in by hand, what others published.
 """
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-from chromozoo.leaderboard import CITATION, NOT_KNOWN, checked_row, percent
-from chromozoo.results import ResultsError, ResultsFile, Row
+from chromozoo.leaderboard import (
+    ResultTable,
+    percent,
+    percent_alone,
+    ranked_lines,
+    rows_of_split,
+)
 from chromozoo.segmentation_metrics import METRICS, PRECISION_METRICS
 
 RESULT_COLUMNS = (
@@ -63,25 +65,9 @@ FRACTIONS = frozenset(
 KEY_COLUMNS = ("model", "weights_sha256", "dataset", "split_sha256", "split")
 
 
-def append_row(csv_path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
-    """Adds one measurement to a result file; one of the same :data:`KEY_COLUMNS` is replaced.
-
-    Raises:
-        ResultsError: Unknown or missing columns, values out of range (all of them are named), or
-            a file on disk that is no such result file.
-    """
-    file = ResultsFile(Path(csv_path), RESULT_COLUMNS, KEY_COLUMNS, "benchmark")
-    file.add([checked_row(row, file, OPTIONAL_COLUMNS, FRACTIONS)])
-
-
-def read_results(csv_path: str | os.PathLike[str]) -> list[Row]:
-    """Rows of a result file, or the published figures, as text; none where there is no file.
-
-    Raises:
-        ResultsError: Unknown or doubled columns, or a row that is too long or short.
-    """
-    columns = (*RESULT_COLUMNS, CITATION)
-    return ResultsFile(Path(csv_path), columns, KEY_COLUMNS, "benchmark").read()
+_TABLE = ResultTable(RESULT_COLUMNS, KEY_COLUMNS, OPTIONAL_COLUMNS, FRACTIONS)
+append_row = _TABLE.append
+read_results = _TABLE.read
 
 
 def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> str:
@@ -101,62 +87,39 @@ def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> st
         ResultsError: Nothing was measured on ``split``, or the rows were measured on different
             versions of the split file.
     """
-    rows = list(rows)
-    measured = [row for row in rows if row["source"] == "measured" and row["split"] == split]
-    if not measured:
-        raise ResultsError(f"No result for split {split!r}: run `chromozoo benchmark MODEL`.")
-    versions = sorted({row["split_sha256"] for row in measured})
-    if len(versions) > 1:
-        raise ResultsError(
-            f"The results for split {split!r} belong to different split files "
-            f"({', '.join(versions)}) and cannot be ranked together: run `chromozoo benchmark` "
-            "again for the old ones and remove their rows."
-        )
-    datasets = {row["dataset"] for row in measured}
-    published = [row for row in rows if row["source"] == "paper" and row["dataset"] in datasets]
-
+    measured, published = rows_of_split(rows, split)
     lines = [
         (
             "| rank | model | weights | parameters (M) | s per image | box AP (%) | AP50 | AP75 "
             "| mask AP (%) | AP50 | AP75 | of overlapping | images without error | source |"
         ),
         "|---:|---|---|---:|---:|---|---|---|---|---|---|---|---|---|",
+        *ranked_lines(sorted(measured + published, key=_order), _cells),
+        "",
+        _caption(measured, published, split),
     ]
-    rank = 0
-    for row in sorted(measured + published, key=lambda r: (-float(r["box_ap"] or 0), r["model"])):
-        is_measured = row["source"] == "measured"
-        rank += is_measured
-        lines.append(_table_line(row, str(rank) if is_measured else NOT_KNOWN))
-    lines += ["", _caption(measured, published, split)]
     return "\n".join(lines) + "\n"
 
 
-def _table_line(row: Mapping[str, str], rank: str) -> str:
-    is_paper = row["source"] == "paper"
-    cells = [
+def _order(row: Mapping[str, str]) -> tuple[float, str]:
+    return -float(row["box_ap"] or 0), row["model"]
+
+
+def _cells(row: Mapping[str, str]) -> list[str]:
+    return [
         row["model"],
         row["weights"],
         f"{int(row['parameters']) / 1e6:.2f}" if row["parameters"] else "",
         row["seconds_per_image"],
         percent(row, "box_ap"),
-        _short(row, "box_ap50"),
-        _short(row, "box_ap75"),
+        percent_alone(row, "box_ap50"),
+        percent_alone(row, "box_ap75"),
         percent(row, "mask_ap"),
-        _short(row, "mask_ap50"),
-        _short(row, "mask_ap75"),
-        _short(row, "mask_ap_overlap"),
-        _short(row, "whole_correct"),
-        row[CITATION] if is_paper else "measured",
+        percent_alone(row, "mask_ap50"),
+        percent_alone(row, "mask_ap75"),
+        percent_alone(row, "mask_ap_overlap"),
+        percent_alone(row, "whole_correct"),
     ]
-    shown = [cell.replace("|", "\\|") for cell in cells]
-    if is_paper:
-        shown = [f"*{cell}*" if cell else "" for cell in shown]
-    return "| " + " | ".join([rank, *(cell or NOT_KNOWN for cell in shown)]) + " |"
-
-
-def _short(row: Mapping[str, str], metric: str) -> str:
-    """Without its interval, which stands in the CSV."""
-    return f"{100 * float(row[metric]):.2f}" if row[metric] else ""
 
 
 def _caption(

@@ -16,7 +16,7 @@ from PIL import Image
 from chromozoo import __version__
 from chromozoo.cells.karyogram import DISCLAIMER, KaryogramEntry, draw_karyogram
 from chromozoo.classes import CLASSES
-from chromozoo.files import replace_file
+from chromozoo.files import replace_file, write_picture
 from chromozoo.images.reading import read_grey
 from chromozoo.overlay import draw_overlay
 
@@ -178,13 +178,6 @@ def write_page(
         disclaimer=DISCLAIMER,
     )
     replace_file(folder / PAGE, page.encode())
-
-
-def write_picture(path: Path, picture: Image.Image) -> None:
-    """Writes a PNG; the file is replaced as a whole."""
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    replace_file(path, buffer.getvalue())
 
 
 def _thumbnail(path: Path) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 
-from chromozoo.evaluation import INTERVAL_PERCENTILES, EvaluationError, Interval
+from chromozoo.evaluation import EvaluationError, Interval, interval_of, resampled
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -169,13 +169,7 @@ def evaluate_segmentation(
     most = int(counts.max(initial=0))
     if max_detections is None:
         max_detections = 2 * most if most > COCO_MAX_DETECTIONS else COCO_MAX_DETECTIONS
-    # One row of image counts per resample; row 0 takes every image once and is the estimate.
-    draws = np.ones((1, n_images))
-    if n_images:
-        resamples = np.random.default_rng(seed).multinomial(
-            n_images, np.full(n_images, 1 / n_images), size=n_bootstrap
-        )
-        draws = np.vstack([draws, resamples])
+    draws = resampled(n_images, n_bootstrap, seed)
     # A few images have few different resamples.
     distinct, which_draw = np.unique(draws, axis=0, return_inverse=True)
 
@@ -193,7 +187,7 @@ def evaluate_segmentation(
         n_chromosomes=int(counts.sum()),
         max_detections=max_detections,
         score_threshold=score_threshold,
-        metrics={name: _interval(samples[name], n_images) for name in METRICS},
+        metrics={name: interval_of(samples[name], n_images) for name in METRICS},
     )
 
 
@@ -414,12 +408,3 @@ def _count_metrics(
             name: draws @ np.where(defined, values, 0) / (draws @ defined)
             for name, (values, defined) in figures.items()
         }
-
-
-def _interval(samples: FloatArray, n_images: int) -> Interval:
-    """The estimate (sample 0) with the percentiles of the resamples that define the figure."""
-    known = samples[1:][~np.isnan(samples[1:])]
-    low, high = np.nan, np.nan
-    if n_images > 1 and len(known) and not np.isnan(samples[0]):
-        low, high = np.percentile(known, INTERVAL_PERCENTILES)
-    return Interval(float(samples[0]), float(low), float(high))

@@ -59,3 +59,19 @@ def real_data() -> Path:
         if (folder / "bioimlab-classification.zip").exists():
             return folder
     pytest.skip("the real BioImLab set is not on this machine (CHROMOZOO_DATA, data/)")
+
+
+@pytest.fixture
+def registered_tiny_segmenter():
+    """``tiny_segmenter`` is a model of the zoo while the test runs."""
+    from tiny_segmenter import Tiny
+
+    from chromozoo import registry
+
+    @registry.register_model(task="segmentation", paper="A. Uthor, 2026")
+    def tiny_segmenter() -> Tiny:
+        """A tiny segmenter."""
+        return Tiny()
+
+    yield
+    del registry._REGISTERED["tiny_segmenter"]

@@ -100,6 +100,40 @@ def test_an_ablation_trains_measures_and_goes_on(
     assert ablate.read_rows(results) == rows
 
 
+def test_a_segmenter_is_measured_by_its_outlines(
+    tiny_metaphases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without training: the checkpoint of an untrained network stands for a finished run."""
+    import torch
+
+    from chromozoo.registry import get_model
+
+    monkeypatch.setattr(ablate, "RUNS", tmp_path)
+    ablation = ablate.read_ablation("cut-and-paste")
+    torch.manual_seed(0)
+    model = get_model("chr_fast", weights=None)
+    for variant in ablation.variants:
+        folder = ablation.folder(variant, 0, ablation.epochs)
+        folder.mkdir(parents=True)
+        torch.save(
+            {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)},
+            folder / "last.ckpt",
+        )
+        (folder / "finished").touch()
+    results = tmp_path / "results.csv"
+    words = ["ablate", "cut-and-paste", "--root", str(tiny_metaphases), "--results", str(results)]
+    assert chromozoo(words) == 0
+    rows = ablate.read_rows(results)
+    assert [row["variant"] for row in rows] == list(ablation.variants)
+    for row in rows:
+        assert row["accuracy"] == ""
+        assert 0 <= float(row["mask_ap"]) <= 1
+        assert int(row["n_images"]) > 0
+    shown = ablate.table(rows, "cut-and-paste")
+    assert "| mask AP |" in shown
+    assert "per chromosome" not in shown
+
+
 def test_a_table_gives_the_mean_of_the_seeds() -> None:
     row = dict.fromkeys(ablate.COLUMNS, "0.5") | {"ablation": "a", "variant": "v", "seed": "0"}
     other = row | {"seed": "1", "accuracy": "0.7"}

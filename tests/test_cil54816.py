@@ -18,10 +18,10 @@ from chromozoo.data.cil54816 import (
     BoxAugmentation,
     CIL54816Crops,
     CILFiles,
-    boxed_metaphases,
     group_of,
     verify,
 )
+from chromozoo.data.karyotyped import true_cells
 from chromozoo.data.splits import STAGES, load_split
 from chromozoo.errors import ChromozooError, DatasetError, DatasetNotFoundError, UnknownNameError
 
@@ -107,10 +107,11 @@ def test_boxes_for_evaluation(published: Path, kind: str) -> None:
         with zipfile.ZipFile(published / FILE_NAME, "w") as archive:
             for path in (published / "gband-cil54816").rglob("*.*"):
                 archive.write(path, path.relative_to(published / "gband-cil54816").as_posix())
-    (one,) = boxed_metaphases("test", published)
-    assert one.key == TEST and one.image.shape == (HEIGHT, WIDTH)
-    assert [CLASSES[label] for label in one.classes] == ["1", "4", "6", "21", "X", "Y"]
-    np.testing.assert_array_equal(one.boxes, [box for _, box in BOXES])
+    ((image, cell),) = true_cells("cil54816", "test", published)
+    assert cell.name == TEST and image.shape == cell.outlines.shape == (HEIGHT, WIDTH)
+    assert [CLASSES[label] for label in cell.classes] == ["1", "4", "6", "21", "X", "Y"]
+    np.testing.assert_array_equal(cell.outlines.boxes, [box for _, box in BOXES])
+    assert cell.outlines.crops is None
 
 
 def test_known_defects_are_repaired_and_counted(published: Path) -> None:
@@ -132,7 +133,7 @@ def test_known_defects_are_repaired_and_counted(published: Path) -> None:
     assert "removed, covering nothing: 1 boxes" in report.lines
     assert "listed without a file: 1 (1100997)" in report.lines
     assert "boxes of an image: 3: 1 images, 6: 2 images" in report.lines
-    assert "cil54816_v1/val: 1 cells, 6 chromosomes" in report.lines
+    assert "cil54816_v1/val: 1 images, 6 boxes" in report.lines
     assert len(report.faults) == 1097, "images of the split that are not there"
 
 

@@ -9,14 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_segment_command import Components, Tiny
+from tiny_segmenter import tiny_weights
 
 import chromozoo
-from chromozoo import registry
 from chromozoo.cli.main import main
-from chromozoo.registry import register_model
 from chromozoo.synthetic import Appearance, SyntheticMetaphase, draw_metaphase
-from chromozoo.weights import WeightsEntry, save_weights
 
 # Clear enough that what hangs together is one chromosome.
 LOOK = Appearance(length=80, blur=1.2, bend=0.2, overlap=0.0, band_spread=0.05, noise=0.2)
@@ -38,40 +35,10 @@ def drawn(seed: int, karyotype: list[str]) -> SyntheticMetaphase:
     )
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def weights(registered_tiny_segmenter: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Packaged weights of the tiny segmenter."""
-    entry = WeightsEntry(
-        model="tiny_segmenter",
-        tag="bioimlab",
-        classes=["chromosome"],
-        input_size=[0, 0],
-        init_args={},
-        preprocessing={},
-        dataset="none",
-        split="none",
-        split_sha256="",
-        config="none.yaml",
-        seed=0,
-        training="none",
-        versions={},
-        licence_code="-",
-        licence_data="-",
-        licence_weights="-",
-        created="2026-11-21",
-    )
-    path, _ = save_weights(Components(), entry, tmp_path_factory.mktemp("weights"))
-    return path
-
-
-@pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
-
-    @register_model(task="segmentation", paper="A. Uthor, 2026")
-    def tiny_segmenter() -> Tiny:
-        """A tiny segmenter."""
-        return Tiny()
+    return tiny_weights(tmp_path_factory.mktemp("weights"))
 
 
 def karyotype(weights: Path, *words: str | Path) -> int:
@@ -186,8 +153,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
     script.write_text(
         "import sys\n"
         f"sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
-        "from test_segment_command import Tiny\n"
-        "from chromozoo.registry import register_model\n"
+        "from tiny_segmenter import Tiny\n"
         "from chromozoo.cells import karyotyper\n"
         "get_model = karyotyper.get_model\n"
         "karyotyper.get_model = lambda name, weights: (\n"
@@ -226,25 +192,21 @@ def test_the_benchmark_measures_the_whole_way(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from chromozoo.classes import CLASS_INDEX
-    from chromozoo.cli import benchmark_karyotyping
+    from chromozoo.data import karyotyped
     from chromozoo.data.polygons import polygon_mask
-    from chromozoo.data.splits import load_split
     from chromozoo.karyotyping_metrics import TrueCell
     from chromozoo.leaderboard_karyotyping import read_results
     from chromozoo.tasks.segmentation import Segmentation
 
     def drawn_cells(dataset: str, stage: str, root: str | None):
-        def cells():
-            for seed in (1, 2):
-                cell = drawn(seed, ["1", "2", "9", "X"])
-                masks = np.stack([polygon_mask(p, 220, 260) for p in cell.polygons])
-                classes = np.array([CLASS_INDEX[label] for label in cell.labels])
-                true = TrueCell(f"cell {seed}", Segmentation.from_masks(masks), classes)
-                yield cell.image.astype(np.float32), true
+        for seed in (1, 2):
+            cell = drawn(seed, ["1", "2", "9", "X"])
+            masks = np.stack([polygon_mask(p, 220, 260) for p in cell.polygons])
+            classes = np.array([CLASS_INDEX[label] for label in cell.labels])
+            true = TrueCell(f"cell {seed}", Segmentation.from_masks(masks), classes)
+            yield cell.image.astype(np.float32), true
 
-        return load_split("bioimlab_segmentation_v1"), cells()
-
-    monkeypatch.setattr(benchmark_karyotyping, "_true_cells", drawn_cells)
+    monkeypatch.setattr(karyotyped, "true_cells", drawn_cells)
     results = tmp_path / "karyotyping.csv"
     words = ["benchmark", "tiny_segmenter", "--weights", str(weights), "--results", str(results)]
     words += ["--classifier", "vanilla_cnn", "--score", "0", "--device", "cpu"]

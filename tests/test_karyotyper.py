@@ -1,5 +1,6 @@
 """From a metaphase to a karyotype, with a segmenter that finds whatever hangs together."""
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_segment_command import Components
+from tiny_segmenter import Components
 
 from chromozoo import report
 from chromozoo.cells.karyotyper import Karyotype, Karyotyper
@@ -38,8 +39,18 @@ class Bright(ChromosomeSegmenter):
 
 
 def metaphase(seed: int, karyotype: list[str], **size: Any) -> SyntheticMetaphase:
+    return drawn(seed, tuple(karyotype), tuple(size.items()))
+
+
+@cache
+def drawn(seed: int, karyotype: tuple[str, ...], size: tuple[Any, ...]) -> SyntheticMetaphase:
+    """Drawn once: a whole cell takes a second, and several tests look at the same."""
     return draw_metaphase(
-        np.random.default_rng(seed), karyotype=karyotype, appearance=LOOK, overlap=0.0, **size
+        np.random.default_rng(seed),
+        karyotype=list(karyotype),
+        appearance=LOOK,
+        overlap=0.0,
+        **dict(size),
     )
 
 

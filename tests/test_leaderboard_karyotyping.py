@@ -158,7 +158,7 @@ def test_the_table_ranks_by_full_karyotyping_accuracy(tmp_path: Path) -> None:
 
 def test_the_table_refuses_an_unmeasured_split_and_mixed_split_files(tmp_path: Path) -> None:
     rows = rows_of(tmp_path, measured())
-    with pytest.raises(ResultsError, match="No karyotyping result for split 'x/test'"):
+    with pytest.raises(ResultsError, match="No result for split 'x/test'"):
         leaderboard_markdown(rows, split="x/test")
     rows = rows_of(tmp_path, measured(split_sha256="000000000000"))
     with pytest.raises(ResultsError, match=r"different split files.*000000000000"):

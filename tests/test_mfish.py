@@ -6,21 +6,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from chromozoo.cli.main import main
+from chromozoo.data.karyotyped import true_cells
 from chromozoo.data.mfish import (
     FILE_NAME,
     MFISH,
     instances_of,
-    karyotyped_metaphases,
+    karyotype_of,
     slide_of,
     verify,
 )
 from chromozoo.data.polygons import mask_polygon, polygon_mask
 from chromozoo.data.splits import STAGES, load_split
 from chromozoo.errors import DatasetError, DatasetNotFoundError
+from chromozoo.tasks.segmentation import Segmentation
 
 SPLIT = load_split("mfish_v1")
 TRAIN, VAL, TEST = SPLIT.train[0], SPLIT.val[0], SPLIT.test[0]
@@ -173,11 +174,14 @@ def test_metaphases_for_karyotyping(published: Path, kind: str) -> None:
         with zipfile.ZipFile(published / FILE_NAME, "w") as archive:
             for path in (published / "mfish-dapi").iterdir():
                 archive.write(path, f"DAPI/{path.name}")
-    (one,) = karyotyped_metaphases("test", published)
-    assert (one.key, one.karyotype) == (TEST, TEST[-2:])
-    assert one.classes.tolist() == [0, 0, 1, 1, 22, 23]
-    assert one.masks.shape == (6, 120, 160) and one.masks.dtype == bool
-    assert one.image.shape == (120, 160) and torch.from_numpy(one.image).dtype == torch.float32
+    ((image, cell),) = true_cells("mfish", "test", published)
+    assert (cell.name, karyotype_of(cell.name)) == (TEST, TEST[-2:])
+    assert cell.classes.tolist() == [0, 0, 1, 1, 22, 23]
+    assert isinstance(cell.outlines, Segmentation)
+    assert cell.outlines.masks.shape == (6, 120, 160)
+    masks = [mask for _, mask in instances_of(drawn_map())]
+    np.testing.assert_array_equal(cell.outlines.masks, masks)
+    assert image.shape == (120, 160) and image.dtype == np.float32
 
 
 # Faulty sets

@@ -7,91 +7,32 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
 from faster_coco_eval import COCO
 from PIL import Image
-from torch import Tensor, nn
+from tiny_segmenter import Tiny, tiny_weights
 
-from chromozoo import registry
 from chromozoo.cli import benchmark
 from chromozoo.cli.main import main as chromozoo
-from chromozoo.cli.segment import COCO_NAME, output_names
+from chromozoo.cli.pictures import COCO_NAME, output_names
 from chromozoo.leaderboard_segmentation import (
     RESULT_COLUMNS,
     append_row,
     leaderboard_markdown,
     read_results,
 )
-from chromozoo.registry import register_model
+from chromozoo.registry import get_model
 from chromozoo.results import ResultsError
 from chromozoo.segmentation_metrics import METRICS, evaluate_segmentation
-from chromozoo.tasks.segmentation import ChromosomeSegmenter, Piece, Segmentation
-from chromozoo.weights import WeightsEntry, save_weights
-
-
-class Components(nn.Module):
-    """Finds what is bright and hangs together; the larger, the surer."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.level = nn.Parameter(torch.tensor([0.3]))
-
-    def losses(self, images: list[Tensor], targets: list[Any]) -> dict[str, Tensor]:
-        return {"none": self.level.sum()}
-
-    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
-        bright = (image[0] > self.level).numpy().astype(np.uint8)
-        count, components = cv2.connectedComponents(bright)
-        masks = [components == index for index in range(1, count)]
-        return [
-            Piece(mask, (0, 0), None, float(np.clip(mask.sum() / 900, 0, 0.99))) for mask in masks
-        ]
-
-
-class Tiny(ChromosomeSegmenter):
-    def __init__(self) -> None:
-        self.save_hyperparameters()
-        preset = {"typical_width": 0.0, "mean": 0.0, "std": 1.0}
-        super().__init__(Components(), preset=preset, least_score=0.01)
+from chromozoo.tasks.segmentation import Segmentation
 
 
 @pytest.fixture
-def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
-
-    @register_model(task="segmentation", paper="A. Uthor, 2026")
-    def tiny_segmenter() -> Tiny:
-        """A tiny segmenter."""
-        return Tiny()
-
-
-@pytest.fixture
-def weights(tiny: None, tmp_path: Path) -> Path:
+def weights(registered_tiny_segmenter: None, tmp_path: Path) -> Path:
     """Packaged weights of the tiny segmenter."""
-    entry = WeightsEntry(
-        model="tiny_segmenter",
-        tag="bioimlab",
-        classes=["chromosome"],
-        input_size=[0, 0],
-        init_args={},
-        preprocessing={},
-        dataset="none",
-        split="none",
-        split_sha256="",
-        config="none.yaml",
-        seed=0,
-        training="none",
-        versions={},
-        licence_code="-",
-        licence_data="-",
-        licence_weights="-",
-        created="2026-11-21",
-    )
-    path, _ = save_weights(Components(), entry, tmp_path)
-    return path
+    return tiny_weights(tmp_path)
 
 
 # y0, x0, y1, x1. The fourth crosses the third; as components they are one.
@@ -305,7 +246,7 @@ def test_the_benchmark_measures_what_segment_finds(
     assert (row["image_scale"], row["parameters"], row["note"]) == ("160x120", "1", "two images")
     assert row["backend"].startswith("faster-coco-eval ") and float(row["seconds_per_image"]) > 0
     # The crossed pair is found as one: two are missed and one is too many, or one is missed.
-    model: Any = registry.get_model("tiny_segmenter", weights=weights)
+    model: Any = get_model("tiny_segmenter", weights=weights)
     from chromozoo.data.polygons import polygon_mask
 
     outlines = [

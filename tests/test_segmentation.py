@@ -8,14 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from chromozoo.errors import ImageError
-from chromozoo.tasks.segmentation import (
-    ChromosomeSegmenter,
-    Piece,
-    Segmentation,
-    assemble,
-    mask_iou,
-    suppress,
-)
+from chromozoo.tasks.pieces import Piece, mask_iou, suppress
+from chromozoo.tasks.segmentation import ChromosomeSegmenter, Segmentation, assemble
 
 
 def bar(top: int, left: int, height: int, width: int, score: float = 0.9) -> Piece:

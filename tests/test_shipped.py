@@ -12,17 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from chromozoo import leaderboard_segmentation
+from chromozoo import leaderboard_karyotyping, leaderboard_segmentation
 from chromozoo.cards import card_markdown, card_path
-from chromozoo.cli.benchmark import (
-    LEADERBOARD_SPLIT,
-    RESULTS,
-    SEGMENTATION_RESULTS,
-    SEGMENTATION_SPLIT,
-    measure,
-    measure_segmenter,
-)
-from chromozoo.leaderboard import read_results
+from chromozoo.cli import benchmark, benchmark_karyotyping
+from chromozoo.cli.benchmark import RESULTS, SEGMENTATION_RESULTS, measure, measure_segmenter
+from chromozoo.cli.benchmark_karyotyping import RESULTS as KARYOTYPING_RESULTS
+from chromozoo.data.catalogue import dataset_of_tag
+from chromozoo.data.splits import load_split
+from chromozoo.leaderboard import read_results, readme_is_current
 from chromozoo.registry import list_models, model_info
 from chromozoo.weights import MAX_BYTES, weights_entries
 
@@ -33,7 +30,6 @@ ROWS = {
     "classification": read_results(RESULTS),
     "segmentation": leaderboard_segmentation.read_results(SEGMENTATION_RESULTS),
 }
-TEST_SPLITS = {"classification": LEADERBOARD_SPLIT, "segmentation": SEGMENTATION_SPLIT}
 
 
 def test_there_are_weights() -> None:
@@ -71,13 +67,14 @@ def test_entry_repeats_its_rows(name: str, tag: str) -> None:
     entry = weights_entries(name)[tag]
     task = model_info(name).task
     rows = {row["split"]: row for row in ROWS[task] if row["weights_sha256"] == entry.sha256[:12]}
-    assert TEST_SPLITS[task] in entry.metrics
+    assert load_split(entry.split).sha256 == entry.split_sha256
+    assert f"{entry.split}/test" in entry.metrics
     for split, metrics in entry.metrics.items():
         assert metrics
         for metric, figure in metrics.items():
             assert float(rows[split][metric]) == figure, (split, metric)
         assert int(rows[split]["parameters"]) == entry.parameters
-        assert rows[split]["split_sha256"] == entry.split_sha256[:12]
+        assert rows[split]["split_sha256"] == load_split(split.split("/")[0]).sha256[:12]
     assert (REPOSITORY / entry.config).exists()
     assert entry.intended_use == "research use only, not for diagnosis"
 
@@ -85,20 +82,37 @@ def test_entry_repeats_its_rows(name: str, tag: str) -> None:
 @pytest.mark.parametrize(("name", "tag"), SHIPPED)
 def test_shipped_weights_reproduce_their_row(name: str, tag: str, real_data: Path) -> None:
     entry = weights_entries(name)[tag]
-    if model_info(name).task == "segmentation":
-        row = measure_segmenter(
-            name, tag, "bioimlab-segmentation", "test", root=str(real_data), device="cpu"
-        )
+    task = model_info(name).task
+    dataset = dataset_of_tag(tag, task).name
+    figures = entry.metrics[f"{entry.split}/test"]
+    if task == "segmentation":
+        row = measure_segmenter(name, tag, dataset, "test", root=str(real_data), device="cpu")
         for metric in ("box_ap", "box_ap50", "mask_ap", "mask_ap50"):
-            figure = entry.metrics[SEGMENTATION_SPLIT][metric]
-            assert row[metric] == pytest.approx(figure, abs=0.003)
+            assert row[metric] == pytest.approx(figures[metric], abs=0.003)
         return
-    row = measure(name, tag, "bioimlab", "test", root=str(real_data), device="cpu")
-    figures = entry.metrics["bioimlab_v1/test"]
+    row = measure(name, tag, dataset, "test", root=str(real_data), device="cpu")
     # Convolutions differ in the last bits between machines: one chromosome of 644 may tip over.
     for metric in ("accuracy", "assigned_accuracy"):
         assert row[metric] == pytest.approx(figures[metric], abs=2.5 / row["n_chromosomes"])
     assert row["ece"] == pytest.approx(figures["ece"], abs=0.003)
+
+
+def test_karyotyping_rows_are_of_shipped_weights_and_committed_splits() -> None:
+    shipped = {weights_entries(name)[tag].sha256[:12] for name, tag in SHIPPED}
+    rows = leaderboard_karyotyping.read_results(KARYOTYPING_RESULTS)
+    assert rows
+    for row in rows:
+        assert {row["segmenter_sha256"], row["classifier_sha256"]} <= shipped
+        assert load_split(row["split"].split("/")[0]).sha256[:12] == row["split_sha256"]
+
+
+def test_the_leaderboards_of_the_readme_are_those_of_the_csvs() -> None:
+    for name, table in (
+        ("bioimlab", benchmark.leaderboard_table()),
+        ("bioimlab-segmentation", benchmark.segmentation_table()),
+        ("karyotyping", benchmark_karyotyping.table()),
+    ):
+        assert readme_is_current(benchmark.README, name, table), name
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from chromozoo.cli import benchmark, package, train_zoo
+from chromozoo.cli import package, train_zoo
 from chromozoo.cli.main import main as chromozoo
 from chromozoo.cli.train import main
 from chromozoo.errors import ChromozooError, WeightsError
@@ -231,9 +231,3 @@ def _arguments(module, *words: str):
     parser = argparse.ArgumentParser()
     module.add_arguments(parser)
     return parser.parse_args(words)
-
-
-def test_the_leaderboard_of_the_readme_is_that_of_the_csv() -> None:
-    from chromozoo.leaderboard import readme_is_current
-
-    assert readme_is_current(benchmark.README, "bioimlab", benchmark.leaderboard_table())

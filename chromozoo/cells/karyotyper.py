@@ -25,8 +25,8 @@ from chromozoo.cells.assignment import (
     present_rows,
 )
 from chromozoo.cells.polarity import polarity
-from chromozoo.classes import CLASSES
-from chromozoo.errors import ChromozooError, ImageError, UnknownNameError
+from chromozoo.classes import CLASSES, DIPLOID_NUMBER
+from chromozoo.errors import ChromozooError, UnknownNameError
 from chromozoo.images.extract import Extraction
 from chromozoo.images.metaphase import chromosome_width, signal_metaphase
 from chromozoo.images.reading import ImageSource, read_grey
@@ -36,7 +36,6 @@ from chromozoo.registry import get_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.segmentation import ChromosomeSegmenter, Segmentation
 
-NORMAL_COUNT = 46
 Assignment = Literal["cell", "none"]
 
 # Chosen on the validation images of BioImLab, with ChrFast and ChrNet4. A detection between
@@ -133,8 +132,8 @@ class Karyotype:
 class Karyotyper(LightningModule):
     """Any segmenter and any classifier of the zoo, together.
 
-    ``Trainer.predict`` with :class:`chromozoo.data.pictures.Pictures` works through many pictures,
-    on one device or on many; ``karyotype`` takes one.
+    ``karyotype`` takes one picture; ``Trainer.predict`` with a ``DataLoader`` whose batches are
+    lists of paths works through many, on one device or on many.
 
     Args:
         segmenter: Name of a segmenter, or one that is built already.
@@ -306,16 +305,16 @@ class Karyotyper(LightningModule):
 
     # Many pictures
 
-    def predict_step(self, batch: Sequence[Any], batch_idx: int) -> "list[Karyotype | ImageError]":
+    def predict_step(
+        self, batch: Sequence[Any], batch_idx: int
+    ) -> "list[Karyotype | ChromozooError]":
         """Karyotypes the paths of a batch; a picture that cannot be read gives its error."""
-        results: list[Karyotype | ImageError] = []
+        results: list[Karyotype | ChromozooError] = []
         for path in batch:
             try:
                 results.append(self.karyotype(path, str(path)))
             except ChromozooError as error:
-                results.append(
-                    error if isinstance(error, ImageError) else ImageError(f"{path}: {error}")
-                )
+                results.append(error)
         return results
 
 
@@ -330,8 +329,8 @@ def _flags(
     count = len(found)
     if _is_karyogram(found):
         flags.append("all stand upright in rows: a karyogram, not a metaphase?")
-    if count != NORMAL_COUNT:
-        flags.append(f"{count} chromosomes, not {NORMAL_COUNT}")
+    if count != DIPLOID_NUMBER:
+        flags.append(f"{count} chromosomes, not {DIPLOID_NUMBER}")
     if count < FEWEST_OF_A_CELL:
         flags.append("incomplete cell: names rest on single chromosomes, losses mean nothing")
     elif cell is not None and (cell.gains or cell.losses):

@@ -24,7 +24,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import log_softmax
 
 from chromozoo.cells.assignment import CellError
-from chromozoo.classes import CLASSES
+from chromozoo.classes import CLASSES, DIPLOID_NUMBER
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -33,7 +33,6 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 # Section IV-E of the paper: the first 40 of 46 chromosomes form the head.
 PUBLISHED_BETA = 40
-NORMAL_COUNT = 46
 
 
 def feature_distances(
@@ -144,7 +143,7 @@ def match(
 
 def head_size(n: int, beta: int = PUBLISHED_BETA) -> int:
     """How many of ``n`` chromosomes form the head where ``beta`` of 46 do; rounding is ours."""
-    return round(n * beta / NORMAL_COUNT)
+    return round(n * beta / DIPLOID_NUMBER)
 
 
 def redistribute_labels(distances: ArrayLike, beta: int | None = None) -> IntArray:

@@ -148,8 +148,8 @@ class ChrNet4(ChromosomeClassifier):
             :class:`chromozoo.tasks.losses.CentreLoss`.
         init_from: Name of a timm model with ImageNet weights whose tensors are taken over where
             name and shape agree (``"resnext50_32x4d.tv_in1k"``: all but attention and head), for
-            strategies (b) to (d) of table II; or a checkpoint (``.ckpt``) of this model to tune
-            further; None starts from random numbers, strategy (e).
+            strategies (b) to (d) of table II; a checkpoint (``.ckpt``) of this model, or
+            ``"chromozoo/chrnet4"``, to tune further; None starts from random numbers, strategy (e).
         optimizer, lr, weight_decay, label_smoothing, flip_average: See
             :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """

@@ -2,7 +2,8 @@
 
 An ablation is a file in ``configs/ablations``: a base config, a number of epochs, seeds, and the
 changes that each variant makes to the base. Every variant is trained with the same budget and
-measured on the validation cells; test cells are never touched. It can be stopped and called again.
+measured on the validation cells or images; those of the test are never touched. It can be stopped
+and called again.
 """
 
 import argparse
@@ -24,7 +25,14 @@ from chromozoo.weights import REPOSITORY
 ABLATIONS = REPOSITORY / "configs" / "ablations"
 RESULTS = REPOSITORY / "benchmarks" / "results" / "ablations.csv"
 TABLES = REPOSITORY / "benchmarks" / "README.md"
-METRICS = ("accuracy", "assigned_accuracy")
+# What classifiers, and what segmenters are measured by, and the words of the tables.
+METRICS = {
+    "accuracy": "per chromosome (%)",
+    "assigned_accuracy": "with assignment (%)",
+    "box_ap": "box AP",
+    "mask_ap": "mask AP",
+    "mask_ap_overlap": "mask AP of those that overlap",
+}
 COLUMNS = (
     "ablation",
     "variant",
@@ -33,6 +41,7 @@ COLUMNS = (
     "epochs",
     "input_size",
     "split",
+    "n_images",
     "n_chromosomes",
     *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
     "precision",
@@ -56,7 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
             for variant in ablation.variants:
                 row = _measure(ablation, variant, seed, epochs, arguments.root)
                 results_file(arguments.results).add([row])
-                print(f"{ablation.name}, {variant}, seed {seed}: {row['accuracy']:.4f}", flush=True)
+                figures = ", ".join(
+                    f"{METRICS[name]} {100 * row[name]:.2f}" for name in METRICS if name in row
+                )
+                print(f"{ablation.name}, {variant}, seed {seed}: {figures}", flush=True)
         print(table(read_rows(arguments.results), ablation.name))
     if arguments.results.resolve() == RESULTS.resolve():
         update_tables()
@@ -148,11 +160,9 @@ def _measure(
     """Trains a variant unless that is done, and measures its last weights on validation."""
     import yaml
 
-    from chromozoo.cli.benchmark import predict
     from chromozoo.cli.package import read_recipe
-    from chromozoo.data.catalogue import dataset_info
-    from chromozoo.evaluation import evaluate_classification
-    from chromozoo.registry import get_model
+    from chromozoo.data.catalogue import dataset_of_tag
+    from chromozoo.registry import get_model, model_info
 
     recipe = read_recipe(ablation.base)
     folder = ablation.folder(variant, seed, epochs)
@@ -175,24 +185,44 @@ def _measure(
             )
         finished.touch()
     model: Any = get_model(recipe.model, weights=last)
-    info = dataset_info(recipe.tag)
+    task = model_info(recipe.model).task
+    info = dataset_of_tag(recipe.tag, task)
     data = getattr(info.load_module(), info.data_module)(
         root=root, preset=model.transforms.to_dict()
     )
-    crops = data.dataset("val")
-    found = evaluate_classification(predict(model, crops), crops.labels, crops.cells).to_row()
+    found = _classified(model, data) if task == "classification" else _segmented(model, data)
     return {
         "ablation": ablation.name,
         "variant": variant,
         "model": recipe.model,
         "seed": seed,
         "epochs": epochs,
-        "input_size": f"{model.transforms.height}x{model.transforms.width}",
         "split": f"{data.split.name}/val",
         "precision": fast_precision(),
         "date": datetime.date.today().isoformat(),
         **{column: found[column] for column in COLUMNS if column in found},
     }
+
+
+def _classified(model: Any, data: Any) -> dict[str, Any]:
+    from chromozoo.cli.benchmark import predict
+    from chromozoo.evaluation import evaluate_classification
+
+    crops = data.dataset("val")
+    report = evaluate_classification(predict(model, crops), crops.labels, crops.cells)
+    preset = model.transforms
+    return report.to_row() | {"input_size": f"{preset.height}x{preset.width}"}
+
+
+def _segmented(model: Any, data: Any) -> dict[str, Any]:
+    from chromozoo.cli.benchmark import true_masks
+    from chromozoo.segmentation_metrics import evaluate_segmentation
+
+    images = data.dataset("val")
+    metaphases = [images.metaphase(index) for index in range(len(images))]
+    found = (model.segment(item.image, item.source) for item in metaphases)
+    report = evaluate_segmentation(found, map(true_masks, metaphases))
+    return report.to_row() | {"input_size": "whole images"}
 
 
 def results_file(path: Path) -> ResultsFile:
@@ -207,18 +237,21 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def table(rows: Sequence[dict[str, str]], ablation: str) -> str:
     """One ablation as a Markdown table: each variant with its mean over the seeds."""
+    rows = [row for row in rows if row["ablation"] == ablation]
+    metrics = [name for name in METRICS if any(row[name] for row in rows)]
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
-        if row["ablation"] == ablation:
-            same = tuple(row[key] for key in ("variant", "model", "input_size", "epochs"))
-            groups.setdefault(same, []).append(row)
+        same = tuple(row[key] for key in ("variant", "model", "input_size", "epochs"))
+        groups.setdefault(same, []).append(row)
     lines = [
-        "| variant | model | input | epochs | seeds | per chromosome (%) | with assignment (%) |",
-        "|---|---|---|---:|---|---|---|",
+        "| variant | model | input | epochs | seeds | "
+        + " | ".join(METRICS[name] for name in metrics)
+        + " |",
+        "|---|---|---|---:|---|" + "---|" * len(metrics),
     ]
     for key, members in groups.items():
         figures = []
-        for metric in METRICS:
+        for metric in metrics:
             values = [100 * float(row[metric]) for row in members]
             mean = f"{sum(values) / len(values):.2f}"
             ends = [members[0][f"{metric}_{end}"] for end in ("low", "high")]

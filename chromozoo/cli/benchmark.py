@@ -98,19 +98,21 @@ def run(arguments: argparse.Namespace) -> int:
     (name,) = arguments.models
     task = model_info(name).task
     dataset = arguments.dataset or DEFAULT_DATASETS[task]
-    if dataset not in datasets(task):
+    if arguments.results is not None and not arguments.results.parent.is_dir():
         raise ChromozooError(
-            f"{name} is a model for {task}, {dataset} is not a data set for it; use "
-            f"{', '.join(datasets(task))}"
+            f"{arguments.results.parent}: no such folder; name another file with --results"
         )
     if arguments.classifier is not None:
         if task != "segmentation":
             raise ChromozooError(f"--classifier goes with a segmenter; {name} is none")
         return _run_karyotyping(name, dataset, arguments)
+    if dataset not in datasets(task):
+        raise ChromozooError(
+            f"{name} is a model for {task}, {dataset} is not a data set for it; use "
+            f"{', '.join(datasets(task))}"
+        )
     shipped = RESULTS if task == "classification" else SEGMENTATION_RESULTS
     results: Path = arguments.results or shipped
-    if not results.parent.is_dir():
-        raise ChromozooError(f"{results.parent}: no such folder; name another file with --results")
     shared = {"root": arguments.root, "device": arguments.device, "note": arguments.note}
     if task == "classification":
         from chromozoo import leaderboard
@@ -381,7 +383,9 @@ def true_masks(metaphase: "Metaphase") -> "NDArray[Any]":
 
 def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", score: float) -> None:
     """What was found at that score, each with its number, or ``?`` where there is nothing."""
-    from chromozoo.cli.segment import write_png
+    from PIL import Image
+
+    from chromozoo.files import write_picture
     from chromozoo.overlay import draw_overlay
     from chromozoo.segmentation_metrics import image_errors
     from chromozoo.tasks.segmentation import Segmentation
@@ -393,7 +397,8 @@ def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", scor
     labels = ["?" if number in wrong else str(number + 1) for number in range(len(shown))]
     missed = Segmentation.from_masks(true[errors.missed])
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_png(path, draw_overlay(metaphase.image, shown, labels, missed))
+    overlay = draw_overlay(metaphase.image, shown, labels, missed)
+    write_picture(path, Image.fromarray(overlay))
 
 
 def predict(model: Any, crops: Any, batch_size: int = 64) -> Any:

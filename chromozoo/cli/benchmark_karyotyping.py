@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chromozoo.cli import benchmark
-from chromozoo.errors import ChromozooError
+from chromozoo.data.catalogue import dataset_info
 from chromozoo.weights import REPOSITORY
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ def measure(
     import torch
 
     from chromozoo.cells.karyotyper import Karyotyper
+    from chromozoo.data.karyotyped import true_cells
+    from chromozoo.data.splits import load_split
     from chromozoo.karyotyping_metrics import evaluate_karyotyping
 
     models = [
@@ -79,8 +81,8 @@ def measure(
     ]
     karyotyper = Karyotyper(models[0], models[1], assignment, score=score)
     seconds: list[float] = []
-    split, cells = _true_cells(dataset, stage, root)
-    pictures, true = tee(cells)
+    split = load_split(dataset_info(dataset).load_module().SPLIT)
+    pictures, true = tee(true_cells(dataset, stage, root))
     report = evaluate_karyotyping(
         _karyotyped(karyotyper, pictures, seconds), (cell for _, cell in true)
     )
@@ -109,31 +111,6 @@ def measure(
         **{key: about[key] for key in ("commit", "date", "source", "note")},
     }
     return row, report
-
-
-def _true_cells(
-    dataset: str, stage: str, root: str | None
-) -> tuple[Any, "Iterator[tuple[NDArray[np.float32], TrueCell]]"]:
-    from chromozoo.data import bioimlab_karyotyping, bioimlab_segmentation, mfish
-    from chromozoo.data.splits import load_split
-
-    if dataset == "bioimlab-segmentation":
-        return load_split(bioimlab_segmentation.SPLIT), bioimlab_karyotyping.true_cells(stage, root)
-    if dataset == "mfish":
-        return load_split(mfish.SPLIT), _mfish_cells(stage, root)
-    raise ChromozooError(
-        f"{dataset} has no classes for whole metaphases; use bioimlab-segmentation or mfish"
-    )
-
-
-def _mfish_cells(stage: str, root: str | None) -> "Iterator[tuple[NDArray[np.float32], TrueCell]]":
-    from chromozoo.data.mfish import karyotyped_metaphases
-    from chromozoo.karyotyping_metrics import TrueCell
-    from chromozoo.tasks.segmentation import Segmentation
-
-    for metaphase in karyotyped_metaphases(stage, root):
-        outlines = Segmentation.from_masks(metaphase.masks)
-        yield metaphase.image, TrueCell(metaphase.key, outlines, metaphase.classes)
 
 
 def _karyotyped(

@@ -5,12 +5,13 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromozoo import __version__
 from chromozoo.classes import CLASS_INDEX, CLASSES
+from chromozoo.cli.pictures import INTENDED_USE, find_pictures, results_folder
 from chromozoo.errors import ImageError
 from chromozoo.files import replace_file
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 # A human should look at whatever the model is less sure of than this.
 DOUBT_BELOW = 0.9
-INTENDED_USE = "Research use only, not for diagnosis."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,8 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     model: Any = get_model(arguments.model, weights=arguments.weights)
     found = model.classify(files, as_cell=arguments.as_cell, on_error="report")
-    output = arguments.output or Path("chromozoo-results") / arguments.paths[0].resolve().stem
-    output.mkdir(parents=True, exist_ok=True)
+    output = results_folder(arguments.output, arguments.paths)
     _print_table(found, truth)
     _write_json(output / "predictions.json", model, found)
     _write_csv(output / "predictions.csv", found)
@@ -66,29 +65,6 @@ def run(arguments: argparse.Namespace) -> int:
         for item in failed:
             print(f"  {item.error}")
     return 1 if failed else 0
-
-
-def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """The files, and those in the folders that have the suffix of a picture, sorted.
-
-    Raises:
-        ImageError: A folder holds none.
-    """
-    from chromozoo.images.reading import IMAGE_SUFFIXES
-
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise ImageError(
-                    f"{path}: the folder holds no picture "
-                    f"({', '.join(sorted(IMAGE_SUFFIXES))}); check the path"
-                )
-            files += inside
-        else:
-            files.append(path)
-    return files
 
 
 def _read_labels(path: Path) -> dict[str, str]:

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chromozoo.cli.classify import INTENDED_USE, find_pictures
-from chromozoo.cli.segment import output_names
+from chromozoo.cli.pictures import INTENDED_USE, find_pictures, output_names, results_folder
 from chromozoo.errors import ChromozooError
 
 if TYPE_CHECKING:
@@ -48,9 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from torch.utils.data import DataLoader
+
     from chromozoo import report
     from chromozoo.cells.karyotyper import Karyotyper
-    from chromozoo.data.pictures import Pictures
 
     for name in ("processes", "nodes"):
         if getattr(arguments, name) < 1:
@@ -59,13 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ChromozooError(f"--score {arguments.score}: give a number from 0 to 1")
     files = _without_results(find_pictures(arguments.paths))
     names = dict(zip(files, output_names(files), strict=True))
-    output: Path = arguments.output or Path("chromozoo-results") / arguments.paths[0].resolve().stem
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ChromozooError(
-            f"{output}: cannot be made a folder ({error}); name another with --output"
-        ) from error
+    output = results_folder(arguments.output, arguments.paths)
     karyotyper = Karyotyper(
         arguments.segmenter,
         arguments.classifier,
@@ -81,7 +75,13 @@ def run(arguments: argparse.Namespace) -> int:
     ]
     if waiting:
         trainer = _trainer(arguments.processes, arguments.nodes, names, output)
-        trainer.predict(karyotyper, Pictures(waiting).loader(), return_predictions=False)
+        # Nothing is read before the model reads it; Lightning divides them among the processes.
+        pictures: DataLoader[Path] = DataLoader(
+            waiting,  # type: ignore[arg-type]  # a list is a Dataset, too
+            batch_size=1,
+            collate_fn=list,
+        )
+        trainer.predict(karyotyper, pictures, return_predictions=False)
         trainer.strategy.barrier()
         if not trainer.is_global_zero:
             return 0

@@ -1,25 +1,26 @@
 """``chromozoo segment``: outlines the chromosomes in metaphases."""
 
 import argparse
-import io
 import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromozoo import __version__
-from chromozoo.cli.classify import INTENDED_USE, find_pictures
+from chromozoo.cli.pictures import (
+    COCO_NAME,
+    INTENDED_USE,
+    find_pictures,
+    output_names,
+    results_folder,
+)
 from chromozoo.errors import ChromozooError, UnknownNameError
-from chromozoo.files import replace_file
+from chromozoo.files import replace_file, write_picture
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from chromozoo.tasks.segmentation import Segmentation
 
 OVERLAY_SUFFIX = ".overlay.png"
-COCO_NAME = "annotations.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,13 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     files = _without_own_overlays(find_pictures(arguments.paths))
     names = output_names(files)
     model = _load(arguments.model, arguments.weights, arguments.device)
-    output: Path = arguments.output or Path("chromozoo-results") / arguments.paths[0].resolve().stem
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ChromozooError(
-            f"{output}: cannot be made a folder ({error}); name another with --output"
-        ) from error
+    output = results_folder(arguments.output, arguments.paths)
     from rich.progress import track
 
     documents: list[dict[str, Any]] = []
@@ -80,27 +75,6 @@ def run(arguments: argparse.Namespace) -> int:
         for message in failed:
             print(f"  {message}")
     return 1 if failed else 0
-
-
-def output_names(files: Sequence[Path]) -> list[str]:
-    """Name of each picture's results: its stem, with its folder's name where stems are equal.
-
-    None is that of the file with the results of all, and they differ in more than capitals, which
-    some file systems do not tell apart.
-    """
-    stems = Counter(file.stem.casefold() for file in files)
-    taken = {Path(COCO_NAME).stem} | {stem for stem, count in stems.items() if count == 1}
-    names = []
-    for file in files:
-        name = file.stem
-        if stems[name.casefold()] > 1 or name.casefold() == Path(COCO_NAME).stem:
-            first = name = f"{file.resolve().parent.name}_{file.stem}"
-            number = 2
-            while name.casefold() in taken:
-                name, number = f"{first}_{number}", number + 1
-            taken.add(name.casefold())
-        names.append(name)
-    return names
 
 
 def coco_document(documents: Sequence[dict[str, Any]], categories: Sequence[str]) -> dict[str, Any]:
@@ -133,15 +107,6 @@ def coco_document(documents: Sequence[dict[str, Any]], categories: Sequence[str]
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for name, number in ids.items()],
     }
-
-
-def write_png(path: Path, picture: "NDArray[Any]") -> None:
-    """Writes ``(H, W, 3)`` uint8; the file is replaced as a whole."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG")
-    replace_file(path, buffer.getvalue())
 
 
 def _without_own_overlays(files: Sequence[Path]) -> list[Path]:
@@ -183,10 +148,12 @@ def _document(file: Path, model: Any, found: "Segmentation", score: float) -> di
 
 
 def _write_overlay(path: Path, file: Path, found: "Segmentation") -> None:
+    from PIL import Image
+
     from chromozoo.images.reading import read_grey
     from chromozoo.overlay import draw_overlay
 
-    write_png(path, draw_overlay(read_grey(file), found))
+    write_picture(path, Image.fromarray(draw_overlay(read_grey(file), found)))
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

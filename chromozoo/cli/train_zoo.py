@@ -17,6 +17,7 @@ from pathlib import Path
 from chromozoo.cli.env import fast_precision
 from chromozoo.cli.package import RUNS, Recipe, package, read_recipe
 from chromozoo.errors import ChromozooError
+from chromozoo.files import replace_file
 from chromozoo.registry import TASKS
 from chromozoo.weights import REPOSITORY
 
@@ -121,9 +122,7 @@ class _Record:
     def update(self, **values: object) -> None:
         self.values |= values
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".part")
-        temporary.write_text(json.dumps(self.values, indent=1))
-        os.replace(temporary, self.path)
+        replace_file(self.path, json.dumps(self.values, indent=1).encode())
 
 
 def _fit(recipe: Recipe, record: _Record, seconds: float, root: str | None) -> bool:

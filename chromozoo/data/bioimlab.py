@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from chromozoo.classes import CLASSES
+from chromozoo.classes import CLASSES, DIPLOID_NUMBER
 from chromozoo.data.archive import find_dataset, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.single_chromosomes import (
@@ -18,17 +18,14 @@ from chromozoo.data.single_chromosomes import (
     Chromosomes,
     SingleChromosomes,
     chromosomes_of_files,
-    class_line,
     read_all,
-    split_faults,
-    split_lines,
 )
 from chromozoo.data.splits import load_split
+from chromozoo.data.verification import class_line, split_faults, split_lines
 from chromozoo.errors import DatasetError
 
 FILE_NAME = "bioimlab-classification.zip"
 SPLIT = "bioimlab_v1"
-CHROMOSOMES_PER_CELL = 46
 
 INSTRUCTIONS = """To get it:
   1. Ask for or download the BioImLab chromosome classification data set of the University of
@@ -101,9 +98,9 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
     sha256, colour, faults = read_all(path, files)
     by_cell = Counter(file.cell for file in files)
     faults += [
-        f"cell {cell}: {count} chromosomes, published with {CHROMOSOMES_PER_CELL}"
+        f"cell {cell}: {count} chromosomes, published with {DIPLOID_NUMBER}"
         for cell, count in sorted(by_cell.items())
-        if count != CHROMOSOMES_PER_CELL
+        if count != DIPLOID_NUMBER
     ]
     faults += split_faults(split, by_cell)
     lines = [

@@ -13,8 +13,9 @@ from chromozoo.data.archive import find_dataset, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import sha256_of
 from chromozoo.data.metaphases import metaphase_files
-from chromozoo.data.polygons import MetaphaseFiles, faults, natural_order
-from chromozoo.data.splits import STAGES, load_split
+from chromozoo.data.polygons import MetaphaseFiles, faults
+from chromozoo.data.splits import load_split
+from chromozoo.data.verification import split_faults, split_lines
 from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.images.reading import IMAGE_SUFFIXES
@@ -48,7 +49,7 @@ class BioImLabSegmentation(WholeMetaphases):
     split_name = SPLIT
 
     def files(self) -> MetaphaseFiles:
-        return metaphase_files(_find(self.root))
+        return metaphase_files(find(self.root))
 
 
 def verify(root: str | os.PathLike[str] | None = None) -> Verification:
@@ -58,7 +59,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         DatasetNotFoundError: The set is not on this machine.
         DatasetError: The list of its files is damaged.
     """
-    path = _find(root)
+    path = find(root)
     files = metaphase_files(path)
     split = load_split(SPLIT)
     found: list[str] = []
@@ -74,28 +75,32 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         found += faults(metaphase)
         polygons[key] = len(metaphase.polygons)
         sizes.add(metaphase.image.shape[::-1])
-    known = set(split.ids("all")) | set(split.excluded)
-    found += [
-        f"image {key} of the split is not in the data set"
-        for key in natural_order(known - set(keys))
-    ]
-    found += [f"image {key} is in no part of the split" for key in keys if key not in known]
+    found += split_faults(split, keys, "image")
     lines = [
-        f"content sha256 {sha256_of(_contents(path))}",
+        f"content sha256 {contents_sha256(root)}",
         f"{len(keys)} images, {sum(polygons.values())} polygons",
         "sizes: " + ", ".join(f"{width}x{height}" for width, height in sorted(sizes)),
+        *split_lines(split, polygons, "images", "polygons"),
+        f"{split.name}: left out {', '.join(split.excluded)}",
     ]
-    for stage in STAGES:
-        there = [key for key in split.ids(stage) if key in polygons]
-        lines.append(
-            f"{split.name}/{stage}: {len(there)} images, {sum(polygons[key] for key in there)} "
-            "polygons"
-        )
-    lines.append(f"{split.name}: left out {', '.join(split.excluded)}")
     return Verification(path, tuple(lines), tuple(found))
 
 
-def _find(root: str | os.PathLike[str] | None) -> Path:
+def contents_sha256(root: str | os.PathLike[str] | None = None) -> str:
+    """Hash of all files of the set.
+
+    Raises:
+        DatasetNotFoundError: The set is not on this machine.
+    """
+    return sha256_of(_contents(find(root)))
+
+
+def find(root: str | os.PathLike[str] | None) -> Path:
+    """Path of the set.
+
+    Raises:
+        DatasetNotFoundError: The set is not on this machine.
+    """
     try:
         return find_dataset(FILE_NAME, INSTRUCTIONS, root)
     except DatasetNotFoundError:

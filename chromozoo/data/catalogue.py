@@ -68,6 +68,19 @@ DATASETS: dict[str, DatasetInfo] = {
             tag="bioimlab",
         ),
         DatasetInfo(
+            name="bioimlab-metaphase",
+            title="BioImLab Q-band chromosomes, single ones and cut from metaphases",
+            task="classification",
+            module="chromozoo.data.bioimlab_metaphase",
+            data_module="BioImLabMetaphase",
+            size="the 4,922 of bioimlab, and those of bioimlab-segmentation that have a certain "
+            "joint label, twice",
+            source="University of Padova, Biomedical Imaging Laboratory; Poletti, Grisan, "
+            "Ruggeri 2008/2012; polygons: Wang et al. 2023, doi 10.1016/j.bspc.2023.105199",
+            licence="images: public download, no licence stated: research use; polygons: MPL-2.0",
+            tag="metaphase",
+        ),
+        DatasetInfo(
             name="pki3",
             title="Pki-3 G-band single chromosomes",
             task="classification",

@@ -29,17 +29,15 @@ from chromozoo.data.polygons import Metaphase
 from chromozoo.data.single_chromosomes import (
     Chromosomes,
     SingleChromosomes,
-    class_line,
-    split_lines,
 )
 from chromozoo.data.splits import load_split
+from chromozoo.data.verification import class_line, split_lines
 from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
 
 FILE_NAME = "gband-cil54816.zip"
 SPLIT = "cil54816_v1"
-NORMAL_NUMBER = 46
 # Pixels around a box that a crop shows: the level of the background is taken from its rim.
 MARGIN = 4
 
@@ -60,7 +58,7 @@ _NAME = re.compile(r"^[A-G]?(?P<label>\d{1,2}|X|Y)$")
 
 
 @dataclass(frozen=True, eq=False)
-class Boxes:
+class Annotation:
     """The annotation of one image, repaired.
 
     Attributes:
@@ -78,23 +76,6 @@ class Boxes:
     clipped: int
     duplicates: int
     empty: int
-
-
-@dataclass(frozen=True, eq=False)
-class BoxedMetaphase:
-    """A metaphase with its boxes, for the evaluation of detection and of karyotyping by boxes.
-
-    Attributes:
-        key: Name of the image, ``"103071"``.
-        image: ``(H, W)`` float32 grey.
-        boxes: ``(N, 4)`` float64 xyxy in pixels.
-        classes: ``(N,)`` int64 class indices 0 to 23.
-    """
-
-    key: str
-    image: NDArray[np.float32]
-    boxes: NDArray[np.float64]
-    classes: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -203,7 +184,7 @@ class CILFiles:
         """Names of the images that have both files, sorted."""
         return sorted(self.pictures.keys() & self.annotations.keys())
 
-    def boxes(self, key: str) -> Boxes:
+    def boxes(self, key: str) -> Annotation:
         """Reads the annotation of one image and repairs it.
 
         Raises:
@@ -248,7 +229,7 @@ class CILFiles:
             [f"box {number}" for number in range(len(found.boxes))],
         )
 
-    def _boxes(self, archive: Archive, key: str) -> Boxes:
+    def _boxes(self, archive: Archive, key: str) -> Annotation:
         source = f"{self.path}: {self.annotations[key]}"
         kept: dict[tuple[float, ...], int] = {}
         clipped = duplicates = empty = 0
@@ -275,7 +256,7 @@ class CILFiles:
             raise DatasetError(
                 f"{source}: no annotation in Pascal VOC ({error}); mend it or fetch it again"
             ) from error
-        return Boxes(
+        return Annotation(
             np.array([*kept], np.float64).reshape(-1, 4),
             np.array([*kept.values()], np.int64),
             (int(height), int(width)),
@@ -290,27 +271,6 @@ def cut_box(image: NDArray[np.float32], box: NDArray[np.float64]) -> NDArray[np.
     left, top = (max(int(edge) - MARGIN, 0) for edge in box[:2])
     right, bottom = (int(np.ceil(edge)) + MARGIN for edge in box[2:])
     return image[top:bottom, left:right]
-
-
-def boxed_metaphases(
-    stage: str, root: str | os.PathLike[str] | None = None
-) -> Iterator[BoxedMetaphase]:
-    """The metaphases of one part of ``cil54816_v1``, read one by one.
-
-    Args:
-        stage: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
-        root: As of :class:`CIL54816`.
-
-    Raises:
-        DatasetNotFoundError: The set is not on this machine.
-        DatasetError: A file is damaged; the message names it.
-    """
-    data = CIL54816(root)
-    keys = data.keys(stage)
-    files = data.files()
-    for key in keys:
-        found = files.boxes(key)
-        yield BoxedMetaphase(key, files.image(key), found.boxes, found.classes)
 
 
 def group_of(key: str) -> str:
@@ -329,7 +289,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
     files = CILFiles(path)
     split = load_split(SPLIT)
     faults: list[str] = []
-    found: dict[str, Boxes] = {}
+    found: dict[str, Annotation] = {}
     keys = files.keys()
     for key in keys:
         try:
@@ -356,7 +316,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         + ", ".join(f"{number}: {numbers[number]} images" for number in sorted(numbers)),
         class_line([int(label) for one in found.values() for label in one.classes]),
         f"in no part of the split: {len({*keys} - known - {*split.excluded})} images",
-        *split_lines(split, by_image),
+        *split_lines(split, by_image, "images", "boxes"),
     ]
     return Verification(path, tuple(lines), tuple(faults))
 

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from chromozoo.classes import CLASS_INDEX, CLASSES
+from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER
 from chromozoo.data.archive import find_dataset, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.single_chromosomes import (
@@ -19,17 +19,14 @@ from chromozoo.data.single_chromosomes import (
     Chromosomes,
     SingleChromosomes,
     chromosomes_of_files,
-    class_line,
     read_all,
-    split_faults,
-    split_lines,
 )
 from chromozoo.data.splits import draw_split, load_split
+from chromozoo.data.verification import class_line, split_faults, split_lines
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
 
 FILE_NAME = "gband-pki3.zip"
 SPLIT = "pki3_v1"
-NORMAL_NUMBER = 46
 
 INSTRUCTIONS = """To get it:
   1. Ask the University of Passau for the Pki-3 chromosome images (Ritter & Gao 2008; research
@@ -176,8 +173,8 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         f"{colour} files in colour",
         "chromosomes of a karyotype: "
         + ", ".join(f"{number}: {numbers[number]} karyotypes" for number in sorted(numbers)),
-        f"without {NORMAL_NUMBER}: "
-        + (", ".join(c for c, n in sorted(by_cell.items()) if n != NORMAL_NUMBER) or "none"),
+        f"without {DIPLOID_NUMBER}: "
+        + (", ".join(c for c, n in sorted(by_cell.items()) if n != DIPLOID_NUMBER) or "none"),
         class_line([file.label for file in files]),
         *split_lines(split, by_cell),
     ]

@@ -10,7 +10,6 @@ The map knows classes, not chromosomes. These are made of it by :func:`instances
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,12 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from chromozoo.classes import CLASSES
+from chromozoo.classes import CLASSES, DIPLOID_NUMBER
 from chromozoo.data.archive import Archive, find_dataset, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import sha256_of
-from chromozoo.data.polygons import Metaphase, faults, mask_polygon, polygon_mask
-from chromozoo.data.splits import STAGES, load_split
+from chromozoo.data.polygons import Metaphase, faults, mask_polygon
+from chromozoo.data.splits import load_split
+from chromozoo.data.verification import class_line, split_faults, split_lines
 from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
@@ -33,7 +33,6 @@ FILE_NAME = "mfish-dapi.zip"
 SPLIT = "mfish_v1"
 OVERLAP = 255
 NORMAL_KARYOTYPES = ("XX", "XY")
-NORMAL_NUMBER = 46
 
 INSTRUCTIONS = """To get it:
   1. Get the M-FISH image set of Advanced Digital Imaging Research (2000; free to use, copy, modify
@@ -59,25 +58,6 @@ LARGEST = 1.8
 FEWEST_PIXELS = 20
 
 _FILE = re.compile(r"(?:^|/)(?P<key>[APV]\d{4}[0-9A-Z]{2})(?P<plane>[DK])\.png$")
-
-
-@dataclass(frozen=True, eq=False)
-class KaryotypedMetaphase:
-    """A metaphase whose chromosomes are known, for the evaluation of karyotyping.
-
-    Attributes:
-        key: Name of the image, ``"A0101XY"``.
-        image: ``(H, W)`` float32 grey.
-        masks: ``(N, H, W)`` bool, amodal.
-        classes: ``(N,)`` int64 class indices 0 to 23.
-        karyotype: Code of the set's README, ``"XY"``.
-    """
-
-    key: str
-    image: NDArray[np.float32]
-    masks: NDArray[np.bool_]
-    classes: NDArray[np.int64]
-    karyotype: str
 
 
 class MFISH(WholeMetaphases):
@@ -213,32 +193,6 @@ def karyotype_of(key: str) -> str:
     return key[-2:]
 
 
-def karyotyped_metaphases(
-    stage: str, root: str | os.PathLike[str] | None = None
-) -> Iterator[KaryotypedMetaphase]:
-    """The metaphases of one part of ``mfish_v1``, read one by one.
-
-    Args:
-        stage: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
-        root: As of :class:`MFISH`.
-
-    Raises:
-        DatasetNotFoundError: The set is not on this machine.
-        DatasetError: A file is damaged; the message names it.
-    """
-    images = MFISH(root).dataset(stage)
-    for index in range(len(images)):
-        metaphase = images.metaphase(index)
-        height, width = metaphase.image.shape
-        yield KaryotypedMetaphase(
-            metaphase.key,
-            metaphase.image,
-            np.stack([polygon_mask(polygon, height, width) for polygon in metaphase.polygons]),
-            np.array([CLASSES.index(name) for name in metaphase.labels], np.int64),
-            karyotype_of(metaphase.key),
-        )
-
-
 def verify(root: str | os.PathLike[str] | None = None) -> Verification:
     """Reads every file, makes the chromosomes of every map, and counts them by class and split.
 
@@ -251,7 +205,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
     split = load_split(SPLIT)
     found: list[str] = []
     counts: dict[str, int] = {}
-    classes: Counter[str] = Counter()
+    classes: list[int] = []
     keys = files.keys()
     for key in keys:
         try:
@@ -261,24 +215,17 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
             continue
         found += faults(metaphase)
         counts[key] = len(metaphase.polygons)
-        classes.update(metaphase.labels)
-    known = set(split.ids("all"))
-    found += [f"image {key} of the split is not in the data set" for key in sorted(known - {*keys})]
-    found += [f"image {key} is in no part of the split" for key in keys if key not in known]
+        classes += [CLASSES.index(name) for name in metaphase.labels]
+    found += split_faults(split, keys, "image")
     normal = [counts[key] for key in counts if karyotype_of(key) in NORMAL_KARYOTYPES]
     lines = [
         f"content sha256 {sha256_of(_contents(files))}",
         f"{len(keys)} images of {len({slide_of(key) for key in keys})} slides",
         f"{sum(counts.values())} chromosomes",
-        f"{NORMAL_NUMBER} in {normal.count(NORMAL_NUMBER)} of {len(normal)} normal karyotypes",
-        "by class: " + ", ".join(f"{name}: {classes[name]}" for name in CLASSES),
+        f"{DIPLOID_NUMBER} in {normal.count(DIPLOID_NUMBER)} of {len(normal)} normal karyotypes",
+        class_line(classes),
+        *split_lines(split, counts, "images"),
     ]
-    for stage in STAGES:
-        there = [key for key in split.ids(stage) if key in counts]
-        lines.append(
-            f"{split.name}/{stage}: {len(there)} images, {sum(counts[key] for key in there)} "
-            "chromosomes"
-        )
     return Verification(path, tuple(lines), tuple(found))
 
 

@@ -5,7 +5,6 @@ in an order that follows from the seed and the number of the epoch.
 """
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 from chromozoo.classes import CLASSES
 from chromozoo.data.archive import open_archive
 from chromozoo.data.crops import CropDataset, prepared_crops, sha256_of
-from chromozoo.data.splits import STAGES, Split, load_split
+from chromozoo.data.splits import Split, load_split
 from chromozoo.data.workers import opencv_in_workers
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images import augment
@@ -272,39 +271,3 @@ def read_all(path: Path, files: Sequence[ChromosomeFile]) -> tuple[str, int, lis
             except ImageError as error:
                 faults.append(str(error))
     return sha256_of(digests), colour, faults
-
-
-def class_line(labels: Sequence[int]) -> str:
-    """How many chromosomes of each class there are: a line of a verification."""
-    by_class = Counter(labels)
-    return "by class: " + ", ".join(f"{CLASSES[k]}: {by_class[k]}" for k in range(len(CLASSES)))
-
-
-def split_lines(split: Split, by_cell: Counter[Any]) -> list[str]:
-    """How many cells and chromosomes each stage has: lines of a verification.
-
-    Args:
-        split: Names the cells.
-        by_cell: Number of the chromosomes of each cell.
-    """
-    lines = []
-    for stage in STAGES:
-        cells = [cell for cell in split.ids(stage) if cell in by_cell]
-        lines.append(
-            f"{split.name}/{stage}: {len(cells)} cells, "
-            f"{sum(by_cell[cell] for cell in cells)} chromosomes"
-        )
-    return lines
-
-
-def split_faults(split: Split, by_cell: Counter[Any]) -> list[str]:
-    """Cells that the split or the set lacks: faults of a verification."""
-    listed = set(split.ids("all"))
-    known = listed | set(split.excluded)
-    return [
-        *(
-            f"cell {cell} of the split is not in the data set"
-            for cell in sorted(listed - {*by_cell})
-        ),
-        *(f"cell {cell} is in no part of the split" for cell in sorted({*by_cell} - known)),
-    ]

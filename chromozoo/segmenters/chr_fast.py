@@ -13,7 +13,7 @@ What is made for chromosomes:
 * All chromosomes have 12 to 110 pixels, so one level at stride 4 serves them all.
 * The mask is drawn on a grid over the chromosome's box, from features at stride 2: a small
   chromosome gets as fine an outline as a long one, and the cost does not grow with the image.
-* Duplicates are told by their masks alone (:func:`chromozoo.tasks.segmentation.suppress`): two that
+* Duplicates are told by their masks alone (:func:`chromozoo.tasks.pieces.suppress`): two that
   cross in their middles have one box.
 """
 
@@ -28,7 +28,8 @@ from torchvision.ops import box_iou, generalized_box_iou_loss
 from chromozoo.classes import CLASSES
 from chromozoo.registry import register_model
 from chromozoo.tasks.optimisation import OptimizerName
-from chromozoo.tasks.segmentation import CATEGORIES, ChromosomeSegmenter, Piece, Target
+from chromozoo.tasks.pieces import Piece
+from chromozoo.tasks.segmentation import CATEGORIES, ChromosomeSegmenter, Target
 from chromozoo.tasks.two_stage import mask_pieces
 
 STRIDE = 4

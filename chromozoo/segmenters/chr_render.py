@@ -28,12 +28,14 @@ from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from chromozoo.registry import register_model
 from chromozoo.tasks.optimisation import OptimizerName
-from chromozoo.tasks.segmentation import ChromosomeSegmenter, Piece, Target
+from chromozoo.tasks.pieces import Piece
+from chromozoo.tasks.segmentation import ChromosomeSegmenter, Target
 from chromozoo.tasks.two_stage import (
     ANCHOR_RATIOS,
     ANCHOR_SIZES,
     TwoStageNetwork,
     mask_pieces,
+    take_over_body,
 )
 
 COARSE_SIDE = 7
@@ -86,7 +88,7 @@ class RenderNetwork(TwoStageNetwork):
     """Faster R-CNN with the two mask heads of PointRend.
 
     Args:
-        backbone, anchor_sizes, anchor_ratios, rois: See :class:`TwoStageNetwork`.
+        backbone, anchor_sizes, anchor_ratios, rois, channels: See :class:`TwoStageNetwork`.
         doublings: Of the 7x7 grid at inference.
     """
 
@@ -97,6 +99,7 @@ class RenderNetwork(TwoStageNetwork):
         anchor_ratios: Sequence[float] = ANCHOR_RATIOS,
         rois: int = 256,
         doublings: int = DOUBLINGS,
+        channels: int = 256,
     ) -> None:
         super().__init__(
             backbone,
@@ -104,8 +107,8 @@ class RenderNetwork(TwoStageNetwork):
             anchor_sizes=anchor_sizes,
             anchor_ratios=anchor_ratios,
             rois=rois,
+            channels=channels,
         )
-        channels = int(self.detector.backbone.out_channels)
         self.coarse_pool = MultiScaleRoIAlign([FINE_LEVEL], 2 * COARSE_SIDE, sampling_ratio=2)
         self.coarse_head = CoarseMaskHead(channels)
         self.point_head = PointHead(channels)
@@ -274,9 +277,11 @@ class ChrRender(ChromosomeSegmenter):
 
     Args:
         backbone: See :data:`chromozoo.tasks.two_stage.BACKBONES`.
-        anchor_sizes, anchor_ratios: See :class:`TwoStageNetwork`.
+        anchor_sizes, anchor_ratios, channels: See :class:`TwoStageNetwork`.
         rois: Regions per image that the second stage is trained on.
         doublings: Of the 7x7 grid at inference.
+        init_from: Name of a segmenter whose published ResNet a training starts from, see
+            :func:`chromozoo.tasks.two_stage.take_over_body`; not a hyperparameter.
         preset, optimizer, lr, weight_decay, least_score, most_overlap: See
             :class:`ChromosomeSegmenter`.
     """
@@ -288,16 +293,20 @@ class ChrRender(ChromosomeSegmenter):
         anchor_ratios: Sequence[float] = ANCHOR_RATIOS,
         rois: int = 256,
         doublings: int = DOUBLINGS,
+        channels: int = 256,
         preset: dict[str, Any] | None = None,
         optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
         least_score: float = 0.05,
         most_overlap: float = 0.5,
+        init_from: str | None = None,
     ) -> None:
-        self.save_hyperparameters()
+        network = RenderNetwork(backbone, anchor_sizes, anchor_ratios, rois, doublings, channels)
+        if init_from is not None:
+            take_over_body(network, init_from)
         super().__init__(
-            RenderNetwork(backbone, anchor_sizes, anchor_ratios, rois, doublings),
+            network,
             preset=preset,
             optimizer=optimizer,
             lr=lr,
@@ -305,6 +314,7 @@ class ChrRender(ChromosomeSegmenter):
             least_score=least_score,
             most_overlap=most_overlap,
         )
+        self.save_hyperparameters(ignore=["init_from"])
 
 
 @register_model(task="segmentation", paper="Wang et al. 2024, IEEE Access 12:46081")

@@ -1,6 +1,7 @@
 """Starting from weights that there are: of ImageNet, or of an earlier training."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -8,21 +9,33 @@ from torch import nn
 from chromozoo.errors import WeightsError
 from chromozoo.weights import load_checkpoint, load_tensors
 
+# What stands before names of this zoo, to tell them from timm's.
+ZOO = "chromozoo/"
+
 
 def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
     """Fills a network before its training.
 
     Args:
         network: The pure network.
-        init_from: Path of a checkpoint (``.ckpt``) of this very network, to tune it further; any
-            other text is the name of a timm model, see :func:`take_over_imagenet`.
+        init_from: Path of a checkpoint (``.ckpt``) of this very network, to tune it further;
+            ``"chromozoo/<model>"`` or ``"chromozoo/<model>:<tag>"``, published weights of the zoo,
+            for the same; any other text is the name of a timm model, see
+            :func:`take_over_imagenet`.
         prefix: See :func:`take_over_imagenet`.
 
     Raises:
+        UnknownNameError: The zoo has no such model or tag.
         WeightsError: The weights cannot be had, or do not fit.
     """
     if init_from.endswith(".ckpt"):
         load_tensors(network, load_checkpoint(init_from)[1], Path(init_from))
+    elif init_from.startswith(ZOO):
+        from chromozoo.registry import get_model
+
+        name, _, tag = init_from.removeprefix(ZOO).partition(":")
+        published: Any = get_model(name, weights=tag or "DEFAULT").network
+        load_tensors(network, published.state_dict(), Path(init_from))
     else:
         take_over_imagenet(network, init_from, prefix)
 

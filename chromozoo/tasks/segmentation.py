@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from chromozoo.images.metaphase import MetaphasePreset
 from chromozoo.images.reading import ImageSource
 from chromozoo.tasks.optimisation import OptimizerName, one_cycle
+from chromozoo.tasks.pieces import Piece, suppress, tight
 
 if TYPE_CHECKING:
     from torchmetrics.detection import MeanAveragePrecision
@@ -147,30 +148,11 @@ class Segmentation:
         return assemble([], shape, warnings)
 
 
-@dataclass(frozen=True, eq=False)
-class Piece:
-    """One detection on the way to a :class:`Segmentation`.
-
-    Attributes:
-        crop: bool ``(h, w)``.
-        corner: Row and column of its upper left pixel.
-        box: ``(4,)`` xyxy in pixels, or None: the tight box of the mask.
-        score: 0..1.
-        label: Index into the categories.
-    """
-
-    crop: NDArray[np.bool_]
-    corner: tuple[int, int]
-    box: NDArray[np.float32] | None
-    score: float
-    label: int = 0
-
-
 def assemble(
     pieces: Sequence[Piece], shape: tuple[int, int], warnings: Sequence[str] = ()
 ) -> Segmentation:
     """Cuts crops to the image and their pixels, boxes to the image; sorts by score, drops empty."""
-    kept = [tight for piece in pieces if (tight := _tight(piece, shape)) is not None]
+    kept = [cut for piece in pieces if (cut := tight(piece, shape)) is not None]
     kept.sort(key=lambda piece: -piece.score)
     return Segmentation(
         shape=shape,
@@ -181,58 +163,6 @@ def assemble(
         labels=np.array([piece.label for piece in kept], np.int64),
         warnings=tuple(warnings),
     )
-
-
-def _tight(piece: Piece, shape: tuple[int, int]) -> Piece | None:
-    row, column = piece.corner
-    top, left = max(-row, 0), max(-column, 0)
-    crop = piece.crop[top : max(shape[0] - row, 0), left : max(shape[1] - column, 0)]
-    rows, columns = np.flatnonzero(crop.any(axis=1)), np.flatnonzero(crop.any(axis=0))
-    if not len(rows):
-        return None
-    crop = crop[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    row, column = row + top + int(rows[0]), column + left + int(columns[0])
-    box = piece.box
-    if box is None:
-        box = np.array([column, row, column + crop.shape[1], row + crop.shape[0]], np.float32)
-    else:
-        box = np.clip(box, 0, np.array([shape[1], shape[0]] * 2, np.float32))
-    return Piece(np.ascontiguousarray(crop), (row, column), box, piece.score, piece.label)
-
-
-def suppress(pieces: Sequence[Piece], most_overlap: float) -> list[Piece]:
-    """Greedy non-maximum suppression by the IoU of MASKS.
-
-    The boxes of two chromosomes that cross cover each other almost wholly while their masks share
-    a few pixels, so suppression by boxes, as published systems do it, deletes one of the two.
-
-    Args:
-        pieces: Detections, tight.
-        most_overlap: A piece whose mask has more IoU than this with a better one is left out.
-    """
-    kept: list[Piece] = []
-    for piece in sorted(pieces, key=lambda piece: -piece.score):
-        if all(mask_iou(piece, better) <= most_overlap for better in kept):
-            kept.append(piece)
-    return kept
-
-
-def mask_iou(a: Piece, b: Piece) -> float:
-    """Intersection over union of two masks, 0..1."""
-    top, left = max(a.corner[0], b.corner[0]), max(a.corner[1], b.corner[1])
-    bottom = min(a.corner[0] + a.crop.shape[0], b.corner[0] + b.crop.shape[0])
-    right = min(a.corner[1] + a.crop.shape[1], b.corner[1] + b.crop.shape[1])
-    if bottom <= top or right <= left:
-        return 0.0
-    common = [
-        piece.crop[
-            top - piece.corner[0] : bottom - piece.corner[0],
-            left - piece.corner[1] : right - piece.corner[1],
-        ]
-        for piece in (a, b)
-    ]
-    shared = int((common[0] & common[1]).sum())
-    return shared / (int(a.crop.sum()) + int(b.crop.sum()) - shared)
 
 
 class SegmentationNetwork(Protocol):
@@ -385,12 +315,12 @@ class ChromosomeSegmenter(LightningModule):
         """Detections of a normalised image ``(1, h, w)`` above the least score, suppressed."""
         network: Any = self.network
         size = _size(image)
-        tight = (
-            _tight(piece, size)
+        cut = (
+            tight(piece, size)
             for piece in network.detect(image, self.least_score)
             if piece.score >= self.least_score
         )
-        return suppress([piece for piece in tight if piece is not None], self.most_overlap)
+        return suppress([piece for piece in cut if piece is not None], self.most_overlap)
 
     @torch.inference_mode()
     def segment(self, image: ImageSource, name: str | None = None) -> Segmentation:

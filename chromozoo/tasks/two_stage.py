@@ -3,7 +3,7 @@
 What differs from their defaults: one grey channel; no resizing (the preset has done it); anchors of
 the sizes and proportions of chromosomes; up to 200 objects an image; boxes are suppressed late
 (IoU 0.8), since those of crossing chromosomes cover each other, and masks decide
-(:func:`chromozoo.tasks.segmentation.suppress`).
+(:func:`chromozoo.tasks.pieces.suppress`).
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.models import resnet
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from chromozoo.errors import UnknownNameError
-from chromozoo.tasks.segmentation import Piece, Target
+from chromozoo.errors import UnknownNameError, WeightsError
+from chromozoo.tasks.pieces import Piece
+from chromozoo.tasks.segmentation import Target
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d")
 # One size for each level of the pyramid, in pixels; chromosomes of BioImLab are 14 to 110 long.
@@ -43,6 +45,7 @@ class TwoStageNetwork(nn.Module):
         most_objects: Detections per image.
         box_overlap: Box IoU above which the less certain of two detections is left out.
         rois: Regions per image that the second stage is trained on, a quarter of them objects.
+        channels: Of the pyramid.
 
     Raises:
         UnknownNameError: The backbone is not one of these.
@@ -58,6 +61,7 @@ class TwoStageNetwork(nn.Module):
         most_objects: int = MOST_OBJECTS,
         box_overlap: float = 0.8,
         rois: int = 256,
+        channels: int = 256,
     ) -> None:
         super().__init__()
         arguments: dict[str, Any] = {
@@ -74,7 +78,7 @@ class TwoStageNetwork(nn.Module):
             "box_detections_per_img": most_objects,
         }
         kind = MaskRCNN if masks else FasterRCNN
-        self.detector = kind(grey_fpn(backbone, frozen_norm), NUM_CLASSES, **arguments)
+        self.detector = kind(grey_fpn(backbone, frozen_norm, channels), NUM_CLASSES, **arguments)
         self.detector.transform = AtItsSize(0, 0, image_mean=[0.0], image_std=[1.0])
         self.has_masks = masks
 
@@ -110,8 +114,8 @@ class AtItsSize(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision 
         return image, target
 
 
-def grey_fpn(backbone: str, frozen_norm: bool) -> nn.Module:
-    """A ResNet of torchvision with a pyramid (stride 4 to 64, 256 channels); one channel in.
+def grey_fpn(backbone: str, frozen_norm: bool, channels: int = 256) -> nn.Module:
+    """A ResNet of torchvision with a pyramid (stride 4 to 64, `channels` wide); one channel in.
 
     Raises:
         UnknownNameError: The backbone is not one of :data:`BACKBONES`.
@@ -119,13 +123,39 @@ def grey_fpn(backbone: str, frozen_norm: bool) -> nn.Module:
     if backbone not in BACKBONES:
         raise UnknownNameError(f"unknown backbone {backbone!r}: known are {', '.join(BACKBONES)}")
     norm: Any = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
-    pyramid: nn.Module = resnet_fpn_backbone(
-        backbone_name=backbone, weights=None, norm_layer=norm, trainable_layers=5
-    )
-    body: Any = pyramid.body
+    body: Any = resnet.__dict__[backbone](weights=None, norm_layer=norm)
     body.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+    # As torchvision's `resnet_fpn_backbone`, which always makes 256 channels.
+    levels = {f"layer{level + 1}": str(level) for level in range(4)}
+    widths = [body.inplanes // 2 ** (3 - level) for level in range(4)]
+    pyramid: nn.Module = BackboneWithFPN(body, levels, widths, channels)
     return pyramid
+
+
+def take_over_body(network: TwoStageNetwork, segmenter: str) -> None:
+    """Copies the ResNet of another segmenter's published weights, for a training to start from.
+
+    Args:
+        network: Network to fill; only its ResNet changes, not the pyramid or the heads.
+        segmenter: Name of a segmenter of the zoo with weights, such as ``"chr_fast"``.
+
+    Raises:
+        UnknownNameError: There is no such segmenter.
+        WeightsError: It has no weights, or another ResNet.
+    """
+    from chromozoo.registry import get_model
+
+    source: Any = get_model(segmenter, weights="DEFAULT").network
+    theirs = source.detector.backbone.body if hasattr(source, "detector") else source.backbone
+    body: Any = network.detector.backbone.body
+    try:
+        body.load_state_dict(theirs.state_dict())
+    except RuntimeError as error:
+        raise WeightsError(
+            f"init_from: {segmenter} has another ResNet than this network; choose its backbone, or "
+            "leave init_from out"
+        ) from error
 
 
 def mask_pieces(

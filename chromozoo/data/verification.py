@@ -1,0 +1,57 @@
+"""Lines and faults that the verifications of all data sets have in common."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from chromozoo.classes import CLASSES
+from chromozoo.data.polygons import natural_order
+from chromozoo.data.splits import STAGES, Split
+
+
+def class_line(labels: Iterable[int]) -> str:
+    """How many chromosomes of each class (index into ``CLASSES``) there are."""
+    by_class = Counter(labels)
+    return "by class: " + ", ".join(f"{name}: {by_class[k]}" for k, name in enumerate(CLASSES))
+
+
+def split_lines(
+    split: Split, counts: Mapping[Any, int], unit: str = "cells", parts: str = "chromosomes"
+) -> list[str]:
+    """How much each stage has.
+
+    Args:
+        split: Lists the units.
+        counts: Number of the parts of each unit that is there.
+        unit: What the split lists, in the plural: cells or images.
+        parts: What they hold.
+    """
+    lines = []
+    for stage in STAGES:
+        there = [one for one in split.ids(stage) if one in counts]
+        lines.append(
+            f"{split.name}/{stage}: {len(there)} {unit}, "
+            f"{sum(counts[one] for one in there)} {parts}"
+        )
+    return lines
+
+
+def split_faults(split: Split, there: Iterable[Any], unit: str = "cell") -> list[str]:
+    """What the split or the set lacks of the other.
+
+    Args:
+        split: Lists the units.
+        there: Units of the set.
+        unit: What they are: a cell or an image.
+    """
+    listed, present = set(split.ids("all")), set(there)
+    missing, unknown = listed - present, present - listed - set(split.excluded)
+    return [
+        *(f"{unit} {one} of the split is not in the data set" for one in _ordered(missing)),
+        *(f"{unit} {one} is in no part of the split" for one in _ordered(unknown)),
+    ]
+
+
+def _ordered(units: set[Any]) -> list[Any]:
+    """Numbers by size, names with numbers in them by these."""
+    return sorted(units) if all(isinstance(one, int) for one in units) else natural_order(units)
