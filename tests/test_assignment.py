@@ -5,6 +5,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from iscn_authenticator import validate_karyotype
 
 from chromozoo.cells.assignment import (
     DEFAULT_EXTRA_COST,
@@ -16,7 +17,7 @@ from chromozoo.cells.assignment import (
     normal_counts,
     present_rows,
 )
-from chromozoo.classes import CLASS_INDEX, CLASSES
+from chromozoo.classes import AUTOSOMES, CLASS_INDEX, CLASSES
 from chromozoo.errors import ChromozooError, UnknownNameError
 
 
@@ -342,6 +343,22 @@ def test_presence_is_checked() -> None:
     for presence in (np.ones(3), np.full(len(log_p), 1.5)):
         with pytest.raises(CellError, match=r"give one probability \(0..1\)"):
             present_rows(log_p, presence)
+
+
+def test_karyotypes_are_valid_by_iscn_2024() -> None:
+    """By a library of its own. It refuses only what has no X, of which no cell can live."""
+    rng = np.random.default_rng(0)
+    for _ in range(500):
+        counts = dict.fromkeys(AUTOSOMES, 2) | {"X": 1, "Y": 1}
+        for _ in range(rng.integers(6)):
+            name = str(rng.choice(CLASSES))
+            counts[name] = max(counts[name] + int(rng.choice([-1, 1])), 0)
+        written = iscn_string(counts)
+        result = validate_karyotype(written)
+        if counts["X"]:
+            assert result.valid, (written, result.errors)
+        else:
+            assert "X" in result.errors[0], (written, result.errors)
 
 
 def test_iscn_refuses_what_is_no_count() -> None:
