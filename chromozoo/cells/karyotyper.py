@@ -25,7 +25,7 @@ from chromozoo.cells.assignment import (
     present_rows,
 )
 from chromozoo.cells.polarity import polarity
-from chromozoo.classes import CLASSES, DIPLOID_NUMBER
+from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER
 from chromozoo.errors import ChromozooError, UnknownNameError
 from chromozoo.images.extract import Extraction
 from chromozoo.images.metaphase import chromosome_width, signal_metaphase
@@ -145,6 +145,8 @@ class Karyotyper(LightningModule):
             are chromosomes where the cell has a place for them, see :data:`DOUBTFUL`; with
             ``"none"`` they are left out. None takes :data:`SCORES`.
         least_margin: A name that is less certain than this many nats should be looked at.
+        least_probability: So should a chromosome that the classifier alone would name so with less
+            than this: the cell left no better name, for it may be no whole chromosome.
         least_certain: So should a chromosome whose segmentation scores less than this.
 
     Raises:
@@ -160,7 +162,8 @@ class Karyotyper(LightningModule):
         segmenter_weights: str = "DEFAULT",
         classifier_weights: str = "DEFAULT",
         score: float | None = None,
-        least_margin: float = 2.0,
+        least_margin: float = 1.5,
+        least_probability: float = 0.3,
         least_certain: float = 0.65,
     ) -> None:
         super().__init__()
@@ -188,6 +191,7 @@ class Karyotyper(LightningModule):
         self.assignment: Assignment = assignment
         self.score = SCORES[assignment] if score is None else score
         self.least_margin = least_margin
+        self.least_probability = least_probability
         self.least_certain = least_certain
         self.extraction = Extraction()
 
@@ -299,6 +303,8 @@ class Karyotyper(LightningModule):
         if margin < self.least_margin:
             other = next(k for k in probabilities.argsort()[::-1] if CLASSES[k] != label)
             doubts.append(f"or {CLASSES[other]}")
+        elif probabilities[CLASS_INDEX[label]] < self.least_probability:
+            doubts.append(f"unlike a {label}")
         if score < self.least_certain:
             doubts.append("outline uncertain")
         return tuple(doubts)

@@ -92,6 +92,17 @@ DATASETS: dict[str, DatasetInfo] = {
             tag="pki3",
         ),
         DatasetInfo(
+            name="karyograms",
+            title="Pictures of arranged karyograms, cut by the places of the classes",
+            task="classification",
+            module="chromozoo.data.karyograms",
+            data_module="Karyograms",
+            size="your own pictures, about 46 chromosomes each",
+            source="your own",
+            licence="your own",
+            tag="karyograms",
+        ),
+        DatasetInfo(
             name="mfish",
             title="M-FISH DAPI metaphases",
             task="segmentation",

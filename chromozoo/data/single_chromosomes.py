@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from chromozoo.classes import CLASSES
 from chromozoo.data.archive import open_archive
 from chromozoo.data.crops import CropDataset, prepared_crops, sha256_of
-from chromozoo.data.splits import Split, load_split
+from chromozoo.data.splits import Split, draw_split, load_split
 from chromozoo.data.workers import opencv_in_workers
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images import augment
@@ -63,7 +63,7 @@ class SingleChromosomes(LightningDataModule):
 
     Attributes:
         dataset_name: In the catalogue; the beginning of the cache files' names.
-        split_name: Of the committed id lists.
+        split_name: Of the committed id lists; None where :meth:`chromosomes` draws the split.
         stain: ``"q"`` or ``"g"``: how simulated cells are drawn that are mixed into the training.
 
     Args:
@@ -83,7 +83,7 @@ class SingleChromosomes(LightningDataModule):
     """
 
     dataset_name: ClassVar[str]
-    split_name: ClassVar[str]
+    split_name: ClassVar[str | None]
     stain: ClassVar["Stain"]
 
     def __init__(
@@ -108,7 +108,11 @@ class SingleChromosomes(LightningDataModule):
         self.seed = seed
         self.preset = preset
         self.cache = Path(cache) if cache else None
-        self.split: Split = load_split(self.split_name, fold)
+        self.split: Split = (
+            load_split(self.split_name, fold)
+            if self.split_name
+            else draw_split(self.dataset_name, (), fold)
+        )
 
     def chromosomes(self) -> Chromosomes:
         """Finds the set and lists it.

@@ -5,7 +5,7 @@ A split is by cell or patient, never by image, for one metaphase gives 46 chromo
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -42,6 +42,18 @@ class Split:
             raise UnknownNameError(f"unknown stage {stage!r}; known are train, val, test, all")
         ids: tuple[Any, ...] = getattr(self, stage)
         return ids
+
+    def of_members(self, owners: Mapping[str, str]) -> "Split":
+        """The same division one level below: of what the ids own.
+
+        Args:
+            owners: Id of this split by member, such as the patient by cell.
+        """
+        parts = (
+            tuple(sorted(member for member, owner in owners.items() if owner in set(ids)))
+            for ids in (self.train, self.val, self.test, self.excluded)
+        )
+        return Split(self.name, self.sha256, *parts)
 
 
 def load_split(name: str, fold: int | None = None) -> Split:
