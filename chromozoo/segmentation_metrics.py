@@ -6,8 +6,9 @@ are written out because an interval needs what the library keeps to itself: pred
 once for each image, and a resample of the images only adds up the matches again.
 """
 
+import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -49,7 +50,9 @@ _PRECISIONS = {
 PRECISION_METRICS = tuple(_PRECISIONS)
 # Of the predictions above the score threshold.
 COUNT_METRICS = ("whole_correct", "average_error", "count_error", "count_bias")
-METRICS = (*PRECISION_METRICS, *COUNT_METRICS)
+# Means over the classes, where the truth has them and the model tells them apart.
+CLASS_METRICS = ("class_box_ap", "class_box_ap50", "class_box_ap75")
+METRICS = (*PRECISION_METRICS, *CLASS_METRICS, *COUNT_METRICS)
 
 
 class Detections(Protocol):
@@ -69,6 +72,27 @@ class Detections(Protocol):
     def scores(self) -> NDArray[np.floating[Any]]:
         """``(N,)`` in 0..1."""
         ...
+
+    @property
+    def labels(self) -> NDArray[np.integer[Any]]:
+        """``(N,)`` class indices; looked at only where the truth has classes."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TrueChromosomes:
+    """What is known of the chromosomes of one image.
+
+    Attributes:
+        masks: ``(N, H, W)`` bool; boxes, filled, where no more is known.
+        classes: ``(N,)`` class indices; None where they are not judged.
+        boxes_only: The masks are boxes: figures of masks are then not defined, and chromosomes
+            count as found by their boxes.
+    """
+
+    masks: BoolArray
+    classes: NDArray[np.integer[Any]] | None = None
+    boxes_only: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +144,7 @@ class ImageErrors:
 
 def evaluate_segmentation(
     predictions: Iterable[Detections],
-    targets: Iterable[BoolArray],
+    targets: Iterable[BoolArray | TrueChromosomes],
     *,
     score_threshold: float = 0.5,
     max_detections: int | None = None,
@@ -135,6 +159,8 @@ def evaluate_segmentation(
     - ``mask_ap_overlap``, ``mask_ap50_overlap``: of true chromosomes that share at least 1 % of
       their pixels with another one. What is found of the others counts neither way; a prediction
       that matches nothing at all is an error here, too.
+    - ``class_box_ap``, ``..50``, ``..75``: of the boxes of each class alone, mean over the classes
+      that there are.
     - ``whole_correct``: share of the images without error: every chromosome is matched at mask IoU
       >= 0.5 by one prediction of at least ``score_threshold``, and none of these is left over.
     - ``average_error``: mean over images of (missed + left over) / true chromosomes (AER).
@@ -147,7 +173,8 @@ def evaluate_segmentation(
     Args:
         predictions: One for each image. A generator is consumed image by image, together with
             ``targets``: only one image is held in memory.
-        targets: ``(N, H, W)`` bool masks of each image; the box of one is its tight box.
+        targets: Of each image the ``(N, H, W)`` bool masks, or :class:`TrueChromosomes`, all with
+            classes or none. The box of a chromosome is the tight box of its mask.
         score_threshold: Least score of the predictions that the last four metrics look at.
         max_detections: Predictions of one image that count for average precision, best first.
             None: COCO's 100, or twice the most chromosomes of an image where one has more than
@@ -161,8 +188,8 @@ def evaluate_segmentation(
         ValueError: There are more predictions than targets, or fewer.
     """
     images = [
-        _compare(found, masks, number)
-        for number, (found, masks) in enumerate(zip(predictions, targets, strict=True))
+        _compare(found, true, number)
+        for number, (found, true) in enumerate(zip(predictions, targets, strict=True))
     ]
     n_images = len(images)
     counts = np.array([len(image.true_areas) for image in images], np.int64)
@@ -181,6 +208,11 @@ def evaluate_segmentation(
             values = np.array([curve.precision(draw) for draw in distinct])
             precisions[geometry, which] = values[which_draw]
         samples[name] = precisions[geometry, which][:, thresholds].mean(axis=1)
+        if geometry == "mask" and any(image.boxes_only for image in images):
+            samples[name] = np.full(len(draws), np.nan)
+    by_class = _class_precision(images, distinct, max_detections)[which_draw]
+    for name, thresholds in zip(CLASS_METRICS, (_ALL, _AT_50, _AT_75), strict=True):
+        samples[name] = by_class[:, thresholds].mean(axis=1)
     samples |= _count_metrics(images, counts, draws, score_threshold)
     return SegmentationReport(
         n_images=n_images,
@@ -222,9 +254,27 @@ class _Image:
     areas: dict[str, FloatArray]  # of the predicted boxes and masks: (D,)
     true_areas: FloatArray  # of the true masks: (G,)
     overlapping: BoolArray  # (G,)
+    labels: NDArray[np.integer[Any]] | None  # (D,); None without classes
+    true_labels: NDArray[np.integer[Any]] | None  # (G,)
+    boxes_only: bool
+
+    def of_class(self, label: int) -> "_Image":
+        """What there is and what was found of one class."""
+        found, there = self.labels == label, self.true_labels == label
+        return replace(
+            self,
+            scores=self.scores[found],
+            ious={kind: values[found][:, there] for kind, values in self.ious.items()},
+            areas={kind: values[found] for kind, values in self.areas.items()},
+            true_areas=self.true_areas[there],
+            overlapping=self.overlapping[there],
+        )
 
 
-def _compare(found: Detections, masks: BoolArray, number: int) -> _Image:
+def _compare(found: Detections, true: BoolArray | TrueChromosomes, number: int) -> _Image:
+    if not isinstance(true, TrueChromosomes):
+        true = TrueChromosomes(true)
+    masks = true.masks
     predicted = np.asarray(found.masks)
     boxes = np.asarray(found.boxes, np.float64)
     scores = np.asarray(found.scores, np.float64)
@@ -264,6 +314,9 @@ def _compare(found: Detections, masks: BoolArray, number: int) -> _Image:
         },
         true_areas=true_areas,
         overlapping=shared.max(axis=1, initial=0) >= OVERLAP_SHARE,
+        labels=None if true.classes is None else np.asarray(found.labels)[order],
+        true_labels=true.classes,
+        boxes_only=true.boxes_only,
     )
 
 
@@ -381,9 +434,24 @@ class _Curve:
         return np.asarray(np.take_along_axis(envelope, np.array(first), axis=1).mean(axis=1))
 
 
+def _class_precision(images: list[_Image], draws: FloatArray, limit: int) -> FloatArray:
+    """Box precision ``(n_draws, T)``, mean over the classes; NaN where the truth has none."""
+    known = [image.true_labels for image in images if image.true_labels is not None]
+    if not known or len(known) < len(images):
+        return np.full((len(draws), len(IOU_THRESHOLDS)), np.nan)
+    by_class = []
+    for label in np.unique(np.concatenate(known)):
+        curve = _Curve.of([image.of_class(int(label)) for image in images], "box", "all", limit)
+        by_class.append([curve.precision(draw) for draw in draws])
+    with warnings.catch_warnings():
+        # A resample may have nothing of any class.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.asarray(np.nanmean(np.array(by_class), axis=0))
+
+
 def _matched_above(image: _Image, score_threshold: float) -> IntArray:
-    """Truth of each prediction above the threshold, at mask IoU 0.5; -1 for none."""
-    ious = image.ious["mask"][image.scores >= score_threshold]
+    """Truth of each prediction above the threshold, at IoU 0.5 of masks; -1 for none."""
+    ious = image.ious["box" if image.boxes_only else "mask"][image.scores >= score_threshold]
     (matched,) = _match(ious, np.zeros(ious.shape[1], bool), IOU_THRESHOLDS[:1])
     return np.asarray(matched)
 

@@ -1,20 +1,24 @@
 """Segmentation metrics against faster-coco-eval's own COCOeval, and by hand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as coco_mask
+from torchmetrics.detection import MeanAveragePrecision
 
 from chromozoo import segmentation_metrics
 from chromozoo.evaluation import EvaluationError
 from chromozoo.segmentation_metrics import (
     AREAS,
+    CLASS_METRICS,
     COUNT_METRICS,
     METRICS,
     PRECISION_METRICS,
+    TrueChromosomes,
     evaluate_segmentation,
     image_errors,
 )
@@ -27,6 +31,7 @@ class Found:
     masks: np.ndarray
     boxes: np.ndarray
     scores: np.ndarray
+    labels: np.ndarray | None = None
 
 
 def found(masks: np.ndarray, scores: Any = None, boxes: Any = None) -> Found:
@@ -227,7 +232,7 @@ def test_intervals_hold_the_figure_and_are_reproducible() -> None:
     rng = np.random.default_rng(1)
     predictions, targets = zip(*(random_image(rng, 10) for _ in range(12)), strict=True)
     report = evaluate_segmentation(predictions, targets, n_bootstrap=100)
-    for name in METRICS:
+    for name in (*PRECISION_METRICS, *COUNT_METRICS):
         interval = report.metrics[name]
         assert interval.low <= interval.value <= interval.high, name
     assert report.metrics["mask_ap"].high - report.metrics["mask_ap"].low > 0.02
@@ -288,6 +293,52 @@ def test_only_what_overlaps_counts_for_the_overlap() -> None:
         assert np.isnan(found_all["mask_ap_overlap"].value) is not counted
 
 
+def test_classes_are_averaged_as_the_backend_does() -> None:
+    rng = np.random.default_rng(5)
+    predictions, targets = [], []
+    metric = MeanAveragePrecision(iou_type="bbox", backend="faster_coco_eval")
+    for _ in range(4):
+        one, masks = random_image(rng, 8)
+        classes = rng.integers(0, 3, len(masks))
+        # As often right as wrong.
+        labels = rng.integers(0, 3, len(one.scores))
+        predictions.append(replace(one, labels=labels))
+        targets.append(TrueChromosomes(masks, classes))
+        metric.update(
+            [
+                {
+                    "boxes": torch.from_numpy(one.boxes),
+                    "scores": torch.from_numpy(one.scores),
+                    "labels": torch.from_numpy(labels),
+                }
+            ],
+            [
+                {
+                    "boxes": torch.from_numpy(found(masks).boxes),
+                    "labels": torch.from_numpy(classes),
+                }
+            ],
+        )
+    report = evaluate_segmentation(predictions, targets, n_bootstrap=5)
+    expected = metric.compute()
+    ends = ("map", "map_50", "map_75")
+    np.testing.assert_allclose(
+        values(report, CLASS_METRICS), [float(expected[end]) for end in ends], atol=1e-5
+    )
+    assert report.metrics["class_box_ap"].value < report.metrics["box_ap"].value
+
+
+def test_of_boxes_no_mask_is_judged() -> None:
+    true = bars((0, 0, 40, 10), (20, 20, 50, 40))
+    thin = bars((0, 4, 40, 6), (20, 29, 50, 31))  # masks within the boxes
+    one = found(thin, boxes=found(true).boxes)
+    report = evaluate_segmentation([one], [TrueChromosomes(true, boxes_only=True)], n_bootstrap=0)
+    assert report.metrics["box_ap"].value == pytest.approx(1)
+    assert np.isnan(report.metrics["mask_ap"].value)
+    assert report.metrics["whole_correct"].value == 1
+    assert evaluate_segmentation([one], [true], n_bootstrap=0).metrics["whole_correct"].value == 0
+
+
 def test_nothing_at_all_has_defined_values() -> None:
     true = bars((0, 0, 20, 6))
     empty = found(nothing())
@@ -298,7 +349,8 @@ def test_nothing_at_all_has_defined_values() -> None:
     figures = {name: missed.metrics[name].value for name in METRICS}
     undefined = {name for name, value in figures.items() if np.isnan(value)}
     # The chromosome is small and lies alone.
-    assert undefined == {"box_apm", "mask_apm", "mask_ap_overlap", "mask_ap50_overlap"}
+    sizes = {"box_apm", "mask_apm", "mask_ap_overlap", "mask_ap50_overlap"}
+    assert undefined == sizes | set(CLASS_METRICS)  # nobody asked for classes
     assert figures["mask_ap"] == figures["box_ap50"] == figures["whole_correct"] == 0
     assert (figures["average_error"], figures["count_error"], figures["count_bias"]) == (1, 1, -1)
     assert missed.metrics["mask_ap"].high == 0

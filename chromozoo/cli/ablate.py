@@ -215,13 +215,13 @@ def _classified(model: Any, data: Any) -> dict[str, Any]:
 
 
 def _segmented(model: Any, data: Any) -> dict[str, Any]:
-    from chromozoo.cli.benchmark import true_masks
+    from chromozoo.cli.benchmark import truth_of
     from chromozoo.segmentation_metrics import evaluate_segmentation
 
     images = data.dataset("val")
     metaphases = [images.metaphase(index) for index in range(len(images))]
     found = (model.segment(item.image, item.source) for item in metaphases)
-    report = evaluate_segmentation(found, map(true_masks, metaphases))
+    report = evaluate_segmentation(found, truth_of(metaphases, data, model))
     return report.to_row() | {"input_size": "whole images"}
 
 

@@ -9,13 +9,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import tee
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chromozoo.classes import CLASS_INDEX
 from chromozoo.cli.env import library_versions
-from chromozoo.data.catalogue import DATASETS, dataset_info, datasets
+from chromozoo.data.catalogue import DATASETS, dataset_info, usable_for
 from chromozoo.errors import ChromozooError, UnknownNameError
 from chromozoo.weights import REPOSITORY
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from chromozoo.data.polygons import Metaphase
+    from chromozoo.segmentation_metrics import TrueChromosomes
     from chromozoo.tasks.segmentation import Segmentation
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "classification.csv"
@@ -106,10 +108,10 @@ def run(arguments: argparse.Namespace) -> int:
         if task != "segmentation":
             raise ChromozooError(f"--classifier goes with a segmenter; {name} is none")
         return _run_karyotyping(name, dataset, arguments)
-    if dataset not in datasets(task):
+    if dataset not in usable_for(task):
         raise ChromozooError(
             f"{name} is a model for {task}, {dataset} is not a data set for it; use "
-            f"{', '.join(datasets(task))}"
+            f"{', '.join(usable_for(task))}"
         )
     shipped = RESULTS if task == "classification" else SEGMENTATION_RESULTS
     results: Path = arguments.results or shipped
@@ -308,7 +310,7 @@ def measure_segmenter(
     # One image is in memory at a time: its prediction and its outlines are taken in turn.
     metaphases, again = tee(images.metaphase(k) for k in track(range(len(images)), name))
     report = evaluate_segmentation(
-        segmented(metaphases), map(true_masks, again), score_threshold=score
+        segmented(metaphases), truth_of(again, data, model), score_threshold=score
     )
     return {
         **about(model, note),
@@ -369,6 +371,22 @@ def about(model: Any, note: str) -> dict[str, Any]:
         "source": "measured",
         "note": note,
     }
+
+
+def truth_of(
+    metaphases: Iterable["Metaphase"], data: Any, model: Any
+) -> Iterator["TrueChromosomes"]:
+    """What a model is judged by on the images of a DataModule: classes if it tells them apart."""
+    import numpy as np
+
+    from chromozoo.segmentation_metrics import TrueChromosomes
+
+    with_classes = data.with_classes and len(model.categories) > 1
+    for metaphase in metaphases:
+        classes = None
+        if with_classes:
+            classes = np.array([CLASS_INDEX[name] for name in metaphase.labels], np.int64)
+        yield TrueChromosomes(true_masks(metaphase), classes, data.boxes_only)
 
 
 def true_masks(metaphase: "Metaphase") -> "NDArray[Any]":

@@ -235,8 +235,11 @@ def _choose_classifier(recipe: Recipe, candidates: list[Path], root: str | None)
 
 
 def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -> _Choice:
-    """By the mask AP of what ``segment`` finds in the whole validation images."""
-    from chromozoo.cli.benchmark import true_masks
+    """By the AP of what ``segment`` finds in the whole validation images.
+
+    Of masks; of boxes where there are no masks, by class where the model tells classes apart.
+    """
+    from chromozoo.cli.benchmark import truth_of
     from chromozoo.registry import get_model
     from chromozoo.segmentation_metrics import evaluate_segmentation
 
@@ -245,12 +248,16 @@ def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) 
     best: tuple[float, Path] | None = None
     for path in candidates:
         model: Any = get_model(recipe.model, weights=path)
-        images = data_class(root=root, preset=model.transforms.to_dict()).dataset("val")
+        data = data_class(root=root, preset=model.transforms.to_dict())
+        metric = "mask_ap"
+        if data.boxes_only:
+            metric = "class_box_ap" if len(model.categories) > 1 else "box_ap"
+        images = data.dataset("val")
         metaphases = [images.metaphase(index) for index in range(len(images))]
         found = (model.segment(one.image, one.source) for one in metaphases)
-        report = evaluate_segmentation(found, map(true_masks, metaphases), n_bootstrap=0)
-        precision = report.metrics["mask_ap"].value
-        print(f"{path}: val mask AP {precision:.4f}")
+        report = evaluate_segmentation(found, truth_of(metaphases, data, model), n_bootstrap=0)
+        precision = report.metrics[metric].value
+        print(f"{path}: val {metric} {precision:.4f}")
         if best is None or precision > best[0]:
             best = (precision, path)
     assert best is not None
@@ -265,7 +272,7 @@ def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) 
     )
     return _Choice(
         path,
-        "mask_ap",
+        metric,
         precision,
         {
             "classes": list(model.categories),

@@ -68,16 +68,14 @@ DATASETS: dict[str, DatasetInfo] = {
             tag="bioimlab",
         ),
         DatasetInfo(
-            name="bioimlab-metaphase",
-            title="BioImLab Q-band chromosomes, single ones and cut from metaphases",
+            name="metaphase-crops",
+            title="BioImLab single chromosomes, and those cut from BioImLab and M-FISH metaphases",
             task="classification",
-            module="chromozoo.data.bioimlab_metaphase",
-            data_module="BioImLabMetaphase",
-            size="the 4,922 of bioimlab, and those of bioimlab-segmentation that have a certain "
-            "joint label, twice",
-            source="University of Padova, Biomedical Imaging Laboratory; Poletti, Grisan, "
-            "Ruggeri 2008/2012; polygons: Wang et al. 2023, doi 10.1016/j.bspc.2023.105199",
-            licence="images: public download, no licence stated: research use; polygons: MPL-2.0",
+            module="chromozoo.data.metaphase_crops",
+            data_module="MetaphaseCrops",
+            size="28,446 crops: 4,922 single chromosomes, and 11,762 of 275 metaphases, each twice",
+            source="those of bioimlab, bioimlab-segmentation and mfish",
+            licence="those of bioimlab, bioimlab-segmentation and mfish: research use",
             tag="metaphase",
         ),
         DatasetInfo(
@@ -147,16 +145,25 @@ def datasets(task: str) -> dict[str, DatasetInfo]:
     return {name: info for name, info in DATASETS.items() if info.task == task}
 
 
+def usable_for(task: str) -> dict[str, DatasetInfo]:
+    """The data sets that models for ``"classification"`` or ``"segmentation"`` learn from, by name.
+
+    A segmenter may learn from boxes alone.
+    """
+    return datasets(task) | (datasets("detection") if task == "segmentation" else {})
+
+
 def dataset_of_tag(tag: str, task: str) -> DatasetInfo:
     """The data set of a task that weights with this tag were trained on.
 
     Raises:
         UnknownNameError: There is none.
     """
-    for info in datasets(task).values():
+    usable = usable_for(task)
+    for info in usable.values():
         if info.tag == tag:
             return info
-    known = ", ".join(info.tag for info in datasets(task).values())
+    known = ", ".join(info.tag for info in usable.values())
     raise UnknownNameError(f"no data set for {task} has the tag {tag!r}; there are {known}")
 
 

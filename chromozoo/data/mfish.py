@@ -219,7 +219,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
     found += split_faults(split, keys, "image")
     normal = [counts[key] for key in counts if karyotype_of(key) in NORMAL_KARYOTYPES]
     lines = [
-        f"content sha256 {sha256_of(_contents(files))}",
+        f"content sha256 {contents_sha256(root)}",
         f"{len(keys)} images of {len({slide_of(key) for key in keys})} slides",
         f"{sum(counts.values())} chromosomes",
         f"{DIPLOID_NUMBER} in {normal.count(DIPLOID_NUMBER)} of {len(normal)} normal karyotypes",
@@ -304,6 +304,15 @@ def _mask(
     cv2.floodFill(outside, None, (0, 0), 2)  # by sides, so a diagonal rim is closed
     filled: NDArray[np.bool_] = outside[1:-1, 1:-1] != 2
     return filled
+
+
+def contents_sha256(root: str | os.PathLike[str] | None = None) -> str:
+    """Hash of all files of the set.
+
+    Raises:
+        DatasetNotFoundError: The set is not on this machine.
+    """
+    return sha256_of(_contents(MFISHFiles(find_dataset(FILE_NAME, INSTRUCTIONS, root))))
 
 
 def _contents(files: MFISHFiles) -> Iterator[bytes]:

@@ -27,6 +27,7 @@ from torchvision.ops import box_iou, generalized_box_iou_loss
 
 from chromozoo.classes import CLASSES
 from chromozoo.registry import register_model
+from chromozoo.tasks.box_supervision import box_mask_loss
 from chromozoo.tasks.optimisation import OptimizerName
 from chromozoo.tasks.pieces import Piece
 from chromozoo.tasks.segmentation import CATEGORIES, ChromosomeSegmenter, Target
@@ -193,14 +194,20 @@ class ChrFastNetwork(nn.Module):
     # Training
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Losses of class, box and mask, see :class:`SegmentationNetwork`."""
+        """Losses of class, box and mask, see :class:`SegmentationNetwork`.
+
+        From targets without masks they are learnt by their boxes
+        (:mod:`chromozoo.tasks.box_supervision`).
+        """
         batch = pad_together(images)
         found = self(batch)
         points = locations(batch.shape[-2], batch.shape[-1], batch.device)
         score_loss, box_loss, weight_sum = [], [], []
         mask_loss: list[Tensor] = []
         budget = max(MOST_TRAINING_MASKS // len(images), 1)
-        for index, target in enumerate(targets):
+        for index, given in enumerate(targets):
+            # Where boxes alone are known, a chromosome may be anywhere in its box.
+            target = given if "masks" in given else given | {"masks": _filled(given, images[index])}
             scores, boxes = found["scores"][index], found["boxes"][index]
             place, owner, quality = assign(
                 points, scores.detach(), boxes.detach(), target, self.num_classes
@@ -213,15 +220,16 @@ class ChrFastNetwork(nn.Module):
             box_loss.append((generalized_box_iou_loss(boxes[place], true_boxes) * quality).sum())
             if len(place):
                 some = torch.randperm(len(place), device=place.device)[:budget]
+                drawn = (
+                    found["tower"][index, place[some]],
+                    points[place[some]],
+                    found["mask_features"][index],
+                    true_boxes[some],
+                )
                 mask_loss.append(
-                    self._mask_loss(
-                        found["tower"][index, place[some]],
-                        points[place[some]],
-                        found["mask_features"][index],
-                        true_boxes[some],
-                        target["masks"],
-                        owner[some],
-                    )
+                    self._mask_loss(*drawn, target["masks"], owner[some])
+                    if "masks" in given
+                    else self._box_mask_loss(*drawn, images[index])
                 )
         weights = torch.stack(weight_sum).sum().clamp_min(1.0)
         masks = torch.cat(mask_loss).mean() if mask_loss else found["mask_features"].sum() * 0
@@ -241,10 +249,7 @@ class ChrFastNetwork(nn.Module):
         owner: Tensor,
     ) -> Tensor:
         """Dice loss and cross-entropy ``(P,)`` of the masks of P locations."""
-        sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-        # The network will draw over the boxes that it finds: off by a little.
-        jittered = boxes + (torch.rand_like(boxes) - 0.5) * 2 * BOX_JITTER * sides
-        grown = grow(jittered)
+        grown = grow(_jittered(boxes))
         logits = self.draw(tower, points, features, grown, TRAINING_GRID).flatten(1)
         height, width = masks.shape[-2:]
         places = grid_points(grown, TRAINING_GRID)
@@ -265,6 +270,21 @@ class ChrFastNetwork(nn.Module):
         common = (drawn * wanted).sum(1)
         dice = 1 - (2 * common + 1) / ((drawn**2).sum(1) + (wanted**2).sum(1) + 1)
         return dice + cross_entropy
+
+    def _box_mask_loss(
+        self, tower: Tensor, points: Tensor, features: Tensor, boxes: Tensor, image: Tensor
+    ) -> Tensor:
+        """Loss ``(P,)`` of the masks of P locations whose boxes alone are known."""
+        grown = grow(_jittered(boxes))
+        logits = self.draw(tower, points, features, grown, TRAINING_GRID)
+        places = grid_points(grown, TRAINING_GRID)
+        flat = places / places.new_tensor([image.shape[-1], image.shape[-2]]) * 2 - 1
+        grey = functional.grid_sample(image[None].float(), flat[None], align_corners=False)[0, 0]
+        inside = (places >= boxes[:, None, :2]) & (places < boxes[:, None, 2:])
+        inside, known = inside.all(dim=-1), (flat.abs() <= 1).all(dim=-1)
+        return box_mask_loss(
+            logits, inside.view_as(logits), known.view_as(logits), grey.view_as(logits)
+        )
 
     # Use
 
@@ -313,6 +333,20 @@ def grid_points(boxes: Tensor, side: int) -> Tensor:
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     shares = torch.stack([x.flatten(), y.flatten()], dim=-1)
     return boxes[:, None, :2] + shares * (boxes[:, None, 2:] - boxes[:, None, :2])
+
+
+def _jittered(boxes: Tensor) -> Tensor:
+    """Boxes ``(P, 4)`` off by a little, as those will be that the network finds."""
+    sides = (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
+    return boxes + (torch.rand_like(boxes) - 0.5) * 2 * BOX_JITTER * sides
+
+
+def _filled(target: Target, image: Tensor) -> Tensor:
+    """The boxes of a target as masks ``(N, H, W)`` bool."""
+    x = torch.arange(image.shape[-1], device=image.device) + 0.5
+    y = torch.arange(image.shape[-2], device=image.device) + 0.5
+    left, top, right, bottom = target["boxes"][:, :, None].unbind(dim=1)
+    return ((y >= top) & (y < bottom))[:, :, None] & ((x >= left) & (x < right))[:, None]
 
 
 def grow(boxes: Tensor) -> Tensor:

@@ -227,7 +227,7 @@ class ChromosomeSegmenter(LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         network: Any = self.network
-        losses: dict[str, Tensor] = network.losses(batch["image"], batch["target"])
+        losses: dict[str, Tensor] = network.losses(batch["image"], self._targets(batch))
         for name, value in losses.items():
             self.log(f"train/{name}", value)
         loss = torch.stack(list(losses.values())).sum()
@@ -262,45 +262,50 @@ class ChromosomeSegmenter(LightningModule):
             ],
         }
 
-    def _begin_precision(self) -> None:
-        from torchmetrics.detection import MeanAveragePrecision
+    def _targets(self, batch: dict[str, Any]) -> list[Target]:
+        """The targets of a batch; classes only for a model that tells them apart."""
+        targets: list[Target] = batch["target"]
+        if len(self.categories) > 1:
+            return targets
+        return [target | {"labels": torch.ones_like(target["labels"])} for target in targets]
 
-        # Made anew, not a child module: it would otherwise follow the model into checkpoints.
-        self._precision = MeanAveragePrecision(
-            iou_type=("bbox", "segm"), backend="faster_coco_eval"
-        )
-        self._precision.warn_on_many_detections = False
+    def _begin_precision(self) -> None:
+        # Made anew, not a child module: it would otherwise follow the model into checkpoints. And
+        # at the first batch, which shows whether there are masks.
+        self._precision = None
 
     def _add_to_precision(self, batch: dict[str, Any]) -> None:
-        assert self._precision is not None
-        for image, target in zip(batch["image"], batch["target"], strict=True):
+        from torchmetrics.detection import MeanAveragePrecision
+
+        for image, target in zip(batch["image"], self._targets(batch), strict=True):
+            has_masks = "masks" in target
+            if self._precision is None:
+                self._precision = MeanAveragePrecision(
+                    iou_type=("bbox", "segm") if has_masks else "bbox", backend="faster_coco_eval"
+                )
+                self._precision.warn_on_many_detections = False
             found = assemble(self.detect(image), _size(image))
-            self._precision.update(
-                [
-                    {
-                        "boxes": torch.from_numpy(found.boxes),
-                        "scores": torch.from_numpy(found.scores),
-                        "labels": torch.from_numpy(found.labels) + 1,
-                        "masks": torch.from_numpy(found.masks),
-                    }
-                ],
-                [
-                    {
-                        "boxes": target["boxes"].cpu(),
-                        "labels": target["labels"].cpu(),
-                        "masks": target["masks"].bool().cpu(),
-                    }
-                ],
-            )
+            predicted = {
+                "boxes": torch.from_numpy(found.boxes),
+                "scores": torch.from_numpy(found.scores),
+                "labels": torch.from_numpy(found.labels) + 1,
+            }
+            true = {"boxes": target["boxes"].cpu(), "labels": target["labels"].cpu()}
+            if has_masks:
+                predicted["masks"] = torch.from_numpy(found.masks)
+                true["masks"] = target["masks"].bool().cpu()
+            self._precision.update([predicted], [true])
 
     def _log_precision(self, stage: str) -> None:
+        """Means over the classes that the model tells apart; of boxes alone without masks."""
         assert self._precision is not None
         figures = self._precision.compute()
-        for kind, key in (("box", "bbox"), ("mask", "segm")):
+        with_masks = "segm" in self._precision.iou_type
+        for kind, key in (("box", "bbox_"), ("mask", "segm_")) if with_masks else (("box", ""),):
             for name, end in (("ap", "map"), ("ap50", "map_50"), ("ap75", "map_75")):
                 self.log(
                     f"{stage}/{kind}_{name}",
-                    figures[f"{key}_{end}"].clamp_min(0),  # -1 where there is nothing to find
+                    figures[f"{key}{end}"].clamp_min(0),  # -1 where there is nothing to find
                     prog_bar=(kind, name) == ("mask", "ap"),
                     sync_dist=True,
                 )
