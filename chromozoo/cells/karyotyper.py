@@ -35,9 +35,12 @@ from chromozoo.images.signal import foreground
 from chromozoo.registry import get_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.segmentation import ChromosomeSegmenter, Segmentation
+from chromozoo.weights import weights_entries
 
 Assignment = Literal["cell", "none"]
 
+# The weights of classifiers that have learnt from chromosomes cut out of metaphases.
+METAPHASE = "metaphase"
 # Chosen on the validation images of BioImLab, with ChrFast and ChrNet4. A detection between
 # DOUBTFUL and the first score is a chromosome with a probability that is even at EVEN; the cell
 # decides.
@@ -140,7 +143,8 @@ class Karyotyper(LightningModule):
         classifier: Name of a classifier, or one that is built already.
         assignment: ``"cell"`` names all chromosomes of a cell together, ``"none"`` each alone.
         segmenter_weights: Tag or path, where ``segmenter`` is a name.
-        classifier_weights: The same.
+        classifier_weights: The same; None takes those that were trained on what segmenters cut out
+            of metaphases (tag :data:`METAPHASE`), and ``"DEFAULT"`` where there are none.
         score: Detections from it on are chromosomes, 0..1. With ``"cell"`` those somewhat below
             are chromosomes where the cell has a place for them, see :data:`DOUBTFUL`; with
             ``"none"`` they are left out. None takes :data:`SCORES`.
@@ -160,7 +164,7 @@ class Karyotyper(LightningModule):
         assignment: Assignment = "cell",
         *,
         segmenter_weights: str = "DEFAULT",
-        classifier_weights: str = "DEFAULT",
+        classifier_weights: str | None = None,
         score: float | None = None,
         least_margin: float = 1.5,
         least_probability: float = 0.3,
@@ -173,7 +177,7 @@ class Karyotyper(LightningModule):
             get_model(model, weights=weights) if isinstance(model, str) else model
             for model, weights in (
                 (segmenter, segmenter_weights),
-                (classifier, classifier_weights),
+                (classifier, classifier_weights or classifier_tag(classifier)),
             )
         ]
         for model, given, kind in zip(
@@ -322,6 +326,12 @@ class Karyotyper(LightningModule):
             except ChromozooError as error:
                 results.append(error)
         return results
+
+
+def classifier_tag(classifier: str | ChromosomeClassifier) -> str:
+    """Tag of the weights that a classifier takes where nobody names them."""
+    known = weights_entries(classifier) if isinstance(classifier, str) else {}
+    return METAPHASE if METAPHASE in known else "DEFAULT"
 
 
 def _flags(

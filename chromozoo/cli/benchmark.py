@@ -69,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="segmenters: name what it finds with this classifier, and measure the karyotypes",
     )
     parser.add_argument(
-        "--classifier-weights", default="DEFAULT", metavar="WEIGHTS", help="tag or path"
+        "--classifier-weights",
+        metavar="WEIGHTS",
+        help="tag or path (default: those trained on metaphases, where there are any)",
     )
     parser.add_argument(
         "--assignment",

@@ -40,7 +40,7 @@ def measure(
     classifier: str,
     *,
     segmenter_weights: str = "DEFAULT",
-    classifier_weights: str = "DEFAULT",
+    classifier_weights: str | None = None,
     assignment: Any = "cell",
     dataset: str = "bioimlab-segmentation",
     stage: str = "test",
@@ -55,7 +55,7 @@ def measure(
         segmenter: Registered model.
         classifier: Registered model.
         segmenter_weights: Tag or path of a weights file.
-        classifier_weights: Tag or path of a weights file.
+        classifier_weights: The same; None as in :class:`Karyotyper`.
         assignment: ``"cell"`` or ``"none"``.
         dataset: Name in the catalogue.
         stage: ``"train"``, ``"val"`` or ``"test"``.
@@ -70,14 +70,16 @@ def measure(
     """
     import torch
 
-    from chromozoo.cells.karyotyper import Karyotyper
+    from chromozoo.cells.karyotyper import Karyotyper, classifier_tag
     from chromozoo.data.karyotyped import true_cells
     from chromozoo.data.splits import load_split
     from chromozoo.karyotyping_metrics import evaluate_karyotyping
 
     models = [
         benchmark.load_packaged(segmenter, segmenter_weights, device),
-        benchmark.load_packaged(classifier, classifier_weights, device),
+        benchmark.load_packaged(
+            classifier, classifier_weights or classifier_tag(classifier), device
+        ),
     ]
     karyotyper = Karyotyper(models[0], models[1], assignment, score=score)
     seconds: list[float] = []
