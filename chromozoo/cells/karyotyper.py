@@ -168,7 +168,7 @@ class Karyotyper(LightningModule):
         score: float | None = None,
         least_margin: float = 1.5,
         least_probability: float = 0.3,
-        least_certain: float = 0.65,
+        least_certain: float = 0.6,
     ) -> None:
         super().__init__()
         if assignment not in ("cell", "none"):
