@@ -79,7 +79,9 @@ def test_entry_repeats_its_rows(name: str, tag: str) -> None:
     assert entry.intended_use == "research use only, not for diagnosis"
 
 
-@pytest.mark.parametrize(("name", "tag"), SHIPPED)
+# Those of metaphases are left out: a segmenter would have to cut all their crops anew, which takes
+# 20 minutes. The example metaphases below are named by them.
+@pytest.mark.parametrize(("name", "tag"), [one for one in SHIPPED if one[1] != "metaphase"])
 def test_shipped_weights_reproduce_their_row(name: str, tag: str, real_data: Path) -> None:
     entry = weights_entries(name)[tag]
     task = model_info(name).task
