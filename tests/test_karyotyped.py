@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawn_metaphases import draw
 
-from chromozoo.data import karyotyped
+from chromozoo.data import karyotyped, polygons
 from chromozoo.data.joint_labels import JointLabels
 from chromozoo.data.karyotyped import true_cells
 from chromozoo.data.polygons import polygon_mask
@@ -67,7 +67,7 @@ def test_outlines_without_a_pixel_are_left_out_with_their_class(
         mask = polygon_mask(polygon, height, width)
         return mask & (not np.array_equal(polygon, draw("5")[1][0]))
 
-    monkeypatch.setattr(karyotyped, "polygon_mask", without_the_first)
+    monkeypatch.setattr(polygons, "polygon_mask", without_the_first)
     _, five = next(iter(true_cells("bioimlab-segmentation", "test", labelled)))
     assert five.classes.tolist() == [0, 1, -1, 22, 23, 4, 5]
     assert len(five.outlines.boxes) == 7

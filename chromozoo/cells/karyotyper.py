@@ -26,7 +26,7 @@ from chromozoo.cells.assignment import (
 )
 from chromozoo.cells.polarity import polarity
 from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER
-from chromozoo.errors import ChromozooError, UnknownNameError
+from chromozoo.errors import ChromozooError, ImageError, UnknownNameError
 from chromozoo.images.extract import Extraction
 from chromozoo.images.metaphase import chromosome_width, signal_metaphase
 from chromozoo.images.reading import ImageSource, read_grey
@@ -315,16 +315,16 @@ class Karyotyper(LightningModule):
 
     # Many pictures
 
-    def predict_step(
-        self, batch: Sequence[Any], batch_idx: int
-    ) -> "list[Karyotype | ChromozooError]":
-        """Karyotypes the paths of a batch; a picture that cannot be read gives its error."""
-        results: list[Karyotype | ChromozooError] = []
+    def predict_step(self, batch: Sequence[Any], batch_idx: int) -> "list[Karyotype | ImageError]":
+        """Karyotypes the paths of a batch; a picture that fails gives its error, with its path."""
+        results: list[Karyotype | ImageError] = []
         for path in batch:
             try:
                 results.append(self.karyotype(path, str(path)))
             except ChromozooError as error:
-                results.append(error)
+                results.append(
+                    error if isinstance(error, ImageError) else ImageError(f"{path}: {error}")
+                )
         return results
 
 

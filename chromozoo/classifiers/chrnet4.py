@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from chromozoo.classes import CLASSES
 from chromozoo.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.imagenet import start_from
+from chromozoo.tasks.init_from import start_from
 from chromozoo.tasks.losses import CentreLossPreset
 from chromozoo.tasks.optimisation import OptimizerName
 

@@ -160,6 +160,7 @@ def _measure(
     """Trains a variant unless that is done, and measures its last weights on validation."""
     import yaml
 
+    from chromozoo.cli.benchmark import judge
     from chromozoo.cli.package import read_recipe
     from chromozoo.data.catalogue import dataset_of_tag
     from chromozoo.registry import get_model, model_info
@@ -187,10 +188,11 @@ def _measure(
     model: Any = get_model(recipe.model, weights=last)
     task = model_info(recipe.model).task
     info = dataset_of_tag(recipe.tag, task)
-    data = getattr(info.load_module(), info.data_module)(
-        root=root, preset=model.transforms.to_dict()
-    )
-    found = _classified(model, data) if task == "classification" else _segmented(model, data)
+    data = info.load_data(root=root, preset=model.transforms.to_dict())
+    if task == "classification":
+        found = _classified(model, data)
+    else:
+        found = judge(model, data).to_row() | {"input_size": "whole images"}
     return {
         "ablation": ablation.name,
         "variant": variant,
@@ -212,17 +214,6 @@ def _classified(model: Any, data: Any) -> dict[str, Any]:
     report = evaluate_classification(predict(model, crops), crops.labels, crops.cells)
     preset = model.transforms
     return report.to_row() | {"input_size": f"{preset.height}x{preset.width}"}
-
-
-def _segmented(model: Any, data: Any) -> dict[str, Any]:
-    from chromozoo.cli.benchmark import truth_of
-    from chromozoo.segmentation_metrics import evaluate_segmentation
-
-    images = data.dataset("val")
-    metaphases = [images.metaphase(index) for index in range(len(images))]
-    found = (model.segment(item.image, item.source) for item in metaphases)
-    report = evaluate_segmentation(found, truth_of(metaphases, data, model))
-    return report.to_row() | {"input_size": "whole images"}
 
 
 def results_file(path: Path) -> ResultsFile:

@@ -21,10 +21,8 @@ from chromozoo.errors import ChromozooError, UnknownNameError
 from chromozoo.weights import REPOSITORY
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from chromozoo.data.polygons import Metaphase
-    from chromozoo.segmentation_metrics import TrueChromosomes
+    from chromozoo.segmentation_metrics import SegmentationReport, TrueChromosomes
     from chromozoo.tasks.segmentation import Segmentation
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "classification.csv"
@@ -231,9 +229,7 @@ def measure(
 
     model = load_packaged(name, weights, device)
     info = dataset_info(dataset)
-    data = getattr(info.load_module(), info.data_module)(
-        root=root, fold=fold, preset=model.transforms.to_dict()
-    )
+    data = info.load_data(root=root, fold=fold, preset=model.transforms.to_dict())
     crops = data.dataset(stage)
     start = time.perf_counter()
     probabilities = predict(model, crops)
@@ -291,9 +287,7 @@ def measure_segmenter(
 
     model = load_packaged(name, weights, device)
     info = dataset_info(dataset)
-    data = getattr(info.load_module(), info.data_module)(
-        root=root, preset=model.transforms.to_dict()
-    )
+    data = info.load_data(root=root, preset=model.transforms.to_dict())
     images = data.dataset(stage)
     seconds: list[float] = []
     sizes: set[str] = set()
@@ -375,6 +369,17 @@ def about(model: Any, note: str) -> dict[str, Any]:
     }
 
 
+def judge(model: Any, data: Any, n_bootstrap: int = 1000) -> "SegmentationReport":
+    """What ``segment`` finds in the whole validation images of a DataModule."""
+    from chromozoo.segmentation_metrics import evaluate_segmentation
+
+    images = data.dataset("val")
+    metaphases = [images.metaphase(index) for index in range(len(images))]
+    found = (model.segment(one.image, one.source) for one in metaphases)
+    truth = truth_of(metaphases, data, model)
+    return evaluate_segmentation(found, truth, n_bootstrap=n_bootstrap)
+
+
 def truth_of(
     metaphases: Iterable["Metaphase"], data: Any, model: Any
 ) -> Iterator["TrueChromosomes"]:
@@ -388,17 +393,7 @@ def truth_of(
         classes = None
         if with_classes:
             classes = np.array([CLASS_INDEX[name] for name in metaphase.labels], np.int64)
-        yield TrueChromosomes(true_masks(metaphase), classes, data.boxes_only)
-
-
-def true_masks(metaphase: "Metaphase") -> "NDArray[Any]":
-    """``(N, H, W)`` bool masks of its outlines at the size of the picture."""
-    import numpy as np
-
-    from chromozoo.data.polygons import polygon_mask
-
-    height, width = metaphase.image.shape
-    return np.stack([polygon_mask(polygon, height, width) for polygon in metaphase.polygons])
+        yield TrueChromosomes(metaphase.masks(), classes, data.boxes_only)
 
 
 def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", score: float) -> None:
@@ -410,7 +405,7 @@ def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", scor
     from chromozoo.segmentation_metrics import image_errors
     from chromozoo.tasks.segmentation import Segmentation
 
-    true = true_masks(metaphase)
+    true = metaphase.masks()
     errors = image_errors(found, true, score)
     shown = found.above(score)
     wrong = set(errors.extra.tolist())

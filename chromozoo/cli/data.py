@@ -115,7 +115,7 @@ def _synthesize(arguments: argparse.Namespace) -> int:
     from chromozoo.data.cut_and_paste import compose_metaphases
 
     info = dataset_info(arguments.dataset)
-    module = getattr(info.load_module(), info.data_module)(root=arguments.root)
+    module = info.load_data(root=arguments.root)
     metaphases = compose_metaphases(
         module.bank(),
         arguments.count,

@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ChromozooError(f"--{name} {getattr(arguments, name)}: give 1 or more")
     if arguments.score is not None and not 0 <= arguments.score <= 1:
         raise ChromozooError(f"--score {arguments.score}: give a number from 0 to 1")
-    files = _without_results(find_pictures(arguments.paths))
+    files = find_pictures(arguments.paths, (report.KARYOGRAM, report.OVERLAY))
     names = dict(zip(files, output_names(files), strict=True))
     output = results_folder(arguments.output, arguments.paths)
     karyotyper = Karyotyper(
@@ -100,15 +100,6 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{len(failed)} of {len(files)} pictures could not be read:")
         print("\n".join(f"  {words}" for words in failed))
     return 1 if failed else 0
-
-
-def _without_results(files: Sequence[Path]) -> list[Path]:
-    """Each file once; a folder may hold the pictures of an earlier run."""
-    from chromozoo.report import KARYOGRAM, OVERLAY
-
-    return list(
-        {f.resolve(): f for f in files if not f.name.endswith((KARYOGRAM, OVERLAY))}.values()
-    )
 
 
 def _is_done(path: Path, file: Path, karyotyper: "Karyotyper") -> bool:

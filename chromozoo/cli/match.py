@@ -150,9 +150,7 @@ def measure(
     if not hasattr(getattr(model, "network", None), "forward_features"):
         raise ChromozooError(f"{name} gives no features; choose a classifier")
     info = dataset_info(dataset)
-    data = getattr(info.load_module(), info.data_module)(
-        root=root, preset=model.transforms.to_dict()
-    )
+    data = info.load_data(root=root, preset=model.transforms.to_dict())
     chosen_on, judged = data.dataset("val"), data.dataset(stage)
     training = data.dataset("train")
     vectors = label_feature_vectors(extract_features(model, training), training.labels)

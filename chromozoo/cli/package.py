@@ -142,7 +142,7 @@ def package(
     from chromozoo.registry import get_model
 
     info = recipe.dataset
-    data = getattr(info.load_module(), info.data_module)(root=root)
+    data = info.load_data(root=root)
     choose = _choose_classifier if info.task == "classification" else _choose_segmenter
     choice = choose(recipe, candidates, root)
 
@@ -195,11 +195,10 @@ def _choose_classifier(recipe: Recipe, candidates: list[Path], root: str | None)
     from chromozoo.registry import get_model
 
     info = recipe.dataset
-    data_class = getattr(info.load_module(), info.data_module)
     best: tuple[tuple[float, float], Path, float] | None = None
     for path in candidates:
         model: Any = get_model(recipe.model, weights=path)
-        crops = data_class(root=root, preset=model.transforms.to_dict()).dataset("val")
+        crops = info.load_data(root=root, preset=model.transforms.to_dict()).dataset("val")
         temperature, accuracy, loss = calibrate(model, crops)
         print(f"{path}: val accuracy {accuracy:.4f}, loss {loss:.4f}, T {temperature:.3f}")
         if best is None or (accuracy, -loss) > best[0]:
@@ -208,7 +207,7 @@ def _choose_classifier(recipe: Recipe, candidates: list[Path], root: str | None)
     (accuracy, _), path, temperature = best
     model = get_model(recipe.model, weights=path)
     preset = dataclasses.replace(
-        model.transforms, typical_length=typical_length(data_class(root=root))
+        model.transforms, typical_length=typical_length(info.load_data(root=root))
     ).to_dict()
     synthetic = recipe.content["data"].get("init_args", {}).get("synthetic_cells", 0)
     doc = (
@@ -239,24 +238,18 @@ def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) 
 
     Of masks; of boxes where there are no masks, by class where the model tells classes apart.
     """
-    from chromozoo.cli.benchmark import truth_of
+    from chromozoo.cli.benchmark import judge
     from chromozoo.registry import get_model
-    from chromozoo.segmentation_metrics import evaluate_segmentation
 
     info = recipe.dataset
-    data_class = getattr(info.load_module(), info.data_module)
     best: tuple[float, Path] | None = None
     for path in candidates:
         model: Any = get_model(recipe.model, weights=path)
-        data = data_class(root=root, preset=model.transforms.to_dict())
+        data = info.load_data(root=root, preset=model.transforms.to_dict())
         metric = "mask_ap"
         if data.boxes_only:
             metric = "class_box_ap" if len(model.categories) > 1 else "box_ap"
-        images = data.dataset("val")
-        metaphases = [images.metaphase(index) for index in range(len(images))]
-        found = (model.segment(one.image, one.source) for one in metaphases)
-        report = evaluate_segmentation(found, truth_of(metaphases, data, model), n_bootstrap=0)
-        precision = report.metrics[metric].value
+        precision = judge(model, data, n_bootstrap=0).metrics[metric].value
         print(f"{path}: val {metric} {precision:.4f}")
         if best is None or precision > best[0]:
             best = (precision, path)

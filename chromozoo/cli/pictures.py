@@ -11,8 +11,12 @@ INTENDED_USE = "Research use only, not for diagnosis."
 COCO_NAME = "annotations.json"
 
 
-def find_pictures(paths: Iterable[Path]) -> list[Path]:
-    """The files, and those in the folders that have the suffix of a picture, sorted.
+def find_pictures(paths: Iterable[Path], results: tuple[str, ...] = ()) -> list[Path]:
+    """The files, and those in the folders that have the suffix of a picture, sorted; each once.
+
+    Args:
+        paths: Files and folders.
+        results: Ends of the names of pictures that an earlier run may have left; they are left out.
 
     Raises:
         ImageError: A folder holds none.
@@ -31,7 +35,7 @@ def find_pictures(paths: Iterable[Path]) -> list[Path]:
             files += inside
         else:
             files.append(path)
-    return files
+    return list({f.resolve(): f for f in files if not f.name.endswith(results)}.values())
 
 
 def output_names(files: Sequence[Path]) -> list[str]:

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    files = _without_own_overlays(find_pictures(arguments.paths))
+    files = find_pictures(arguments.paths, (OVERLAY_SUFFIX,))
     names = output_names(files)
     model = _load(arguments.model, arguments.weights, arguments.device)
     output = results_folder(arguments.output, arguments.paths)
@@ -107,11 +107,6 @@ def coco_document(documents: Sequence[dict[str, Any]], categories: Sequence[str]
         "annotations": annotations,
         "categories": [{"id": number, "name": name} for name, number in ids.items()],
     }
-
-
-def _without_own_overlays(files: Sequence[Path]) -> list[Path]:
-    """Each file once; a folder may hold the overlays of an earlier run."""
-    return list({f.resolve(): f for f in files if not f.name.endswith(OVERLAY_SUFFIX)}.values())
 
 
 def _load(name: str, weights: str, device: str) -> Any:

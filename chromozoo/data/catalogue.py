@@ -39,6 +39,10 @@ class DatasetInfo:
         """The file that reads it (imports torch): has ``INSTRUCTIONS`` and ``verify(root)``."""
         return import_module(self.module)
 
+    def load_data(self, **arguments: Any) -> Any:
+        """Its LightningDataModule, made with these arguments."""
+        return getattr(self.load_module(), self.data_module)(**arguments)
+
 
 DATASETS: dict[str, DatasetInfo] = {
     info.name: info

@@ -15,7 +15,7 @@ from chromozoo.data.bioimlab_segmentation import BioImLabSegmentation
 from chromozoo.data.cil54816 import CIL54816
 from chromozoo.data.joint_labels import joint_labels
 from chromozoo.data.mfish import MFISH
-from chromozoo.data.polygons import Metaphase, polygon_mask
+from chromozoo.data.polygons import Metaphase
 from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError
 from chromozoo.karyotyping_metrics import Boxes, TrueCell
@@ -83,7 +83,7 @@ def _cell(metaphase: Metaphase, classes: NDArray[np.int64], boxes_only: bool) ->
         return TrueCell(
             metaphase.key, Boxes((height, width), np.array(boxes).reshape(-1, 4)), classes
         )
-    masks = np.stack([polygon_mask(polygon, height, width) for polygon in metaphase.polygons])
+    masks = metaphase.masks()
     # Outlines without a pixel cannot be found, and `from_masks` leaves them out.
     is_visible = masks.any(axis=(1, 2))
     return TrueCell(metaphase.key, Segmentation.from_masks(masks[is_visible]), classes[is_visible])

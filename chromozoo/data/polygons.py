@@ -41,6 +41,14 @@ class Metaphase:
     source: str
     shapes: list[str]
 
+    def masks(self) -> NDArray[np.bool_]:
+        """``(N, H, W)``, amodal, in the order of the polygons."""
+        height, width = self.image.shape
+        masks = np.zeros((len(self.polygons), height, width), np.bool_)
+        for mask, polygon in zip(masks, self.polygons, strict=True):
+            mask[:] = polygon_mask(polygon, height, width)
+        return masks
+
 
 class MetaphaseFiles(Protocol):
     """A set of metaphases on disk; nothing is decoded before it is read."""

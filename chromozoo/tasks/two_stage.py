@@ -114,8 +114,8 @@ class AtItsSize(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision 
         return image, target
 
 
-def grey_fpn(backbone: str, frozen_norm: bool, channels: int = 256) -> nn.Module:
-    """A ResNet of torchvision with a pyramid (stride 4 to 64, `channels` wide); one channel in.
+def grey_fpn(backbone: str, frozen_norm: bool, channels: int) -> nn.Module:
+    """A ResNet of torchvision with a pyramid (stride 4 to 64, so many channels); one channel in.
 
     Raises:
         UnknownNameError: The backbone is not one of :data:`BACKBONES`.

@@ -50,8 +50,8 @@ class Split:
             owners: Id of this split by member, such as the patient by cell.
         """
         parts = (
-            tuple(sorted(member for member, owner in owners.items() if owner in set(ids)))
-            for ids in (self.train, self.val, self.test, self.excluded)
+            tuple(sorted(member for member, owner in owners.items() if owner in ids))
+            for ids in map(set, (self.train, self.val, self.test, self.excluded))
         )
         return Split(self.name, self.sha256, *parts)
 
