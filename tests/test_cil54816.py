@@ -15,13 +15,13 @@ from chromozoo.data.catalogue import dataset_of_tag
 from chromozoo.data.cil54816 import (
     CIL54816,
     FILE_NAME,
-    BoxAugmentation,
     CIL54816Crops,
     CILFiles,
     group_of,
     verify,
 )
 from chromozoo.data.karyotyped import true_cells
+from chromozoo.data.metaphases import MetaphaseAugmentation
 from chromozoo.data.splits import STAGES, load_split
 from chromozoo.errors import ChromozooError, DatasetError, DatasetNotFoundError, UnknownNameError
 
@@ -185,7 +185,6 @@ def test_items_and_batches_have_boxes_and_classes(published: Path) -> None:
 def test_boxes_stay_tight_on_turned_crops(published: Path) -> None:
     only_turns = {"brightness": 0, "contrast": 0, "gamma": 1, "blur": 0, "noise": 0}
     data = module(published, augmentation=only_turns, samples_per_epoch=40)
-    assert isinstance(data.augmentation, BoxAugmentation)
     shapes = set()
     for batch in data.train_dataloader():
         for image, target in zip(batch["image"], batch["target"], strict=True):
@@ -196,10 +195,11 @@ def test_boxes_stay_tight_on_turned_crops(published: Path) -> None:
                 assert inside.float().mean() > 0.8
                 shapes.add(x1 - x0 > y1 - y0)
     assert shapes == {True, False}
-    matrices = [BoxAugmentation(scale=(1, 1)).matrix(np.random.default_rng(k)) for k in range(64)]
+    augmentation = MetaphaseAugmentation(scale=(1, 1))
+    matrices = [augmentation.matrix(np.random.default_rng(k), boxes_only=True) for k in range(64)]
     assert len({tuple(np.round(matrix).ravel().tolist()) for matrix in matrices}) == 8
-    bare = BoxAugmentation(rotate=0, flips=False, scale=(1, 1))
-    np.testing.assert_array_equal(bare.matrix(np.random.default_rng(0)), np.eye(2))
+    bare = MetaphaseAugmentation(rotate=0, flips=False, scale=(1, 1))
+    np.testing.assert_array_equal(bare.matrix(np.random.default_rng(0), True), np.eye(2))
 
 
 # Crops

@@ -6,10 +6,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
+from drawn_gband import NAMES, picture, pki3_files
+from drawn_gband import write_files as write
 from PIL import Image
 
 from chromozoo.classes import CLASSES
@@ -23,28 +24,6 @@ SPLIT = load_split("pki3_v1")
 # Two of one patient train.
 KARYOTYPES = (*SPLIT.train[:2], SPLIT.val[0], SPLIT.test[0])
 SMALL: dict[str, int | float | str] = {"height": 32, "width": 16, "scale": 0.5}
-NAMES = [name for name in CLASSES[:22] for _ in range(2)] + ["X", "Y"]
-
-
-def picture(number: int, lean: float = 0.0) -> bytes:
-    """A dark bar on white, darker in its upper half; the number is in its length."""
-    image = np.full((64, 40), 255, np.uint8)
-    image[8 : 40 + number, 15:25] = 120
-    image[8:22, 15:25] = 20
-    turn = cv2.getRotationMatrix2D((20, 30), lean, 1.0)
-    image = np.asarray(cv2.warpAffine(image, turn, (40, 64), borderValue=255), np.uint8)
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-def pki3_files(karyotype: str) -> dict[str, bytes]:
-    seen: dict[str, int] = {}
-    files = {}
-    for number, name in enumerate(NAMES):
-        seen[name] = seen.get(name, 0) + 1
-        files[f"{karyotype}/{name}_{seen[name]}.png"] = picture(number // 3, lean=number - 20)
-    return files
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +42,6 @@ def unpacked(published: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "data" / "gband-pki3"
     with zipfile.ZipFile(published / FILE_NAME) as archive:
         archive.extractall(folder)
-    return folder
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
     return folder
 
 

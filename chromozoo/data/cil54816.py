@@ -24,7 +24,6 @@ from chromozoo.classes import CLASS_INDEX, CLASSES
 from chromozoo.data.archive import Archive, find_dataset, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import sha256_of
-from chromozoo.data.metaphases import MetaphaseAugmentation
 from chromozoo.data.polygons import Metaphase
 from chromozoo.data.single_chromosomes import (
     Chromosomes,
@@ -78,40 +77,17 @@ class Annotation:
     empty: int
 
 
-@dataclass(frozen=True)
-class BoxAugmentation(MetaphaseAugmentation):
-    """What keeps a box a tight box: quarter turns, mirroring, magnification, exposure.
-
-    Args:
-        rotate: Quarter turns, unless 0.
-        shear: Not used.
-    """
-
-    shear: float = 0.0
-
-    def matrix(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """A random map ``(2, 2)`` of xy that leaves boxes upright."""
-        turns = int(rng.integers(4)) if self.rotate else 0
-        flip = -1.0 if self.flips and rng.random() < 0.5 else 1.0
-        zoom = np.exp(rng.uniform(*np.log(self.scale)))
-        turn = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), turns)
-        matrix: NDArray[np.float64] = turn @ np.diag([zoom * flip, zoom])
-        return matrix
-
-
 class CIL54816(WholeMetaphases):
     """G-band metaphases with boxes and classes (labels 1 to 24), for detection; split by group.
 
-    Batches are those of :class:`chromozoo.data.whole_metaphases.WholeMetaphases` without masks;
-    the ``masks`` of a single item are its boxes, filled. Training crops are turned by quarters
-    (:class:`BoxAugmentation`), and ``synthetic`` must stay 0. The arguments are those of the base.
+    Batches are those of :class:`chromozoo.data.whole_metaphases.WholeMetaphases` without masks.
+    Training crops are turned by quarters, so that boxes stay tight, and ``synthetic`` must stay 0.
+    The arguments are those of the base.
     """
 
     dataset_name = "cil54816"
     split_name = SPLIT
     with_classes = True
-    boxes_only = True
-    augmentation_class = BoxAugmentation
 
     def files(self) -> "CILFiles":
         return CILFiles(find_dataset(FILE_NAME, INSTRUCTIONS, self.root))
@@ -227,6 +203,7 @@ class CILFiles:
             [CLASSES[label] for label in found.classes],
             source,
             [f"box {number}" for number in range(len(found.boxes))],
+            boxes_only=True,
         )
 
     def _boxes(self, archive: Archive, key: str) -> Annotation:
@@ -264,6 +241,15 @@ class CILFiles:
             duplicates,
             empty,
         )
+
+
+def contents_sha256(root: str | os.PathLike[str] | None = None) -> str:
+    """Hash of all files of the set.
+
+    Raises:
+        DatasetNotFoundError: The set is not on this machine.
+    """
+    return sha256_of(_contents(CILFiles(find_dataset(FILE_NAME, INSTRUCTIONS, root))))
 
 
 def cut_box(image: NDArray[np.float32], box: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -62,7 +62,7 @@ def true_cells(
             classes = _joint_classes(metaphase)
         else:
             classes = np.array([CLASS_INDEX[name] for name in metaphase.labels], np.int64)
-        yield metaphase.image, _cell(metaphase, classes, data.boxes_only)
+        yield metaphase.image, _cell(metaphase, classes)
 
 
 def _joint_classes(metaphase: Metaphase) -> NDArray[np.int64]:
@@ -76,9 +76,9 @@ def _joint_classes(metaphase: Metaphase) -> NDArray[np.int64]:
     return labels.classes
 
 
-def _cell(metaphase: Metaphase, classes: NDArray[np.int64], boxes_only: bool) -> TrueCell:
+def _cell(metaphase: Metaphase, classes: NDArray[np.int64]) -> TrueCell:
     height, width = metaphase.image.shape
-    if boxes_only:
+    if metaphase.boxes_only:
         boxes = [(*one.min(axis=0), *one.max(axis=0)) for one in metaphase.polygons]
         return TrueCell(
             metaphase.key, Boxes((height, width), np.array(boxes).reshape(-1, 4)), classes

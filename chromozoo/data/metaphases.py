@@ -33,8 +33,9 @@ from chromozoo.data.polygons import (
 from chromozoo.errors import DatasetError
 from chromozoo.images.metaphase import MetaphasePreset
 
-# All 150 prepared images of BioImLab take 66 MB, the masks of its 8 validation images 160 MB.
-PICTURE_CACHE_BYTES = 512 << 20
+# All 150 prepared images of BioImLab take 66 MB, the masks of its 8 validation images 160 MB; the
+# 1,074 training images of three sets, 520 MB.
+PICTURE_CACHE_BYTES = 768 << 20
 MASK_CACHE_BYTES = 256 << 20
 # What shows less than this of itself in a crop is no target.
 LEAST_SHARE = 0.25
@@ -74,8 +75,16 @@ class MetaphaseAugmentation:
     blur: float = 1.2
     noise: float = 0.06
 
-    def matrix(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """A random affine map ``(2, 2)`` of xy."""
+    def matrix(self, rng: np.random.Generator, boxes_only: bool = False) -> NDArray[np.float64]:
+        """A random affine map ``(2, 2)`` of xy.
+
+        Args:
+            rng: Draws it.
+            boxes_only: Keep upright boxes tight: quarter turns, unless ``rotate`` is 0, and no
+                shear.
+        """
+        if boxes_only:
+            return self._upright(rng)
         angle = np.deg2rad(rng.uniform(-self.rotate, self.rotate))
         shear = np.tan(np.deg2rad(rng.uniform(-self.shear, self.shear)))
         flip = -1.0 if self.flips and rng.random() < 0.5 else 1.0
@@ -83,6 +92,14 @@ class MetaphaseAugmentation:
         cos, sin = np.cos(angle), np.sin(angle)
         turn = np.array([[cos, -sin], [sin, cos]])
         matrix: NDArray[np.float64] = turn @ [[1, shear], [0, 1]] @ np.diag([zoom * flip, zoom])
+        return matrix
+
+    def _upright(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        turns = int(rng.integers(4)) if self.rotate else 0
+        flip = -1.0 if self.flips and rng.random() < 0.5 else 1.0
+        zoom = np.exp(rng.uniform(*np.log(self.scale)))
+        turn = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), turns)
+        matrix: NDArray[np.float64] = turn @ np.diag([zoom * flip, zoom])
         return matrix
 
     def expose(self, rng: np.random.Generator, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -116,12 +133,14 @@ class Picture:
         canvas: ``(h, w)`` uint8 signal image at the preset's scale.
         polygons: Outlines ``(K, 2)`` in pixels of the canvas.
         labels: ``(N,)`` int64 of the outlines: all 1, or 1 to 24 by class.
+        boxes_only: The outlines are boxes: nothing is known of the masks.
     """
 
     key: str
     canvas: NDArray[np.uint8]
     polygons: list[NDArray[np.float64]]
     labels: NDArray[np.int64]
+    boxes_only: bool = False
 
 
 class Pictures:
@@ -159,16 +178,17 @@ class Pictures:
             if self.with_classes
             else np.full(len(metaphase.polygons), CHROMOSOME, np.int64)
         )
-        return Picture(key, canvas, [polygon * zoom for polygon in metaphase.polygons], labels)
+        polygons = [polygon * zoom for polygon in metaphase.polygons]
+        return Picture(key, canvas, polygons, labels, metaphase.boxes_only)
 
 
 class WholeImages(Dataset[dict[str, Tensor]]):
     """Metaphases as they are, for evaluation.
 
     An item holds ``image`` (1, h, w) float32 normalised, ``boxes`` (N, 4) float32 xyxy, ``labels``
-    (N,) int64 as in :class:`Picture`, ``masks`` (N, h, w) uint8, and ``index``, the place in this
-    data set, as int64 scalar; all in pixels of the prepared canvas, which at scale 1 are those of
-    the image.
+    (N,) int64 as in :class:`Picture`, ``masks`` (N, h, w) uint8 unless boxes alone are known, and
+    ``index``, the place in this data set, as int64 scalar; all in pixels of the prepared canvas,
+    which at scale 1 are those of the image.
 
     Args:
         keys: Of the metaphases.
@@ -187,8 +207,11 @@ class WholeImages(Dataset[dict[str, Tensor]]):
         picture = self.pictures[self.keys[index]]
         target = self._targets.get(
             picture.key,
-            lambda: targets(picture.polygons, *_sides(picture.canvas), 0, 1, picture.labels),
-            lambda made: made["masks"].nbytes,
+            lambda: _known(
+                targets(picture.polygons, *_sides(picture.canvas), 0, 1, picture.labels),
+                picture.boxes_only,
+            ),
+            lambda made: sum(tensor.nbytes for tensor in made.values()),
         )
         image = self.pictures.preset.tensor(picture.canvas)
         return {"image": image, **target, "index": torch.tensor(index)}
@@ -252,7 +275,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, self.epoch, index))
-        labels = None
+        labels, boxes_only = None, False
         if rng.random() < self.synthetic:
             assert self.bank is not None
             zoom = self.pictures.preset.scale
@@ -269,19 +292,20 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
                 whole=False,
             )
         else:
-            canvas, polygons = self._turned(rng, *self.middles[index])
-            labels = self.pictures[self.middles[index][0]].labels
+            key, number = self.middles[index]
+            picture = self.pictures[key]
+            labels, boxes_only = picture.labels, picture.boxes_only
+            canvas, polygons = self._turned(rng, picture, number)
         canvas = self.augmentation.expose(rng, canvas)
-        target = targets(polygons, self.size, self.size, labels=labels)
+        target = _known(targets(polygons, self.size, self.size, labels=labels), boxes_only)
         image = self.pictures.preset.tensor(canvas)
         return {"image": image, **target, "index": torch.tensor(index)}
 
     def _turned(
-        self, rng: np.random.Generator, key: str, number: int
+        self, rng: np.random.Generator, picture: Picture, number: int
     ) -> tuple[NDArray[np.uint8], list[NDArray[np.float64]]]:
         """The crop around one chromosome, which may lie anywhere but at the edge of it."""
-        picture = self.pictures[key]
-        matrix = self.augmentation.matrix(rng)
+        matrix = self.augmentation.matrix(rng, picture.boxes_only)
         middle = matrix @ picture.polygons[number].mean(axis=0)
         # Whole pixels: a crop that is not turned is not interpolated either.
         shift = np.round(self.size * rng.uniform(0.15, 0.85, size=2) - middle)
@@ -339,15 +363,17 @@ def collate(items: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
     """A batch of images of any sizes.
 
     Returns:
-        ``image``: list of (1, h, w); ``target``: list of ``{boxes, labels, masks}``; ``index``
-        (B,) int64.
+        ``image``: list of (1, h, w); ``target``: list of ``{boxes, labels, masks}``, without masks
+        where boxes alone are known; ``index`` (B,) int64.
     """
-    return _collated(items, ("boxes", "labels", "masks"))
-
-
-def collate_boxes(items: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
-    """As :func:`collate`, without masks: for sets whose outlines are boxes."""
-    return _collated(items, ("boxes", "labels"))
+    return {
+        "image": [item["image"] for item in items],
+        "target": [
+            {name: item[name] for name in ("boxes", "labels", "masks") if name in item}
+            for item in items
+        ],
+        "index": torch.stack([item["index"] for item in items]),
+    }
 
 
 def metaphase_files(path: Path) -> MetaphaseFiles:
@@ -372,12 +398,9 @@ def metaphase_files(path: Path) -> MetaphaseFiles:
     return CocoFiles(path, str(coco[0])) if coco else LabelmeFiles(path)
 
 
-def _collated(items: Sequence[dict[str, Tensor]], names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "image": [item["image"] for item in items],
-        "target": [{name: item[name] for name in names} for item in items],
-        "index": torch.stack([item["index"] for item in items]),
-    }
+def _known(target: dict[str, Tensor], boxes_only: bool) -> dict[str, Tensor]:
+    """A target without its masks where these are but filled boxes."""
+    return {name: target[name] for name in target if not (boxes_only and name == "masks")}
 
 
 def _sides(canvas: NDArray[np.uint8]) -> tuple[int, int]:

@@ -32,6 +32,7 @@ class Metaphase:
         labels: Of the chromosomes, as the file has them.
         source: File name, for errors.
         shapes: What the file calls each polygon, for errors: ``"shape 3"``.
+        boxes_only: The polygons are upright boxes: of the outlines no more is known.
     """
 
     key: str
@@ -40,6 +41,7 @@ class Metaphase:
     labels: list[str]
     source: str
     shapes: list[str]
+    boxes_only: bool = False
 
     def masks(self) -> NDArray[np.bool_]:
         """``(N, H, W)``, amodal, in the order of the polygons."""

@@ -1,11 +1,9 @@
 """Sets of annotated metaphases: what their DataModules share, whatever the files are called."""
 
 import os
-from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from chromozoo.data.cut_and_paste import Bank, cut_bank
@@ -16,7 +14,6 @@ from chromozoo.data.metaphases import (
     TrainingCrops,
     WholeImages,
     collate,
-    collate_boxes,
 )
 from chromozoo.data.polygons import MetaphaseFiles
 from chromozoo.data.splits import Split, load_split
@@ -36,8 +33,6 @@ class WholeMetaphases(LightningDataModule):
         split_name: Of the committed id lists.
         with_classes: Targets are labelled 1 to 24 by class, and ``synthetic`` must be 0, for
             composed crops have no classes; else all are 1.
-        boxes_only: Outlines are boxes; batches then have no masks.
-        augmentation_class: What the argument ``augmentation`` makes.
 
     Args:
         root: Folder that holds the zip file or the unpacked folder, or one of these itself; None
@@ -59,8 +54,6 @@ class WholeMetaphases(LightningDataModule):
     dataset_name: ClassVar[str]
     split_name: ClassVar[str]
     with_classes: ClassVar[bool] = False
-    boxes_only: ClassVar[bool] = False
-    augmentation_class: ClassVar[type[MetaphaseAugmentation]] = MetaphaseAugmentation
 
     def __init__(
         self,
@@ -91,7 +84,7 @@ class WholeMetaphases(LightningDataModule):
         self.synthetic = synthetic
         self.overlap = overlap
         self.augmentation = (
-            BARE if augmentation is None else self.augmentation_class(**augmentation)  # type: ignore[arg-type]
+            BARE if augmentation is None else MetaphaseAugmentation(**augmentation)  # type: ignore[arg-type]
         )
         self.num_workers = num_workers
         self.seed = seed
@@ -135,6 +128,10 @@ class WholeMetaphases(LightningDataModule):
             )
         return found
 
+    def training_keys(self) -> list[str]:
+        """Names of the images that training crops are cut from; repeated where they count more."""
+        return self.keys("train")
+
     def dataset(self, stage: str) -> WholeImages:
         """The whole images of ``"train"``, ``"val"``, ``"test"`` or ``"all"``, not augmented."""
         return WholeImages(self.keys(stage), self.pictures)
@@ -144,7 +141,9 @@ class WholeMetaphases(LightningDataModule):
         keys = self.keys("train")
         if self._bank is None:
             pictures = (self.pictures[key] for key in keys)
-            self._bank = cut_bank((picture.canvas, picture.polygons) for picture in pictures)
+            self._bank = cut_bank(
+                (picture.canvas, picture.polygons) for picture in pictures if not picture.boxes_only
+            )
             if not self._bank.chromosomes:
                 raise DatasetError(
                     f"{self.dataset_name}: no chromosome of the training images lies free of the "
@@ -156,7 +155,7 @@ class WholeMetaphases(LightningDataModule):
         # With `reload_dataloaders_every_n_epochs: 1` every epoch depends on its number alone, so a
         # resumed run repeats an uninterrupted one.
         crops = TrainingCrops(
-            self.keys("train"),
+            self.training_keys(),
             self.pictures,
             self.crop,
             self.samples_per_epoch,
@@ -173,7 +172,7 @@ class WholeMetaphases(LightningDataModule):
             batch_size=self.batch_size,
             drop_last=len(crops) > self.batch_size,
             num_workers=self.num_workers,
-            collate_fn=self._collate,
+            collate_fn=collate,
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -187,11 +186,7 @@ class WholeMetaphases(LightningDataModule):
 
     def _whole(self, stage: str) -> DataLoader[dict[str, Any]]:
         # Lightning makes loaders anew for `predict`, which fails on a positional batch size.
-        return DataLoader(self.dataset(stage), batch_size=1, collate_fn=self._collate)
-
-    @property
-    def _collate(self) -> Callable[[Sequence[dict[str, Tensor]]], dict[str, Any]]:
-        return collate_boxes if self.boxes_only else collate
+        return DataLoader(self.dataset(stage), batch_size=1, collate_fn=collate)
 
     def _transforms(self) -> MetaphasePreset:
         if self.preset is not None:

@@ -28,6 +28,7 @@ from torchvision.ops import box_iou, generalized_box_iou_loss
 from chromozoo.classes import CLASSES
 from chromozoo.registry import register_model
 from chromozoo.tasks.box_supervision import box_mask_loss
+from chromozoo.tasks.init_from import start_from
 from chromozoo.tasks.optimisation import OptimizerName
 from chromozoo.tasks.pieces import Piece
 from chromozoo.tasks.segmentation import CATEGORIES, ChromosomeSegmenter, Target
@@ -463,6 +464,8 @@ class ChrFast(ChromosomeSegmenter):
         backbone: Any timm backbone with features at strides 2 to 32.
         channels: Of the pyramid.
         num_classes: 1, or 24 where it names what it finds.
+        init_from: A checkpoint (``.ckpt``) of this model or ``"chromozoo/chr_fast"``, to tune
+            further; None starts from random numbers.
         preset, optimizer, lr, weight_decay, least_score, most_overlap: See
             :class:`ChromosomeSegmenter`.
     """
@@ -472,6 +475,7 @@ class ChrFast(ChromosomeSegmenter):
         backbone: str = "resnet18",
         channels: int = 96,
         num_classes: int = 1,
+        init_from: str | None = None,
         preset: dict[str, Any] | None = None,
         optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
@@ -479,7 +483,7 @@ class ChrFast(ChromosomeSegmenter):
         least_score: float = 0.05,
         most_overlap: float = 0.7,
     ) -> None:
-        self.save_hyperparameters()
+        self.save_hyperparameters(ignore=["init_from"])
         super().__init__(
             ChrFastNetwork(backbone, channels, num_classes),
             preset=preset,
@@ -490,6 +494,8 @@ class ChrFast(ChromosomeSegmenter):
             most_overlap=most_overlap,
         )
         self.num_classes = num_classes
+        if init_from is not None:
+            start_from(self.network, init_from)
 
     @property
     def categories(self) -> tuple[str, ...]:
