@@ -1,0 +1,138 @@
+"""``chromozoo abnormal``: how well gains and losses of chromosomes are found and named."""
+
+import argparse
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from chromozoo.data.catalogue import dataset_info, datasets
+from chromozoo.results import ResultsFile
+from chromozoo.weights import REPOSITORY
+
+RESULTS = REPOSITORY / "benchmarks" / "results" / "abnormality.csv"
+TABLES = REPOSITORY / "benchmarks" / "README.md"
+FIGURES = {
+    "flagged": "called abnormal (%)",
+    "named": "karyotype right (%)",
+    "accuracy": "per chromosome (%)",
+}
+COLUMNS = (
+    "model",
+    "weights",
+    "weights_sha256",
+    "dataset",
+    "split",
+    "split_sha256",
+    "kind",
+    "cells",
+    *(f"{figure}{end}" for figure in FIGURES for end in ("", "_low", "_high")),
+    "date",
+)
+KEY = ("model", "weights_sha256", "dataset", "split", "split_sha256", "kind")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a classifier, see `chromozoo models`")
+    parser.add_argument("--weights", default="DEFAULT", help="tag or path")
+    parser.add_argument(
+        "--dataset", default="pki3", choices=sorted(datasets("classification")), help="%(default)s"
+    )
+    parser.add_argument("--stage", default="test", choices=("train", "val", "test"))
+    parser.add_argument("--root", help="folder of the data")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="CSV of the rows")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    rows = measure(
+        arguments.model,
+        arguments.weights,
+        arguments.dataset,
+        arguments.stage,
+        root=arguments.root,
+        device=arguments.device,
+    )
+    file = ResultsFile(arguments.results, COLUMNS, KEY, "abnormal")
+    file.add(rows)
+    print(table(file.read()))
+    if arguments.results.resolve() == RESULTS.resolve():
+        from chromozoo.leaderboard import update_readme
+
+        update_readme(TABLES, "abnormality", table(file.read()))
+    return 0
+
+
+def measure(
+    name: str,
+    weights: str,
+    dataset: str,
+    stage: str,
+    *,
+    root: str | None = None,
+    device: str = "auto",
+) -> list[dict[str, Any]]:
+    """Result rows of a classifier, one for each kind of cells.
+
+    Args:
+        name: Registered classifier.
+        weights: Tag or path of a weights file.
+        dataset: Name in the catalogue.
+        stage: ``"train"``, ``"val"`` or ``"test"``.
+        root: Folder of the data.
+        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+
+    Raises:
+        ChromozooError: Unknown names, no data, or weights that are not whole.
+    """
+    import numpy as np
+
+    from chromozoo.cells.abnormality import evaluate_abnormality
+    from chromozoo.cli.benchmark import load_packaged, predict
+    from chromozoo.evaluation import SMALLEST_PROBABILITY
+
+    model = load_packaged(name, weights, device)
+    data = dataset_info(dataset).load_data(root=root, preset=model.transforms.to_dict())
+    crops = data.dataset(stage)
+    probabilities, _ = predict(model, crops)
+    log_p = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
+    rows = []
+    for report in evaluate_abnormality(log_p, crops.labels, crops.cells):
+        figures = {}
+        for figure in FIGURES:
+            interval = getattr(report, figure)
+            figures[figure] = round(interval.value, 4)
+            figures[f"{figure}_low"] = round(interval.low, 4)
+            figures[f"{figure}_high"] = round(interval.high, 4)
+        rows.append(
+            {
+                "model": name,
+                "weights": model.weights_entry.tag,
+                "weights_sha256": model.weights_entry.sha256[:12],
+                "dataset": dataset,
+                "split": f"{data.split.name}/{stage}",
+                "split_sha256": data.split.sha256[:12],
+                "kind": report.kind,
+                "cells": report.cells,
+                **figures,
+                "date": datetime.date.today().isoformat(),
+            }
+        )
+    return rows
+
+
+def table(rows: Sequence[dict[str, str]]) -> str:
+    """Rows as a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
+    lines = [
+        "| model | weights | split | cells | number | " + " | ".join(FIGURES.values()) + " |",
+        "|---|---|---|---|---:|" + "---|" * len(FIGURES),
+    ]
+    for row in rows:
+        figures = []
+        for figure in FIGURES:
+            ends = [row[f"{figure}{end}"] for end in ("_low", "_high")]
+            interval = f" [{', '.join(f'{100 * float(end):.1f}' for end in ends)}]"
+            figures.append(f"{100 * float(row[figure]):.2f}{interval if all(ends) else ''}")
+        words = [row[column] for column in ("model", "weights", "split", "kind", "cells")]
+        lines.append("| " + " | ".join([*words, *figures]) + " |")
+    return "\n".join(lines)
