@@ -35,7 +35,12 @@ LABEL_METRICS = (
 )
 # Every metric of a report, in the order in which reports and result files show them. Labels from
 # the cell assignment carry no probability, so they have no calibration error.
-METRICS = (*LABEL_METRICS, "ece", *(f"assigned_{name}" for name in LABEL_METRICS))
+METRICS = (
+    *LABEL_METRICS,
+    "ece",
+    *(f"assigned_{name}" for name in LABEL_METRICS),
+    "polarity_accuracy",
+)
 
 
 class EvaluationError(ChromozooError, ValueError):
@@ -113,6 +118,7 @@ def evaluate_classification(
     n_bootstrap: int = 1000,
     seed: int = 0,
     assignment: bool = True,
+    p_arm_up: ArrayLike | None = None,
 ) -> ClassificationReport:
     """Measures a classifier per chromosome and, with ``assignment``, cell by cell.
 
@@ -127,6 +133,9 @@ def evaluate_classification(
       |B| / n * |accuracy(B) - confidence(B)|, where a confidence c lies in bin ceil(15 c).
       Resampling adds noise to every bin, so its interval leans upward.
 
+    - ``polarity_accuracy``: share of the chromosomes whose p arm is found to be up, as it is, given
+      the class that the model names, right or wrong.
+
     The ``assigned_`` metrics are the same for the labels that
     ``chromozoo.cells.assignment.assign_cell`` gives to the chromosomes of a cell together.
 
@@ -138,6 +147,8 @@ def evaluate_classification(
         n_bootstrap: resamples of the cells behind each interval.
         seed: of the resampling; the same seed gives the same intervals.
         assignment: also evaluate the cell assignment.
+        p_arm_up: of chromosomes that all are upright: the probability that the model gives to that,
+            for each class, ``(n, 24)``; None where polarity is not told or not known.
 
     Raises:
         EvaluationError: nothing to evaluate, lengths that differ, NaN, rows that do not sum to 1
@@ -155,6 +166,11 @@ def evaluate_classification(
     confusions = _confusion_per_cell(y, predicted, cell_index, n_cells)
     samples = _label_metrics(confusions, counts)
     samples["ece"] = _expected_calibration_error(p, y, cell_index, counts, confusions)
+
+    if p_arm_up is not None:
+        found = np.take_along_axis(np.asarray(p_arm_up, np.float64), predicted[:, None], 1)[:, 0]
+        right = np.bincount(cell_index, found > 0.5, minlength=n_cells)
+        samples["polarity_accuracy"] = (counts @ right) / (counts @ np.bincount(cell_index))
 
     assigned_confusion: IntArray | None = None
     assigned_errors: tuple[Misclassification, ...] = ()

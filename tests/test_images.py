@@ -4,15 +4,17 @@ import dataclasses
 import hashlib
 import itertools
 import json
+from pathlib import Path
 
 import albumentations as A
 import cv2
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from chromozoo.data.crops import CropDataset
+from chromozoo.data.crops import CropDataset, prepared_crops
 from chromozoo.errors import ImageError
 from chromozoo.images import augment
 from chromozoo.images.preset import PREPARATION_VERSION, ChromosomePreset
@@ -459,3 +461,24 @@ def test_a_dataset_without_augmentation_is_left_alone() -> None:
     item = dataset[0]
     torch.testing.assert_close(item["image"], dataset[0]["image"])
     assert item["label"] == 5 and item["index"] == 0
+
+
+def test_cells_of_another_pixel_size_give_the_same_crops(tmp_path: Path) -> None:
+    """With a zoom range of 1 every cell comes to the typical length, as when it is named."""
+    small = [np.zeros((70, 40), np.uint8) for _ in range(24)]
+    for number, picture in enumerate(small):
+        picture[10 : 34 + number, 14:24] = 200
+    pictures = [*small, *(cv2.resize(one, None, fx=1.3, fy=1.3) for one in small)]  # type: ignore[call-overload]
+    read = lambda: ((f"picture {k}", one) for k, one in enumerate(pictures))  # noqa: E731
+    cells = ["a"] * 24 + ["b"] * 24
+
+    def lengths(name: str, **arguments: float) -> NDArray[np.int64]:
+        preset = ChromosomePreset(height=96, width=48, **arguments)  # type: ignore[arg-type]
+        crops = prepared_crops(name, "0" * 64, preset, read, tmp_path, cells)
+        return np.asarray((crops > 30).any(axis=2).sum(axis=1))
+
+    kept = lengths("kept", typical_length=35)
+    assert np.abs(kept[24:] - 1.3 * kept[:24]).max() <= 2
+    same = lengths("same", typical_length=35, zoom_range=1)
+    assert np.abs(same[24:] - same[:24]).max() <= 2
+    assert abs(np.median(same) - 35) <= 2

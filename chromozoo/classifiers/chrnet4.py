@@ -150,7 +150,7 @@ class ChrNet4(ChromosomeClassifier):
             name and shape agree (``"resnext50_32x4d.tv_in1k"``: all but attention and head), for
             strategies (b) to (d) of table II; a checkpoint (``.ckpt``) of this model, or
             ``"chromozoo/chrnet4"``, to tune further; None starts from random numbers, strategy (e).
-        optimizer, lr, weight_decay, label_smoothing, flip_average: See
+        optimizer, lr, weight_decay, label_smoothing, flip_average, polarity: See
             :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
 
@@ -164,6 +164,7 @@ class ChrNet4(ChromosomeClassifier):
         weight_decay: float = 0.05,
         label_smoothing: float = 0.1,
         flip_average: bool = True,
+        polarity: bool = False,
     ) -> None:
         self.save_hyperparameters(ignore=["init_from"])
         super().__init__(
@@ -176,6 +177,7 @@ class ChrNet4(ChromosomeClassifier):
             weight_decay=weight_decay,
             label_smoothing=label_smoothing,
             flip_average=flip_average,
+            polarity=polarity,
         )
         if init_from is not None:
             start_from(self.network, init_from)

@@ -3,7 +3,8 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def prepared_crops(
     preset: ChromosomePreset,
     read: Callable[[], Iterable[tuple[str, NDArray[np.generic]]]],
     folder: Path | None = None,
+    cells: Sequence[Any] | NDArray[Any] | None = None,
 ) -> NDArray[np.uint8]:
     """The prepared crops of a data set, from the cache where it holds them.
 
@@ -40,6 +42,9 @@ def prepared_crops(
         preset: Prepares each crop.
         read: Gives the pictures ``(name, array)`` in order; called only on a miss.
         folder: Of the cache; :func:`cache_folder` where None.
+        cells: Of the pictures. Those of one cell, which follow one another, are brought to the
+            preset's typical length together, as when they are named together
+            (:meth:`ChromosomePreset.cell_zoom`); None keeps the scale of all.
 
     Returns:
         Read-only memory map ``(N, height, width)`` uint8, or ``(N, height, width, views)``.
@@ -47,7 +52,7 @@ def prepared_crops(
     folder = folder or cache_folder()
     path = folder / f"{label}-{content_sha256[:12]}-{preset.key}.npy"
     if not path.exists():
-        crops = np.stack([preset.prepare(picture, name) for name, picture in read()])
+        crops = np.stack(list(_prepared(preset, read(), cells)))
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".npy.part")
         try:
@@ -59,6 +64,20 @@ def prepared_crops(
             raise
     mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
     return mapped
+
+
+def _prepared(
+    preset: ChromosomePreset,
+    pictures: Iterable[tuple[str, NDArray[np.generic]]],
+    cells: Sequence[Any] | NDArray[Any] | None,
+) -> Iterator[NDArray[np.uint8]]:
+    if cells is None or not preset.typical_length:
+        yield from (preset.prepare(picture, name) for name, picture in pictures)
+        return
+    for _, group in groupby(zip(cells, pictures, strict=True), key=lambda pair: pair[0]):
+        cell = [named for _, named in group]
+        zoom = preset.cell_zoom([preset.length(picture, name) for name, picture in cell])
+        yield from (preset.prepare(picture, name, zoom=zoom) for name, picture in cell)
 
 
 def sha256_of(parts: Iterable[bytes]) -> str:
@@ -73,7 +92,8 @@ class CropDataset(Dataset[dict[str, Tensor]]):
     """Prepared crops with labels.
 
     An item holds ``image`` (channels, H, W) float32 normalised, ``label`` and ``index`` (the
-    item's place in this data set) as int64 scalars. All views of a chromosome are augmented alike.
+    item's place in this data set) as int64 scalars, and ``upright``, whether the p arm is known to
+    be up, as bool scalar. All views of a chromosome are augmented alike.
 
     Args:
         crops: ``(N, H, W)`` or ``(N, H, W, views)`` uint8.
@@ -81,6 +101,8 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         cells: ``(N,)`` ids of the cells, numbers or names.
         preset: Normalises.
         augmentation: albumentations pipeline for training, or None.
+        upright: ``(N,)`` bool: the p arm is known to be up, in the augmented picture too; None
+            where it is not known of any.
     """
 
     def __init__(
@@ -90,12 +112,14 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         cells: NDArray[Any],
         preset: ChromosomePreset,
         augmentation: A.Compose | None = None,
+        upright: NDArray[np.bool_] | None = None,
     ) -> None:
         self.crops = crops
         self.labels = labels
         self.cells = cells
         self.preset = preset
         self.augmentation = augmentation
+        self.upright = np.zeros(len(crops), bool) if upright is None else upright
         self.seed: int | None = None
 
     def __len__(self) -> int:
@@ -110,4 +134,5 @@ class CropDataset(Dataset[dict[str, Tensor]]):
             "image": self.preset.tensor(crop),
             "label": torch.tensor(int(self.labels[index])),
             "index": torch.tensor(index),
+            "upright": torch.tensor(bool(self.upright[index])),
         }

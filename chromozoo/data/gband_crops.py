@@ -104,8 +104,8 @@ class GBandCrops(SingleChromosomes):
 
     - ``"pki3"``: the folder is the karyotype, its part before ``_`` the patient; the committed
       split divides by patient. Pictures are upright, p arm up. The preset turns a chromosome by
-      less than 90 degrees, so it stays up: training without flips (``augmentation: {flips:
-      false}``) teaches a model polarity.
+      less than 90 degrees, so it stays up: without flips (``augmentation: {flips: false}``) a
+      classifier with ``polarity: true`` learns to tell the arms.
     - ``"cir-net"``: the files of Lin et al. 2020 (CIR-Net), whose label 0 to 23 stands between the
       last two dots of the name. Neither cell nor patient is known: every file is a cell of its own,
       and chromosomes of one metaphase may stand on both sides of the split.
@@ -148,7 +148,7 @@ class GBandCrops(SingleChromosomes):
         files = list_files(path, self.layout)
         if self.layout != "pki3":
             self.split = draw_split(self.layout, (file.cell for file in files), self.fold)
-        return chromosomes_of_files(path, files)
+        return chromosomes_of_files(path, files, upright=self.layout == "pki3")
 
 
 def verify(root: str | os.PathLike[str] | None = None) -> Verification:

@@ -48,12 +48,14 @@ class Chromosomes:
         cells: ``(N,)`` ids of the cells, int64 or str, as the split has them.
         content_sha256: Of all that the pictures depend on: names the cache.
         pictures: Gives ``(name, picture)`` of each; called only where the cache has no crops.
+        upright: ``(N,)`` bool: the picture shows the p arm up; None where that is not known.
     """
 
     labels: NDArray[np.int64]
     cells: NDArray[Any]
     content_sha256: str
     pictures: Callable[[], Iterator[tuple[str, NDArray[np.generic]]]]
+    upright: NDArray[np.bool_] | None = None
 
 
 class SingleChromosomes(LightningDataModule):
@@ -136,9 +138,16 @@ class SingleChromosomes(LightningDataModule):
         found = self.chromosomes()
         self.labels = found.labels
         self.cells = found.cells
+        unknown = np.zeros(len(found.labels), bool)
+        self.upright = unknown if found.upright is None else found.upright
         try:
             self.crops = prepared_crops(
-                self.dataset_name, found.content_sha256, transforms, found.pictures, self.cache
+                self.dataset_name,
+                found.content_sha256,
+                transforms,
+                found.pictures,
+                self.cache,
+                found.cells,
             )
         except ImageError as error:
             raise DatasetError(str(error)) from error
@@ -154,7 +163,13 @@ class SingleChromosomes(LightningDataModule):
                 f"none of the {stage} cells of {self.split.name} is in the data set; "
                 f"run `chromozoo data verify {self.dataset_name}`"
             )
-        return CropDataset(self.crops[rows], self.labels[rows], self.cells[rows], self.transforms)
+        return CropDataset(
+            self.crops[rows],
+            self.labels[rows],
+            self.cells[rows],
+            self.transforms,
+            upright=self.upright[rows],
+        )
 
     def train_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         epoch = self.trainer.current_epoch if self.trainer else 0
@@ -172,12 +187,15 @@ class SingleChromosomes(LightningDataModule):
         )
         real = self.dataset("train")
         parts = [real, self._synthetic()] if self.synthetic_cells else [real]
+        # Flips leave open which arm is up.
+        stays_up = self.augmentation is None or not self.augmentation.get("flips", True)
         crops = CropDataset(
             np.concatenate([part.crops for part in parts]),
             np.concatenate([part.labels for part in parts]),
             np.concatenate([part.cells for part in parts]),
             self.transforms,
             pipeline,
+            np.concatenate([part.upright for part in parts]) & stays_up,
         )
         augment.seed_pipeline(crops, seed)
         crops.seed = seed
@@ -232,12 +250,15 @@ class SingleChromosomes(LightningDataModule):
         return self._drawn
 
 
-def chromosomes_of_files(path: Path, files: Sequence[ChromosomeFile]) -> Chromosomes:
+def chromosomes_of_files(
+    path: Path, files: Sequence[ChromosomeFile], upright: bool = False
+) -> Chromosomes:
     """The chromosomes of a set that has one picture file for each.
 
     Args:
         path: Folder or zip file.
         files: In the order of the set.
+        upright: All pictures show the p arm up.
 
     Raises:
         DatasetError: A file is damaged.
@@ -254,6 +275,7 @@ def chromosomes_of_files(path: Path, files: Sequence[ChromosomeFile]) -> Chromos
         np.array([file.cell for file in files]),
         sha256_of(part for name, data in contents.items() for part in (name.encode(), data)),
         pictures,
+        np.full(len(files), upright),
     )
 
 

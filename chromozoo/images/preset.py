@@ -25,7 +25,6 @@ from chromozoo.images.straighten import MARGIN, StraightenMethod, straighten
 VIEWS = ("upright", "straight", "straight-xie", "crop")
 
 FEWEST_FOR_ZOOM = 20
-CONTRACTION_RANGE = 1.5
 
 # Change it when `prepare` gives other pixels for the same arguments: cached crops are then remade.
 PREPARATION_VERSION = 1
@@ -48,6 +47,8 @@ class ChromosomePreset:
         mean, std: Normalisation of the signal (0..1).
         typical_length: Length in pixels of the median chromosome of a cell in the training data;
             0 where it is not known. Serves :meth:`cell_zoom`.
+        zoom_range: Cells whose median chromosome is longer or shorter than that by less than this
+            factor keep their scale; 1 brings every cell to the typical length.
 
     Example:
         >>> preset = ChromosomePreset(height=112, width=48)
@@ -65,6 +66,7 @@ class ChromosomePreset:
     mean: float = 0.15
     std: float = 0.30
     typical_length: float = 0.0
+    zoom_range: float = 1.5
     views: Sequence[str] = ("upright",)
 
     def __post_init__(self) -> None:
@@ -167,8 +169,9 @@ class ChromosomePreset:
     def cell_zoom(self, lengths: Sequence[float]) -> float:
         """Magnification that brings a cell to the pixel size of the training data.
 
-        Cells differ in contraction by less than a factor of 1.5 from the typical one, and the
-        augmentation covers that; what is further off comes from another camera or objective.
+        Cells of one laboratory differ in contraction by less than a factor of 1.5 from the typical
+        one, and the augmentation covers that; what is further off comes from another camera or
+        objective. Models of several laboratories have a ``zoom_range`` of 1.
 
         Args:
             lengths: Of all chromosomes of one cell, in pixels of their pictures.
@@ -180,7 +183,7 @@ class ChromosomePreset:
         if not self.typical_length or len(lengths) < FEWEST_FOR_ZOOM:
             return 1.0
         zoom = self.typical_length / float(np.median(lengths))
-        return zoom if max(zoom, 1 / zoom) > CONTRACTION_RANGE else 1.0
+        return zoom if max(zoom, 1 / zoom) > self.zoom_range else 1.0
 
     def normalise(self, canvas: Tensor) -> Tensor:
         """``(..., 1, H, W)`` uint8 0..255 to ``(..., channels, H, W)`` float32, mean and std.
@@ -208,5 +211,6 @@ class ChromosomePreset:
         parts = [PREPARATION_VERSION, cv2.__version__.split(".")[0], self.height, self.width]
         # What came later is named only where it is used: caches of before stay valid.
         views = [] if self.views == ("upright",) else [self.views]
-        text = json.dumps([*parts, self.scale, self.rotate_crop, *views])
+        zooms = [[self.typical_length, self.zoom_range]] if self.typical_length else []
+        text = json.dumps([*parts, self.scale, self.rotate_crop, *views, *zooms])
         return hashlib.sha256(text.encode()).hexdigest()[:12]

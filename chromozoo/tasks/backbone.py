@@ -128,7 +128,7 @@ class BackboneClassifier(ChromosomeClassifier):
         init_from: Name of a timm model with ImageNet weights whose tensors are taken over where
             name and shape agree; or a checkpoint (``.ckpt``) of this model to tune further; None
             starts from random numbers.
-        optimizer, lr, weight_decay, label_smoothing, flip_average: See
+        optimizer, lr, weight_decay, label_smoothing, flip_average, polarity: See
             :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
 
     Raises:
@@ -147,6 +147,7 @@ class BackboneClassifier(ChromosomeClassifier):
         weight_decay: float = 0.05,
         label_smoothing: float = 0.1,
         flip_average: bool = True,
+        polarity: bool = False,
     ) -> None:
         self.save_hyperparameters(ignore=["network", "features", "init_from"])
         super().__init__(
@@ -159,6 +160,7 @@ class BackboneClassifier(ChromosomeClassifier):
             weight_decay=weight_decay,
             label_smoothing=label_smoothing,
             flip_average=flip_average,
+            polarity=polarity,
         )
         network.check_size(self.transforms.height, self.transforms.width)
         if init_from is not None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Identity, upside down, left-right, both: the turns that rotate & crop leaves open.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
+# Whether the p arm of an upright chromosome is up (1) or down (-1) in each of them.
+P_ARM_UP = (1.0, -1.0, 1.0, -1.0)
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class Prediction:
         label: ``'1'``..``'22'``, ``'X'``, ``'Y'``; empty where the picture could not be read.
         probability: Of ``label``, 0..1.
         probabilities: Of all 24 classes in the order of ``CLASSES``.
+        p_arm_up: Probability that the p arm is up, once the picture has been turned upright by
+            less than 90 degrees, for each class that the chromosome may be, ``(24,)``; None
+            where the classifier does not tell polarity.
         extra: True where the cell's assignment needed a slot that a normal cell does not have.
         error: Why the picture could not be named, or None.
     """
@@ -43,6 +48,7 @@ class Prediction:
     label: str
     probability: float
     probabilities: NDArray[np.float64] = field(repr=False)
+    p_arm_up: NDArray[np.float64] | None = field(default=None, repr=False)
     extra: bool = False
     error: str | None = None
 
@@ -73,6 +79,9 @@ class ChromosomeClassifier(LightningModule):
         label_smoothing: Share of the target spread over all classes.
         centre_loss: Preset of :class:`CentreLoss`, or None.
         flip_average: Average the probabilities over the four mirror images when predicting.
+        polarity: Tell also which end is the p arm. The network then has a second head, trained on
+            those pictures that the data call upright; the mirror images are made here, so the
+            augmentation must leave flips out.
     """
 
     monitor = "val/accuracy"
@@ -91,8 +100,12 @@ class ChromosomeClassifier(LightningModule):
         label_smoothing: float = 0.1,
         centre_loss: CentreLossPreset | None = None,
         flip_average: bool = True,
+        polarity: bool = False,
     ) -> None:
         super().__init__()
+        if polarity:
+            # A logit for each class: where the centromere and the bands are depends on it.
+            network.polarity = nn.Linear(features, len(CLASSES))
         # A third faster on CPUs, and on GPUs in half precision, than the default layout.
         self.network = network.to(memory_format=torch.channels_last)
         self.transforms = ChromosomePreset(**(preset or {}))
@@ -102,6 +115,7 @@ class ChromosomeClassifier(LightningModule):
         self.cross_entropy = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.centre_loss = CentreLoss(len(CLASSES), features, centre_loss) if centre_loss else None
         self.flip_average = flip_average
+        self.polarity = polarity
         self.val_accuracy = torchmetrics.classification.MulticlassAccuracy(
             len(CLASSES), average="micro"
         )
@@ -128,13 +142,23 @@ class ChromosomeClassifier(LightningModule):
         """The scalar to be minimised; systems with a loss of their own override it.
 
         Args:
-            batch: ``image`` (B, channels, H, W) normalised and ``label`` (B,).
+            batch: ``image`` (B, channels, H, W) normalised and ``label`` (B,); for polarity also
+                ``upright`` (B,) bool.
         """
         network: Any = self.network
-        features = network.forward_features(batch["image"])
-        loss: Tensor = self.cross_entropy(network.forward_head(features), batch["label"])
+        image, label = batch["image"], batch["label"]
+        if self.polarity:
+            image = mirrored(image)
+        features = network.forward_features(image)
+        loss: Tensor = self.cross_entropy(network.forward_head(features), label)
         if self.centre_loss is not None:
-            loss = loss + self.centre_loss(features, batch["label"])
+            loss = loss + self.centre_loss(features, label)
+        if self.polarity:
+            up = network.polarity(features).gather(1, label[:, None])[:, 0]
+            sign = torch.tensor(P_ARM_UP, device=up.device).repeat(len(up) // len(FLIPS) + 1)
+            known = batch["upright"].float()
+            wrong = nn.functional.softplus(-up * sign[: len(up)]) * known
+            loss = loss + wrong.sum() / known.sum().clamp_min(1)
         return loss
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -154,11 +178,13 @@ class ChromosomeClassifier(LightningModule):
         self.log("test/accuracy", self.test_accuracy)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
-        """``index (B,)``, where the item stands in the data set, and ``probabilities (B, 24)``."""
-        return {
-            "index": batch["index"],
-            "probabilities": self.predict_probabilities(batch["image"]),
-        }
+        """``index (B,)``, where the item stands in the data set, and ``probabilities (B, 24)``.
+
+        Of a model with ``polarity`` also ``p_arm_up (B, 24)``, see :meth:`predict_arms`.
+        """
+        probabilities, up = self.predict_arms(batch["image"])
+        found = {"index": batch["index"], "probabilities": probabilities}
+        return found if up is None else found | {"p_arm_up": up}
 
     def configure_optimizers(self) -> Any:
         return one_cycle(self, self.network, self.optimizer, self.lr, self.weight_decay)
@@ -167,9 +193,28 @@ class ChromosomeClassifier(LightningModule):
 
     def predict_probabilities(self, x: Tensor) -> Tensor:
         """Calibrated probabilities ``(B, 24)`` of normalised tensors, averaged over the flips."""
+        return self.predict_arms(x)[0]
+
+    def predict_arms(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What :meth:`predict_probabilities` gives, and where the p arm is.
+
+        Returns:
+            Probabilities ``(B, 24)``, and the probability that the p arm is up, given each class,
+            ``(B, 24)``; None for a model without ``polarity``.
+        """
+        network: Any = self.network
         flips = FLIPS if self.flip_average else FLIPS[:1]
-        logits = torch.stack([self(x.flip(axes) if axes else x).float() for axes in flips])
-        return torch.softmax(logits / self.temperature, dim=-1).mean(dim=0)
+        logits, ups = [], []
+        for axes, sign in zip(flips, P_ARM_UP, strict=False):
+            turned = x.flip(axes) if axes else x
+            if self.polarity:
+                features = network.forward_features(turned)
+                logits.append(network.forward_head(features).float())
+                ups.append(sign * network.polarity(features).float())
+            else:
+                logits.append(self(turned).float())
+        probabilities = torch.softmax(torch.stack(logits) / self.temperature, dim=-1).mean(dim=0)
+        return probabilities, torch.stack(ups).mean(dim=0).sigmoid() if ups else None
 
     @torch.inference_mode()
     def classify(
@@ -220,6 +265,7 @@ class ChromosomeClassifier(LightningModule):
             index: self.transforms(images[index], names[index], zoom=zoom) for index in lengths
         }
         probabilities = np.full((len(images), len(CLASSES)), np.nan)
+        arms = np.full_like(probabilities, np.nan) if self.polarity else None
         if tensors:
             readable = list(tensors)
             stacked = torch.stack(list(tensors.values()))
@@ -229,16 +275,26 @@ class ChromosomeClassifier(LightningModule):
             in_training = [module for module in self.modules() if module.training]
             self.eval()
             try:
-                found = [
-                    self.predict_probabilities(batch.to(self.device)).cpu() for batch in batches
-                ]
+                found = [self.predict_arms(batch.to(self.device)) for batch in batches]
             finally:
                 for module in in_training:
                     module.training = True
             # Rounded to float32 on the way: put the sum back to exactly 1.
-            values = torch.cat(found).double().numpy()
+            values = torch.cat([part for part, _ in found]).cpu().double().numpy()
             probabilities[readable] = values / values.sum(axis=1, keepdims=True)
-        return name_chromosomes(probabilities, names, errors, as_cell)
+            if arms is not None:
+                ups = [up for _, up in found if up is not None]
+                arms[readable] = torch.cat(ups).cpu().double().numpy()
+        return name_chromosomes(probabilities, names, errors, as_cell, arms)
+
+
+def mirrored(images: Tensor) -> Tensor:
+    """A batch ``(B, channels, H, W)`` whose pictures are mirrored in turn as FLIPS says."""
+    result = images.clone()
+    for number, axes in enumerate(FLIPS):
+        if axes:
+            result[number :: len(FLIPS)] = images[number :: len(FLIPS)].flip(axes)
+    return result
 
 
 def name_chromosomes(
@@ -246,6 +302,7 @@ def name_chromosomes(
     names: Sequence[str],
     errors: dict[int, str] | None = None,
     as_cell: bool = False,
+    p_arm_up: NDArray[np.float64] | None = None,
 ) -> Predictions:
     """Turns probabilities ``(N, 24)`` into predictions, each alone or all as one cell.
 
@@ -254,6 +311,7 @@ def name_chromosomes(
         names: Of the N pictures.
         errors: Reason by row for those that could not be read.
         as_cell: Name them together (:func:`chromozoo.cells.assignment.assign_cell`).
+        p_arm_up: ``(N, 24)`` as in :class:`Prediction`, or None.
     """
     from chromozoo.cells.assignment import assign_cell
 
@@ -281,6 +339,7 @@ def name_chromosomes(
                     CLASSES[k],
                     float(probabilities[index, k]),
                     probabilities[index],
+                    None if p_arm_up is None else p_arm_up[index],
                     extra=index in extra,
                 )
             )

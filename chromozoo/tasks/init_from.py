@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from chromozoo.errors import WeightsError
 from chromozoo.weights import load_checkpoint, load_tensors
 
 # What stands before names of this zoo, to tell them from timm's.
 ZOO = "chromozoo/"
+# The head that a classifier has for polarity, and many weights have not.
+POLARITY = "polarity."
 
 
 def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
@@ -21,7 +23,7 @@ def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
         init_from: Path of a checkpoint (``.ckpt``) of this very network, to tune it further;
             ``"chromozoo/<model>"`` or ``"chromozoo/<model>:<tag>"``, published weights of the zoo,
             for the same; any other text is the name of a timm model, see
-            :func:`take_over_imagenet`.
+            :func:`take_over_imagenet`. A head for polarity may be missing in the first two.
         prefix: See :func:`take_over_imagenet`.
 
     Raises:
@@ -29,15 +31,20 @@ def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
         WeightsError: The weights cannot be had, or do not fit.
     """
     if init_from.endswith(".ckpt"):
-        load_tensors(network, load_checkpoint(init_from)[1], Path(init_from))
+        _load(network, load_checkpoint(init_from)[1], Path(init_from))
     elif init_from.startswith(ZOO):
         from chromozoo.registry import get_model
 
         name, _, tag = init_from.removeprefix(ZOO).partition(":")
         published: Any = get_model(name, weights=tag or "DEFAULT").network
-        load_tensors(network, published.state_dict(), Path(init_from))
+        _load(network, published.state_dict(), Path(init_from))
     else:
         take_over_imagenet(network, init_from, prefix)
+
+
+def _load(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    new = {k: v for k, v in network.state_dict().items() if k.startswith(POLARITY)}
+    load_tensors(network, new | tensors, path)
 
 
 def take_over_imagenet(network: nn.Module, timm_name: str, prefix: str = "") -> int:
