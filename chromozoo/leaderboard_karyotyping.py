@@ -116,8 +116,8 @@ def _order(row: Mapping[str, str]) -> tuple[float, str, str]:
 
 def _cells(row: Mapping[str, str]) -> list[str]:
     return [
-        _named(row, "segmenter"),
-        _named(row, "classifier"),
+        named(row, "segmenter"),
+        named(row, "classifier"),
         row["assignment"],
         row["seconds_per_image"],
         percent(row, "fka"),
@@ -133,7 +133,7 @@ def _cells(row: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _named(row: Mapping[str, str], model: str) -> str:
+def named(row: Mapping[str, str], model: str) -> str:
     """The model and, where it has one, the tag of its weights."""
     weights = row[f"{model}_weights"]
     return f"{row[model]} ({weights})" if weights else row[model]

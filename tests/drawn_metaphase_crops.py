@@ -1,4 +1,4 @@
-"""Stand-ins for the sets that ``metaphase_crops`` is made of: one drawn cell for each."""
+"""Stand-ins for the sets that ``metaphase_crops`` is made of: a few drawn cells for each."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from tiny_segmenter import Tiny
 
 from chromozoo import registry
-from chromozoo.data import bioimlab_segmentation, metaphase_crops, mfish
+from chromozoo.data import bioimlab_segmentation, cil54816, metaphase_crops, mfish
+from chromozoo.data.gband_crops import GBandCrops
+from chromozoo.data.single_chromosomes import Chromosomes
 from chromozoo.data.splits import load_split
-from chromozoo.karyotyping_metrics import TrueCell
+from chromozoo.karyotyping_metrics import Boxes, TrueCell
 from chromozoo.tasks.segmentation import Segmentation
 
 # y0, y1, x0, x1 of chromosomes; the second is too dim for the segmenter, the last has no class.
@@ -24,19 +26,41 @@ def drawn_cells(dataset: str, stage: str, root: Any) -> Iterator[tuple[NDArray[A
     """One cell for each set and stage, which the split knows."""
     prefix = next(key for key, name in metaphase_crops.METAPHASES.items() if name == dataset)
     split = load_split(metaphase_crops.SPLIT)
-    name = next(i for i in split.ids(stage) if i.startswith(prefix)).removeprefix(f"{prefix} ")
+    # The split has no test images of CIL:54816, which is judged as its own set.
+    listed = next((i for i in split.ids(stage) if i.startswith(prefix)), f"{prefix} unlisted")
+    name = listed.removeprefix(f"{prefix} ").removesuffix(metaphase_crops.FOUND)
     image = np.zeros((100, 80), np.float32)
     masks = np.zeros((4, 100, 80), bool)
     for mask, (top, bottom, left, right), level in zip(masks, PLACES, LEVELS, strict=True):
         mask[top:bottom, left:right] = True
         image[mask] = level
-    yield image, TrueCell(name, Segmentation.from_masks(masks), np.array(LABELS))
+    outlines: Segmentation | Boxes = Segmentation.from_masks(masks)
+    if dataset == "cil54816":
+        outlines = Boxes(image.shape, np.array([(x0, y0, x1, y1) for y0, y1, x0, x1 in PLACES]))
+    yield image, TrueCell(name, outlines, np.array(LABELS))
+
+
+def drawn_karyotypes(root: Any) -> GBandCrops:
+    """A training karyotype of Pki-3: one bar of each class."""
+    cell = next(i for i in load_split(metaphase_crops.SPLIT).train if i.startswith("pki3"))
+    data = GBandCrops("nowhere")
+    bar = np.pad(np.full((40, 12), 200, np.uint8), 8)
+    found = Chromosomes(
+        np.arange(24),
+        np.full(24, cell.removeprefix("pki3 ")),
+        "b" * 64,
+        lambda: ((f"bar {number}", bar) for number in range(24)),
+        np.ones(24, bool),
+    )
+    data.chromosomes = lambda: found  # type: ignore[method-assign]
+    return data
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces the metaphases, and the segmenter by connected components."""
     monkeypatch.setattr(metaphase_crops, "true_cells", drawn_cells)
-    for module in (bioimlab_segmentation, mfish):
+    monkeypatch.setattr(metaphase_crops, "GBandCrops", drawn_karyotypes)
+    for module in (bioimlab_segmentation, mfish, cil54816):
         monkeypatch.setattr(module, "contents_sha256", lambda root: "a" * 64)
     get_model = registry.get_model
 

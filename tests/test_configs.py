@@ -3,14 +3,14 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import yaml
+from drawn_gband import pki3_files, write_boxes, write_files
 from drawn_metaphase_crops import stand_in
-from PIL import Image
 
 from chromozoo.cli.train import main
+from chromozoo.data import mixed_metaphases
 from chromozoo.data.catalogue import TAGS, dataset_of_tag
 from chromozoo.data.splits import load_split
 from chromozoo.registry import list_models, model_info
@@ -31,25 +31,6 @@ SMALL = [
 ]
 
 
-def write_boxes(folder: Path) -> Path:
-    """Drawn metaphases in the layout of CIL:54816: two of each part of the split."""
-    folder.mkdir()
-    split = load_split("cil54816_v1")
-    rng = np.random.default_rng(0)
-    for key in (one for stage in ("train", "val", "test") for one in split.ids(stage)[:2]):
-        image = rng.integers(225, 255, (128, 160)).astype(np.uint8)
-        objects = ""
-        for number, (x, y) in enumerate(((20, 20), (90, 40)), start=1):
-            image[y : y + 60, x : x + 14] = 90
-            corners = zip(("xmin", "ymin", "xmax", "ymax"), (x, y, x + 14, y + 60), strict=True)
-            box = "".join(f"<{name}>{value}</{name}>" for name, value in corners)
-            objects += f"<object><name>A{number}</name><bndbox>{box}</bndbox></object>"
-        Image.fromarray(image).save(folder / f"{key}.jpg")
-        size = "<size><width>160</width><height>128</height></size>"
-        (folder / f"{key}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
-    return folder
-
-
 @pytest.mark.parametrize("config", CLASSIFIERS, ids=lambda path: path.stem)
 def test_runs(
     config: Path, tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -61,9 +42,15 @@ def test_runs(
         lambda name, pretrained=False, **kwargs: create(name.split(".")[0], **kwargs),
     )
     monkeypatch.chdir(tmp_path)
+    root = tiny_bioimlab
     if config.stem.endswith("_metaphase"):
         stand_in(monkeypatch)
-    small = [*SMALL, f"--data.init_args.root={tiny_bioimlab}"]
+    if config.stem.endswith("_pki3"):
+        split = load_split("pki3_v1")
+        root = tmp_path / "gband-pki3"
+        for ids in (split.train, split.val, split.test):
+            write_files(root, pki3_files(ids[0]))
+    small = [*SMALL, f"--data.init_args.root={root}"]
     trained = main(["fit", f"--config={config}", *small])
     assert trained.trainer.global_step == 2
     assert trained.trainer.callback_metrics["train/loss"].isfinite()
@@ -82,7 +69,13 @@ def test_segmenter_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     boxes_only = config.stem.endswith("_cil")
-    root = write_boxes(tmp_path / "gband-cil54816") if boxes_only else tiny_metaphases
+    root = tiny_metaphases
+    if boxes_only or config.stem.endswith("_metaphase"):
+        root = write_boxes(tmp_path / "gband-cil54816")
+    if config.stem.endswith("_metaphase"):
+        root = tmp_path
+        (tmp_path / "bioimlab-segmentation").symlink_to(tiny_metaphases)
+        monkeypatch.delitem(mixed_metaphases.SETS, "mfish")
     small = [*SMALL, f"--data.init_args.root={root}", "--data.init_args.crop=96"]
     # An untrained network finds hundreds of chromosomes, and draws every one.
     small += ["--model.init_args.least_score=0.8"]

@@ -418,7 +418,7 @@ def test_the_command_writes_a_row_for_each_way(
     model: Any = get_model("tiny_matcher", weights=weights)
     data = BioImLabClassification(root=tiny_bioimlab, preset=model.transforms.to_dict())
     train, val = data.dataset("train"), data.dataset("val")
-    report = evaluate_classification(predict(model, val), val.labels, val.cells)
+    report = evaluate_classification(predict(model, val)[0], val.labels, val.cells)
     for row, prefix in ((rows[0], ""), (rows[1], "assigned_")):
         for name, value in figures(row).items():
             assert value == pytest.approx(report.metrics[f"{prefix}{name}"].value, abs=1e-4)

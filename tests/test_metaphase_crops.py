@@ -20,9 +20,12 @@ def data(tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_single_chromosomes_come_first_then_each_metaphase_twice(data: MetaphaseCrops) -> None:
-    assert len(data.labels) == 3 * 46 + 2 * 3 * 2 * 3  # sets, stages, ways, certain chromosomes
+    singles = 3 * 46 + 24
+    outlined = 2 * 3 * 2 * 3  # sets, stages, ways, certain chromosomes
+    assert len(data.labels) == singles + outlined + 2 * 3
     assert set(data.cells[: 3 * 46]) == {"single 2", "single 7", "single 6"}
-    for start in range(3 * 46, len(data.labels), 6):
+    assert data.upright.tolist() == [False] * 138 + [True] * 24 + [False] * (outlined + 6)
+    for start in range(singles, singles + outlined, 6):
         assert data.labels[start : start + 6].tolist() == [3, 7, 12] * 2
         by_set, by_segmenter = data.cells[start], data.cells[start + 3]
         assert by_segmenter == f"{by_set}, found"
@@ -32,10 +35,20 @@ def test_single_chromosomes_come_first_then_each_metaphase_twice(data: Metaphase
         assert np.array_equal(crops[1], crops[4])
 
 
+def test_what_has_boxes_alone_is_cut_by_found_outlines(data: MetaphaseCrops) -> None:
+    cells, crops = data.cells[-6:], data.crops[-6:]
+    assert [cell[:3] for cell in cells] == ["cil"] * 6
+    assert all(cell.endswith(", found") for cell in cells)
+    assert data.labels[-6:].tolist() == [3, 7, 12] * 2
+    # The one that is not found is shown by its box.
+    assert crops.any(axis=(1, 2)).all()
+
+
 def test_metaphases_alone_validate_and_test(data: MetaphaseCrops) -> None:
     for stage in ("val", "test"):
         cells = set(data.dataset(stage).cells)
-        assert len(cells) == 4 and not any(cell.startswith("single") for cell in cells)
+        assert len(cells) == (5 if stage == "val" else 4)
+        assert not any(cell.startswith("single") for cell in cells)
     assert "single 2" in set(data.dataset("train").cells)
 
 
@@ -45,6 +58,8 @@ def test_the_split_follows_those_of_its_sets() -> None:
         ("single", "bioimlab_v1"),
         ("bioimlab", "bioimlab_segmentation_v1"),
         ("mfish", "mfish_v1"),
+        ("pki3", "pki3_v1"),
+        ("cil", "cil54816_v1"),
     ):
         theirs = load_split(name)
         for stage in ("train", "val", "test"):

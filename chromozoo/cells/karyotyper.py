@@ -7,7 +7,7 @@ marked, and whatever is odd about the cell is flagged.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import cv2
@@ -39,7 +39,7 @@ from chromozoo.weights import weights_entries
 
 Assignment = Literal["cell", "none"]
 
-# The weights of classifiers that have learnt from chromosomes cut out of metaphases.
+# The weights that have learnt from metaphases of several laboratories and stains.
 METAPHASE = "metaphase"
 # Chosen on the validation images of BioImLab, with ChrFast and ChrNet4. A detection between
 # DOUBTFUL and the first score is a chromosome with a probability that is even at EVEN; the cell
@@ -80,7 +80,8 @@ class KaryotypedChromosome:
             metaphase.
         centromere: Its row in ``picture``, from the table of bands.
         p_arm: Where the p arm points in the metaphase: degrees clockwise from up, 0..360.
-        polarity_certainty: See :class:`chromozoo.cells.polarity.Polarity`.
+        polarity_certainty: Of a classifier that tells polarity, 0 (says nothing) to 1; else that of
+            :class:`chromozoo.cells.polarity.Polarity`.
     """
 
     number: int
@@ -142,9 +143,10 @@ class Karyotyper(LightningModule):
         segmenter: Name of a segmenter, or one that is built already.
         classifier: Name of a classifier, or one that is built already.
         assignment: ``"cell"`` names all chromosomes of a cell together, ``"none"`` each alone.
-        segmenter_weights: Tag or path, where ``segmenter`` is a name.
-        classifier_weights: The same; None takes those that were trained on what segmenters cut out
-            of metaphases (tag :data:`METAPHASE`), and ``"DEFAULT"`` where there are none.
+        segmenter_weights: Tag or path, where ``segmenter`` is a name; None takes those that were
+            trained on metaphases of several laboratories (tag :data:`METAPHASE`), and ``"DEFAULT"``
+            where there are none.
+        classifier_weights: The same of ``classifier``.
         score: Detections from it on are chromosomes, 0..1. With ``"cell"`` those somewhat below
             are chromosomes where the cell has a place for them, see :data:`DOUBTFUL`; with
             ``"none"`` they are left out. None takes :data:`SCORES`.
@@ -163,7 +165,7 @@ class Karyotyper(LightningModule):
         classifier: str | ChromosomeClassifier = "chrnet4",
         assignment: Assignment = "cell",
         *,
-        segmenter_weights: str = "DEFAULT",
+        segmenter_weights: str | None = None,
         classifier_weights: str | None = None,
         score: float | None = None,
         least_margin: float = 1.5,
@@ -174,11 +176,10 @@ class Karyotyper(LightningModule):
         if assignment not in ("cell", "none"):
             raise UnknownNameError(f"assignment is {assignment!r}; give 'cell' or 'none'")
         found: list[Any] = [
-            get_model(model, weights=weights) if isinstance(model, str) else model
-            for model, weights in (
-                (segmenter, segmenter_weights),
-                (classifier, classifier_weights or classifier_tag(classifier)),
-            )
+            get_model(model, weights=weights or metaphase_tag(model))
+            if isinstance(model, str)
+            else model
+            for model, weights in ((segmenter, segmenter_weights), (classifier, classifier_weights))
         ]
         for model, given, kind in zip(
             found,
@@ -264,6 +265,9 @@ class Karyotyper(LightningModule):
             label, extra = CLASSES[classes[index]], cell is not None and index in cell.extra
             upright, lean = turn(picture), turn.tilt(picture, foreground(picture))
             ends = polarity(upright, label)
+            if (arms := named[kept[index]].p_arm_up) is not None:
+                up = float(arms[classes[index]])
+                ends = replace(ends, p_arm_up=up >= 0.5, certainty=abs(2 * up - 1))
             if not ends.p_arm_up:
                 upright, lean = np.ascontiguousarray(upright[::-1, ::-1]), lean + 180
             rows = np.flatnonzero((upright > 0).any(axis=1))
@@ -328,10 +332,9 @@ class Karyotyper(LightningModule):
         return results
 
 
-def classifier_tag(classifier: str | ChromosomeClassifier) -> str:
-    """Tag of the weights that a classifier takes where nobody names them."""
-    known = weights_entries(classifier) if isinstance(classifier, str) else {}
-    return METAPHASE if METAPHASE in known else "DEFAULT"
+def metaphase_tag(model: str) -> str:
+    """Tag of the weights that a model takes here where nobody names them."""
+    return METAPHASE if METAPHASE in weights_entries(model) else "DEFAULT"
 
 
 def _flags(

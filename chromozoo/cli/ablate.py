@@ -211,7 +211,7 @@ def _classified(model: Any, data: Any) -> dict[str, Any]:
     from chromozoo.evaluation import evaluate_classification
 
     crops = data.dataset("val")
-    report = evaluate_classification(predict(model, crops), crops.labels, crops.cells)
+    report = evaluate_classification(predict(model, crops)[0], crops.labels, crops.cells)
     preset = model.transforms
     return report.to_row() | {"input_size": f"{preset.height}x{preset.width}"}
 

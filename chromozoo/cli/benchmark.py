@@ -44,7 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="see `chromozoo models`; `all` is every one with weights of the data set",
     )
-    parser.add_argument("--weights", default="DEFAULT", help="tag or path")
+    parser.add_argument(
+        "--weights",
+        help="tag or path (default: DEFAULT; with --classifier those trained on metaphases)",
+    )
     parser.add_argument(
         "--dataset",
         choices=sorted(DATASETS),
@@ -116,14 +119,19 @@ def run(arguments: argparse.Namespace) -> int:
     shipped = RESULTS if task == "classification" else SEGMENTATION_RESULTS
     results: Path = arguments.results or shipped
     shared = {"root": arguments.root, "device": arguments.device, "note": arguments.note}
+    weights = arguments.weights or "DEFAULT"
     if task == "classification":
         from chromozoo import leaderboard
 
-        row = measure(
-            name, arguments.weights, dataset, arguments.stage, fold=arguments.fold, **shared
-        )
+        row = measure(name, weights, dataset, arguments.stage, fold=arguments.fold, **shared)
         leaderboard.append_row(results, row)
-        shown: tuple[str, ...] = ("accuracy", "assigned_accuracy", "cells_without_error", "ece")
+        shown: tuple[str, ...] = (
+            "accuracy",
+            "assigned_accuracy",
+            "cells_without_error",
+            "ece",
+            "polarity_accuracy",
+        )
     else:
         from chromozoo import leaderboard_segmentation
         from chromozoo.segmentation_metrics import METRICS
@@ -132,7 +140,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ChromozooError(f"{dataset} has no folds; leave --fold out")
         row = measure_segmenter(
             name,
-            arguments.weights,
+            weights,
             dataset,
             arguments.stage,
             score=DEFAULT_SCORE if arguments.score is None else arguments.score,
@@ -232,9 +240,11 @@ def measure(
     data = info.load_data(root=root, fold=fold, preset=model.transforms.to_dict())
     crops = data.dataset(stage)
     start = time.perf_counter()
-    probabilities = predict(model, crops)
+    probabilities, p_arm_up = predict(model, crops)
     milliseconds = 1000 * (time.perf_counter() - start) / len(crops)
-    report = evaluate_classification(probabilities, crops.labels, crops.cells)
+    if not crops.upright.all():
+        p_arm_up = None  # nothing to hold it against
+    report = evaluate_classification(probabilities, crops.labels, crops.cells, p_arm_up=p_arm_up)
     preset = model.transforms
     return {
         "task": "classification",
@@ -393,7 +403,7 @@ def truth_of(
         classes = None
         if with_classes:
             classes = np.array([CLASS_INDEX[name] for name in metaphase.labels], np.int64)
-        yield TrueChromosomes(metaphase.masks(), classes, data.boxes_only)
+        yield TrueChromosomes(metaphase.masks(), classes, metaphase.boxes_only)
 
 
 def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", score: float) -> None:
@@ -417,22 +427,27 @@ def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", scor
 
 
 def predict(model: Any, crops: Any, batch_size: int = 64) -> Any:
-    """Calibrated probabilities ``(N, 24)`` float64 of a :class:`CropDataset`."""
+    """Calibrated probabilities of a :class:`CropDataset`, ``(N, 24)`` float64, and polarity.
+
+    The second is ``p_arm_up (N, 24)`` as in
+    :class:`chromozoo.tasks.classification.Prediction`, or None.
+    """
     import torch
     from torch.utils.data import DataLoader
 
     with torch.inference_mode():
         found = [
-            model.predict_probabilities(batch["image"].to(model.device)).cpu()
+            model.predict_arms(batch["image"].to(model.device))
             for batch in DataLoader(crops, batch_size)
         ]
-    values = torch.cat(found).double().numpy()
-    return values / values.sum(axis=1, keepdims=True)
+    values = torch.cat([part for part, _ in found]).cpu().double().numpy()
+    arms = torch.cat([up for _, up in found]).cpu().double().numpy() if model.polarity else None
+    return values / values.sum(axis=1, keepdims=True), arms
 
 
 def publish(row: dict[str, Any]) -> None:
     """Carries a row of the repository's CSV into the weights entry, the card and the README."""
-    from chromozoo import evaluation, segmentation_metrics
+    from chromozoo import evaluation, leaderboard, segmentation_metrics
     from chromozoo.cards import write_card
     from chromozoo.registry import model_info
     from chromozoo.weights import weights_entries, write_entry
@@ -461,6 +476,8 @@ def publish(row: dict[str, Any]) -> None:
         update_readme()
     elif row["split"] == SEGMENTATION_SPLIT:
         update_segmentation_readme()
+    if is_classifier:
+        leaderboard.update_readme(README, "laboratories", laboratories_table())
 
 
 def update_readme() -> None:
@@ -479,6 +496,14 @@ def leaderboard_table() -> str:
     return leaderboard_markdown(
         [*read_results(RESULTS), *read_results(PUBLISHED)], split=LEADERBOARD_SPLIT
     )
+
+
+def laboratories_table() -> str:
+    """The README's table of classifiers on sets of several laboratories."""
+    from chromozoo.leaderboard import read_results
+    from chromozoo.leaderboard_laboratories import classification_table
+
+    return classification_table(read_results(RESULTS))
 
 
 def update_segmentation_readme() -> None:

@@ -39,7 +39,7 @@ def measure(
     segmenter: str,
     classifier: str,
     *,
-    segmenter_weights: str = "DEFAULT",
+    segmenter_weights: str | None = None,
     classifier_weights: str | None = None,
     assignment: Any = "cell",
     dataset: str = "bioimlab-segmentation",
@@ -70,15 +70,15 @@ def measure(
     """
     import torch
 
-    from chromozoo.cells.karyotyper import Karyotyper, classifier_tag
+    from chromozoo.cells.karyotyper import Karyotyper, metaphase_tag
     from chromozoo.data.karyotyped import true_cells
     from chromozoo.data.splits import load_split
     from chromozoo.karyotyping_metrics import evaluate_karyotyping
 
     models = [
-        benchmark.load_packaged(segmenter, segmenter_weights, device),
+        benchmark.load_packaged(segmenter, segmenter_weights or metaphase_tag(segmenter), device),
         benchmark.load_packaged(
-            classifier, classifier_weights or classifier_tag(classifier), device
+            classifier, classifier_weights or metaphase_tag(classifier), device
         ),
     ]
     karyotyper = Karyotyper(models[0], models[1], assignment, score=score)
@@ -147,6 +147,14 @@ def table() -> str:
     )
 
 
+def laboratories_table() -> str:
+    """The README's table of other sets than the official one."""
+    from chromozoo.leaderboard_karyotyping import read_results
+    from chromozoo.leaderboard_laboratories import karyotyping_table
+
+    return karyotyping_table(read_results(RESULTS))
+
+
 def publish(row: dict[str, Any]) -> None:
     """Carries a row of the repository's CSV into the README."""
     from chromozoo.leaderboard import update_readme
@@ -154,3 +162,4 @@ def publish(row: dict[str, Any]) -> None:
     if row["split"] == benchmark.SEGMENTATION_SPLIT:
         update_readme(benchmark.README, "karyotyping", table())
         print(f"leaderboard: {benchmark.README}")
+    update_readme(benchmark.README, "karyotyping-laboratories", laboratories_table())

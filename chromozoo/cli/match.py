@@ -173,7 +173,7 @@ def measure(
     def add(mode: str, labels: IntArray, **values: Any) -> None:
         rows.append({**about, "mode": mode, **values, **_figures(labels, judged)})
 
-    log_p = np.log(np.maximum(predict(model, judged), SMALLEST_PROBABILITY))
+    log_p = np.log(np.maximum(predict(model, judged)[0], SMALLEST_PROBABILITY))
     add("softmax", log_p.argmax(axis=1))
     add("softmax+assignment", by_cell(log_p, judged.cells, lambda p: assign_cell(p).classes))
     for metric in metrics:

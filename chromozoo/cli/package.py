@@ -8,6 +8,7 @@ cells.
 import argparse
 import dataclasses
 import datetime
+import math
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -206,9 +207,8 @@ def _choose_classifier(recipe: Recipe, candidates: list[Path], root: str | None)
     assert best is not None
     (accuracy, _), path, temperature = best
     model = get_model(recipe.model, weights=path)
-    preset = dataclasses.replace(
-        model.transforms, typical_length=typical_length(info.load_data(root=root))
-    ).to_dict()
+    length = model.transforms.typical_length or typical_length(info.load_data(root=root))
+    preset = dataclasses.replace(model.transforms, typical_length=length).to_dict()
     synthetic = recipe.content["data"].get("init_args", {}).get("synthetic_cells", 0)
     doc = (
         f"The training mixes {synthetic} simulated cells (`chromozoo.synthetic`, drawn from the "
@@ -227,8 +227,10 @@ def _choose_classifier(recipe: Recipe, candidates: list[Path], root: str | None)
             "init_args": _builder_arguments(path) | {"preset": preset},
             "preprocessing": preset,
             "temperature": temperature,
-            "doc": doc + "Chromosomes may lie in any direction; polarity is not told. Stain and "
-            "pixel size other than the training data's are outside what was measured.",
+            "doc": doc
+            + "Chromosomes may lie in any direction; polarity is "
+            + ("told, as learnt from upright chromosomes. " if model.polarity else "not told. ")
+            + "Stain and pixel size other than the training data's are outside what was measured.",
         },
     )
 
@@ -246,10 +248,11 @@ def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) 
     for path in candidates:
         model: Any = get_model(recipe.model, weights=path)
         data = info.load_data(root=root, preset=model.transforms.to_dict())
+        metrics = judge(model, data, n_bootstrap=0).metrics
         metric = "mask_ap"
-        if data.boxes_only:
+        if math.isnan(metrics[metric].value):
             metric = "class_box_ap" if len(model.categories) > 1 else "box_ap"
-        precision = judge(model, data, n_bootstrap=0).metrics[metric].value
+        precision = metrics[metric].value
         print(f"{path}: val {metric} {precision:.4f}")
         if best is None or precision > best[0]:
             best = (precision, path)
