@@ -77,9 +77,10 @@ DATASETS: dict[str, DatasetInfo] = {
             task="classification",
             module="chromozoo.data.metaphase_crops",
             data_module="MetaphaseCrops",
-            size="28,446 crops: 4,922 single chromosomes, and 11,762 of 275 metaphases, each twice",
+            size="73,890 crops: 28,545 single chromosomes, 11,762 of 275 metaphases, each twice, "
+            "and 21,821 of 475 metaphases with boxes",
             source="those of bioimlab, pki3, bioimlab-segmentation, mfish and cil54816",
-            licence="those of bioimlab, pki3, bioimlab-segmentation, mfish and cil54816: research use",
+            licence="those of these five sets: research use",
             tag="metaphase",
         ),
         DatasetInfo(
