@@ -203,3 +203,26 @@ def test_select_and_above() -> None:
     assert len(found.above(0.5)) == 2
     assert np.array_equal(found.select([2]).masks[0], masks[2])
     assert cv2.countNonZero(found.select([0]).masks[0].astype(np.uint8)) == 20
+
+
+def test_a_classifier_that_tells_polarity_turns_the_pictures() -> None:
+    torch.manual_seed(0)
+    classifier: Any = get_model(
+        "timm_backbone",
+        weights=None,
+        backbone="resnet10t",
+        preset={"height": 64, "width": 32},
+        polarity=True,
+        flip_average=False,  # what is said of mirror images would cancel the bias
+    )
+    truth = metaphase(0, NORMAL[:2])
+    found = []
+    for bias in (10.0, -10.0):
+        torch.nn.init.zeros_(classifier.network.polarity.weight)
+        torch.nn.init.constant_(classifier.network.polarity.bias, bias)
+        found.append(Karyotyper(Bright(), classifier, score=0.0).karyotype(truth.image))
+    assert found[0].count == found[1].count > 0
+    for up, down in zip(found[0].chromosomes, found[1].chromosomes, strict=True):
+        assert (up.p_arm - down.p_arm) % 360 == pytest.approx(180)
+        np.testing.assert_array_equal(up.picture, down.picture[::-1, ::-1])
+        assert up.polarity_certainty > 0.99
