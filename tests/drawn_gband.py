@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from chromozoo.classes import CLASSES
+from chromozoo.data.cil54816 import RIM
 from chromozoo.data.splits import load_split
 
 NAMES = [name for name in CLASSES[:22] for _ in range(2)] + ["X", "Y"]
@@ -51,7 +52,8 @@ def write_boxes(folder: Path) -> Path:
         objects = ""
         for number, (x, y) in enumerate(((20, 20), (90, 40)), start=1):
             image[y : y + 60, x : x + 14] = 90
-            corners = zip(("xmin", "ymin", "xmax", "ymax"), (x, y, x + 14, y + 60), strict=True)
+            outer = np.array([x, y, x + 14, y + 60]) + RIM * (-1, -1, 1, 1)
+            corners = zip(("xmin", "ymin", "xmax", "ymax"), outer, strict=True)
             box = "".join(f"<{name}>{value}</{name}>" for name, value in corners)
             objects += f"<object><name>A{number}</name><bndbox>{box}</bndbox></object>"
         Image.fromarray(image).save(folder / f"{key}.jpg")

@@ -15,6 +15,8 @@ from chromozoo.data.catalogue import dataset_of_tag
 from chromozoo.data.cil54816 import (
     CIL54816,
     FILE_NAME,
+    RIM,
+    Annotation,
     CIL54816Crops,
     CILFiles,
     group_of,
@@ -31,12 +33,20 @@ HEIGHT, WIDTH = 120, 160
 # Name, corners: bars that differ in length, and in grey.
 BOXES = [
     ("A1", (10, 10, 20, 70)),
-    ("B4", (40, 5, 50, 50)),
+    ("B4", (40, 12, 50, 57)),
     ("C6", (70, 20, 110, 30)),
     ("G21", (70, 60, 80, 85)),
     ("X", (100, 50, 110, 90)),
     ("Y", (130, 70, 140, 90)),
 ]
+
+
+def published_boxes() -> list[tuple[str, tuple[int, ...]]]:
+    """With the rims that the published boxes have."""
+    left, above, right, below = (int(width) for width in RIM)
+    return [
+        (name, (x0 - left, y0 - above, x1 + right, y1 + below)) for name, (x0, y0, x1, y1) in BOXES
+    ]
 
 
 def annotation(boxes: list[tuple[str, tuple[int, ...]]], width: int = WIDTH) -> str:
@@ -61,7 +71,7 @@ def write(folder: Path, key: str, text: str | None = None) -> None:
     for name in ("JEPG", "annotations"):
         (inner / name).mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).convert("RGB").save(inner / "JEPG" / f"{key}.jpg", quality=95)
-    (inner / "annotations" / f"{key}.xml").write_text(text or annotation(BOXES))
+    (inner / "annotations" / f"{key}.xml").write_text(text or annotation(published_boxes()))
 
 
 @pytest.fixture
@@ -135,6 +145,15 @@ def test_known_defects_are_repaired_and_counted(published: Path) -> None:
     assert "boxes of an image: 3: 1 images, 6: 2 images" in report.lines
     assert "cil54816_v1/val: 1 images, 6 boxes" in report.lines
     assert len(report.faults) == 1097, "images of the split that are not there"
+
+
+def test_rims_are_taken_off_but_never_the_box() -> None:
+    boxes = np.array([(10, 20, 110, 220), (10, 20, 20, 30)], np.float64)
+    found = Annotation(boxes, np.array([0, 1]), (300, 300), 0, 0, 0)
+    assert found.tight[0].tolist() == [16, 28, 105, 216]
+    x0, y0, x1, y1 = found.tight[1]
+    assert x1 - x0 == pytest.approx(4) and y1 - y0 == pytest.approx(4)
+    assert 10 < x0 < x1 < 20 and 20 < y0 < y1 < 30
 
 
 def test_faulty_files_are_named(published: Path, capsys: Any) -> None:

@@ -79,8 +79,10 @@ DATASETS: dict[str, DatasetInfo] = {
             data_module="MetaphaseCrops",
             size="73,890 crops: 28,545 single chromosomes, 11,762 of 275 metaphases, each twice, "
             "and 21,821 of 475 metaphases with boxes",
-            source="those of bioimlab, pki3, bioimlab-segmentation, mfish and cil54816",
-            licence="those of these five sets: research use",
+            source="BioImLab (University of Padova; Wang et al. 2023), Pki-3 (Ritter & Gao 2008), "
+            "M-FISH (Advanced Digital Imaging Research 2000), CIL:54816 (Tseng et al. 2023)",
+            licence="BioImLab: none stated, its polygons MPL-2.0; Pki-3, CIL:54816: not verified; "
+            "M-FISH: free with its notice; together: research use",
             tag="metaphase",
         ),
         DatasetInfo(
@@ -123,8 +125,10 @@ DATASETS: dict[str, DatasetInfo] = {
             module="chromozoo.data.mixed_metaphases",
             data_module="MixedMetaphases",
             size="1,074 training images, 238 with outlines and 836 with boxes",
-            source="those of bioimlab-segmentation, mfish and cil54816",
-            licence="those of bioimlab-segmentation, mfish and cil54816: research use",
+            source="BioImLab (University of Padova; Wang et al. 2023), M-FISH (Advanced Digital "
+            "Imaging Research 2000), CIL:54816 (Tseng et al. 2023)",
+            licence="BioImLab: none stated, its polygons MPL-2.0; CIL:54816: not verified; M-FISH: "
+            "free with its notice; together: research use",
             tag="metaphase",
         ),
         DatasetInfo(

@@ -7,6 +7,12 @@ names ``A1`` to ``G22``, ``X``, ``Y``. There are no masks.
 Known defects are repaired where a file is read, and counted by :func:`verify`: a box that leaves
 the image is clipped; of two names on exactly one box the later in the file goes (the files are in
 the order of the classes, so X goes and not an autosome); a listed image without file is left out.
+
+The published boxes leave a rim around their chromosomes. Of 250 chromosomes of training images
+that lie free, its median is 6 pixels on the left, 8 above, 5 on the right and 4 below; half of them
+are within 2 pixels of that on every side. Models here find outlines, and the box of an outline is
+tight, so the rim is taken off wherever boxes are learnt or judged. Figures of others on this set
+are for the boxes with their rims.
 """
 
 import os
@@ -39,6 +45,10 @@ FILE_NAME = "gband-cil54816.zip"
 SPLIT = "cil54816_v1"
 # Pixels around a box that a crop shows: the level of the background is taken from its rim.
 MARGIN = 4
+# Width of the rim that the published boxes leave: left, above, right, below.
+RIM = np.array([6.0, 8.0, 5.0, 4.0])
+# No more of a box's side than this is taken for its rim.
+LARGEST_RIM = 0.6
 
 INSTRUCTIONS = """To get it:
   1. Download CIL:54816 from the Cell Image Library (doi 10.7295/W9CIL54816; Tseng et al. 2023,
@@ -61,7 +71,7 @@ class Annotation:
     """The annotation of one image, repaired.
 
     Attributes:
-        boxes: ``(N, 4)`` float64 xyxy in pixels of the image, within it.
+        boxes: ``(N, 4)`` float64 xyxy in pixels of the image, within it, with their rims.
         classes: ``(N,)`` int64 class indices 0 to 23.
         shape: ``(H, W)`` of the image, as the annotation has it.
         clipped: Number of the boxes that left the image.
@@ -76,10 +86,19 @@ class Annotation:
     duplicates: int
     empty: int
 
+    @property
+    def tight(self) -> NDArray[np.float64]:
+        """The boxes without their rims, ``(N, 4)`` xyxy."""
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        share = np.minimum(1, LARGEST_RIM * sides / (RIM[:2] + RIM[2:]))
+        inner: NDArray[np.float64] = self.boxes + np.hstack([share, -share]) * RIM
+        return inner
+
 
 class CIL54816(WholeMetaphases):
     """G-band metaphases with boxes and classes (labels 1 to 24), for detection; split by group.
 
+    Boxes are tight: the rims of the published ones are taken off.
     Batches are those of :class:`chromozoo.data.whole_metaphases.WholeMetaphases` without masks.
     Training crops are turned by quarters, so that boxes stay tight, and ``synthetic`` must stay 0.
     The arguments are those of the base.
@@ -96,9 +115,10 @@ class CIL54816(WholeMetaphases):
 class CIL54816Crops(SingleChromosomes):
     """G-band chromosomes cut from metaphases by their boxes, with all that lies in the box.
 
-    A crop shows its box and 4 pixels around it. Nothing of a neighbour is cleared away: that, and
-    which of the two is meant, is what a crop without outline leaves open. The cells are the images.
-    The arguments are those of :class:`chromozoo.data.single_chromosomes.SingleChromosomes`.
+    A crop shows its tight box and 4 pixels around it. Nothing of a neighbour is cleared away: that,
+    and which of the two is meant, is what a crop without outline leaves open. The cells are the
+    images. The arguments are those of
+    :class:`chromozoo.data.single_chromosomes.SingleChromosomes`.
     """
 
     dataset_name = "cil54816-crops"
@@ -112,14 +132,14 @@ class CIL54816Crops(SingleChromosomes):
         def pictures() -> Iterator[tuple[str, NDArray[np.generic]]]:
             for key, annotation in annotations.items():
                 image = files.image(key)
-                for number, box in enumerate(annotation.boxes):
+                for number, box in enumerate(annotation.tight):
                     name = f"{files.path}: {files.pictures[key]}, box {number}"
                     yield name, cut_box(image, box)
 
         return Chromosomes(
             np.concatenate([one.classes for one in annotations.values()]),
             np.repeat([*annotations], [len(one.boxes) for one in annotations.values()]),
-            sha256_of(_contents(files)),
+            sha256_of([*_contents(files), RIM.tobytes()]),
             pictures,
         )
 
@@ -184,7 +204,7 @@ class CILFiles:
             raise DatasetError(str(error)) from error
 
     def read(self, key: str) -> Metaphase:
-        """Decodes one picture; its polygons are the repaired boxes, its labels names of classes.
+        """Decodes one picture; its polygons are the tight boxes, its labels names of classes.
 
         Raises:
             DatasetError: A file is damaged, or they do not fit; the message names it.
@@ -199,7 +219,7 @@ class CILFiles:
         return Metaphase(
             key,
             image,
-            [np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) for x0, y0, x1, y1 in found.boxes],
+            [np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]) for x0, y0, x1, y1 in found.tight],
             [CLASSES[label] for label in found.classes],
             source,
             [f"box {number}" for number in range(len(found.boxes))],

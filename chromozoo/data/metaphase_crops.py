@@ -34,8 +34,8 @@ from chromozoo.tasks.segmentation import Segmentation
 
 # As in the karyotyper.
 SEGMENTER, SEGMENTER_WEIGHTS = "chr_fast", "metaphase"
-# What the segmenter is surer of than this is a chromosome, as in the karyotyper.
-LEAST_SCORE = 0.5
+# Less sure than the karyotyper must be: here it is known that there is a chromosome.
+LEAST_SCORE = 0.2
 # A found outline is that of a chromosome from this IoU on, of masks; of boxes if there are none.
 LEAST_OVERLAP = 0.5
 SPLIT = "metaphase_crops_v2"

@@ -28,7 +28,7 @@ SETS: dict[str, type[WholeMetaphases]] = {
 }
 # How often an image of each set is taken while one of CIL:54816 is taken once: there are few with
 # outlines.
-REPEATS = {"bioimlab": 4, "mfish": 4, "cil": 1}
+REPEATS = {"bioimlab": 2, "mfish": 2, "cil": 1}
 
 INSTRUCTIONS = """It is made of three sets; all are needed:
   chromozoo data info bioimlab-segmentation
