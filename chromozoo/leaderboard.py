@@ -52,12 +52,13 @@ RESULT_COLUMNS = (
     "source",  # measured | paper
     "note",
 )
-# A data set without cells has no assignment, one cell has no interval, and weights given by path
-# have no config. Everything else is needed to know what a row means and to measure it again.
+# A data set without cells has no assignment, one cell has no interval, few models and sets know of
+# polarity, and weights given by path have no config. Everything else is needed to know what a row means and to measure it again.
 OPTIONAL_COLUMNS = frozenset(
     {
         *INTERVAL_COLUMNS,
         *(metric for metric in METRICS if metric.startswith("assigned_")),
+        "polarity_accuracy",
         *("ms_per_image", "seed", "config", "training", "torchvision", "timm", "lightning"),
         *("commit", "note"),
     }
