@@ -53,7 +53,8 @@ RESULT_COLUMNS = (
     "note",
 )
 # A data set without cells has no assignment, one cell has no interval, few models and sets know of
-# polarity, and weights given by path have no config. Everything else is needed to know what a row means and to measure it again.
+# polarity, and weights given by path have no config. Everything else is needed to know what a row
+# means and to measure it again.
 OPTIONAL_COLUMNS = frozenset(
     {
         *INTERVAL_COLUMNS,
