@@ -20,7 +20,7 @@ from chromozoo.cli.benchmark_karyotyping import RESULTS as KARYOTYPING_RESULTS
 from chromozoo.data.catalogue import dataset_of_tag
 from chromozoo.data.splits import load_split
 from chromozoo.leaderboard import read_results, readme_is_current
-from chromozoo.registry import list_models, model_info
+from chromozoo.registry import get_weight, list_models, model_info
 from chromozoo.weights import MAX_BYTES, weights_entries
 
 REPOSITORY = Path(__file__).parents[1]
@@ -34,6 +34,11 @@ ROWS = {
 
 def test_there_are_weights() -> None:
     assert ("chrnet4", "bioimlab") in SHIPPED
+
+
+@pytest.mark.parametrize("name", list_models(pretrained=True))
+def test_the_default_weights_are_shipped(name: str) -> None:
+    assert (name, get_weight(name).tag) in SHIPPED
 
 
 def test_every_weights_file_has_an_entry_and_a_row() -> None:

@@ -503,7 +503,11 @@ class ChrFast(ChromosomeSegmenter):
         return CLASSES if self.num_classes == len(CLASSES) else CATEGORIES
 
 
-@register_model(task="segmentation", paper="ours, after CondInst (Tian et al. 2020)")
+@register_model(
+    task="segmentation",
+    paper="ours, after CondInst (Tian et al. 2020)",
+    default_weights="metaphase",
+)
 def chr_fast(**kwargs: Any) -> ChrFast:
     """ChrFast: one stage, amodal masks by generated filters; one grey channel, any size."""
     return ChrFast(**kwargs)

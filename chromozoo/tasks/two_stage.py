@@ -138,7 +138,8 @@ def take_over_body(network: TwoStageNetwork, segmenter: str) -> None:
 
     Args:
         network: Network to fill; only its ResNet changes, not the pyramid or the heads.
-        segmenter: Name of a segmenter of the zoo with weights, such as ``"chr_fast"``.
+        segmenter: Name of a segmenter of the zoo with weights, such as ``"chr_fast"``, and their
+            tag after a colon, unless it is the default one: ``"chr_fast:bioimlab"``.
 
     Raises:
         UnknownNameError: There is no such segmenter.
@@ -146,7 +147,8 @@ def take_over_body(network: TwoStageNetwork, segmenter: str) -> None:
     """
     from chromozoo.registry import get_model
 
-    source: Any = get_model(segmenter, weights="DEFAULT").network
+    name, _, tag = segmenter.partition(":")
+    source: Any = get_model(name, weights=tag or "DEFAULT").network
     theirs = source.detector.backbone.body if hasattr(source, "detector") else source.backbone
     body: Any = network.detector.backbone.body
     try:
