@@ -59,6 +59,16 @@ class Interval:
     high: float
 
 
+def rounded(metrics: Mapping[str, Interval]) -> dict[str, float]:
+    """Metrics as :func:`chromozoo.results.interval_columns` names them, to 4 decimals."""
+    ends = {"": "value", "_low": "low", "_high": "high"}
+    return {
+        f"{name}{end}": round(getattr(interval, attribute), 4)
+        for name, interval in metrics.items()
+        for end, attribute in ends.items()
+    }
+
+
 @dataclass(frozen=True)
 class Misclassification:
     """One chromosome that was named wrongly.
@@ -103,11 +113,7 @@ class ClassificationReport:
             "n_chromosomes": self.n_chromosomes,
             "n_cells": self.n_cells,
         }
-        for name, interval in self.metrics.items():
-            row[name] = round(interval.value, 4)
-            row[f"{name}_low"] = round(interval.low, 4)
-            row[f"{name}_high"] = round(interval.high, 4)
-        return row
+        return row | rounded(self.metrics)
 
 
 def evaluate_classification(

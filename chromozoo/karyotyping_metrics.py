@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from chromozoo.classes import CLASSES, DIPLOID_NUMBER
-from chromozoo.evaluation import EvaluationError, Interval, interval_of, resampled
+from chromozoo.evaluation import EvaluationError, Interval, interval_of, resampled, rounded
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -221,11 +221,7 @@ class KaryotypingReport:
             "n_certain": sum(cell.certain for cell in self.cells),
             "geometry": self.geometry,
         }
-        for name, interval in self.metrics.items():
-            row[name] = round(interval.value, 4)
-            row[f"{name}_low"] = round(interval.low, 4)
-            row[f"{name}_high"] = round(interval.high, 4)
-        return row | self.case_histogram
+        return row | rounded(self.metrics) | self.case_histogram
 
 
 def evaluate_karyotyping(

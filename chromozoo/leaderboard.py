@@ -16,12 +16,10 @@ from typing import Any
 
 from chromozoo.evaluation import METRICS
 from chromozoo.files import replace_file
-from chromozoo.results import ResultsError, ResultsFile, Row, as_text
+from chromozoo.results import ResultsError, ResultsFile, Row, as_text, interval_columns
 
-INTERVAL_COLUMNS = tuple(f"{metric}_{end}" for metric in METRICS for end in ("low", "high"))
-METRIC_COLUMNS = tuple(
-    column for metric in METRICS for column in (metric, f"{metric}_low", f"{metric}_high")
-)
+METRIC_COLUMNS = interval_columns(METRICS)
+INTERVAL_COLUMNS = tuple(column for column in METRIC_COLUMNS if column not in METRICS)
 RESULT_COLUMNS = (
     "task",
     "model",

@@ -15,8 +15,9 @@ from chromozoo.leaderboard import (
     ranked_lines,
     rows_of_split,
 )
+from chromozoo.results import interval_columns
 
-METRIC_COLUMNS = tuple(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high"))
+METRIC_COLUMNS = interval_columns(METRICS)
 RESULT_COLUMNS = (
     "segmenter",
     "segmenter_weights",  # the tag, e.g. bioimlab

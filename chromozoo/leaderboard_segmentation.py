@@ -14,6 +14,7 @@ from chromozoo.leaderboard import (
     ranked_lines,
     rows_of_split,
 )
+from chromozoo.results import interval_columns
 from chromozoo.segmentation_metrics import METRICS, PRECISION_METRICS
 
 RESULT_COLUMNS = (
@@ -26,7 +27,7 @@ RESULT_COLUMNS = (
     "n_images",
     "n_chromosomes",
     # Fractions, 0..1; average_error may be larger, count_error and count_bias are chromosomes.
-    *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
+    *interval_columns(METRICS),
     "score_threshold",  # of whole_correct and the following
     "image_scale",  # width x height of the images: APs and APm depend on it
     "max_detections",  # of one image that AP looks at
@@ -52,15 +53,11 @@ RESULT_COLUMNS = (
 # A metric is empty where the images do not define it, such as AP of medium-sized chromosomes.
 OPTIONAL_COLUMNS = frozenset(
     {
-        *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
+        *interval_columns(METRICS),
         *("seed", "config", "training", "torchvision", "timm", "lightning", "commit", "note"),
     }
 )
-FRACTIONS = frozenset(
-    f"{metric}{end}"
-    for metric in (*PRECISION_METRICS, "whole_correct")
-    for end in ("", "_low", "_high")
-)
+FRACTIONS = frozenset(interval_columns((*PRECISION_METRICS, "whole_correct")))
 # A second measurement of the same thing replaces the first.
 KEY_COLUMNS = ("model", "weights_sha256", "dataset", "split_sha256", "split")
 

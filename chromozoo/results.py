@@ -94,6 +94,11 @@ class ResultsFile:
         return tuple(row[column] for column in self.key)
 
 
+def interval_columns(metrics: Iterable[str]) -> tuple[str, ...]:
+    """Columns of metrics that have an interval: ``fka``, ``fka_low``, ``fka_high``, ..."""
+    return tuple(f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high"))
+
+
 def as_text(value: Any) -> str:
     """A value as it stands in a result file: None and NaN, which nobody knows, as ``''``."""
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)

@@ -16,7 +16,7 @@ import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 
-from chromozoo.evaluation import EvaluationError, Interval, interval_of, resampled
+from chromozoo.evaluation import EvaluationError, Interval, interval_of, resampled, rounded
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -122,11 +122,7 @@ class SegmentationReport:
             "max_detections": self.max_detections,
             "score_threshold": self.score_threshold,
         }
-        for name, interval in self.metrics.items():
-            row[name] = round(interval.value, 4)
-            row[f"{name}_low"] = round(interval.low, 4)
-            row[f"{name}_high"] = round(interval.high, 4)
-        return row
+        return row | rounded(self.metrics)
 
 
 @dataclass(frozen=True, eq=False)

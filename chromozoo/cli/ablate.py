@@ -19,7 +19,7 @@ from typing import Any
 from chromozoo.cli.env import fast_precision
 from chromozoo.cli.package import RUNS
 from chromozoo.errors import ChromozooError, UnknownNameError
-from chromozoo.results import ResultsFile
+from chromozoo.results import ResultsFile, interval_columns
 from chromozoo.weights import REPOSITORY
 
 ABLATIONS = REPOSITORY / "configs" / "ablations"
@@ -43,7 +43,7 @@ COLUMNS = (
     "split",
     "n_images",
     "n_chromosomes",
-    *(f"{metric}{end}" for metric in METRICS for end in ("", "_low", "_high")),
+    *interval_columns(METRICS),
     "precision",
     "date",
 )

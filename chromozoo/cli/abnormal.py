@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from chromozoo.data.catalogue import dataset_info, datasets
-from chromozoo.results import ResultsFile
+from chromozoo.leaderboard import percent, update_readme
+from chromozoo.results import ResultsFile, interval_columns
 from chromozoo.weights import REPOSITORY
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "abnormality.csv"
@@ -26,7 +27,7 @@ COLUMNS = (
     "split_sha256",
     "kind",
     "cells",
-    *(f"{figure}{end}" for figure in FIGURES for end in ("", "_low", "_high")),
+    *interval_columns(FIGURES),
     "date",
 )
 KEY = ("model", "weights_sha256", "dataset", "split", "split_sha256", "kind")
@@ -57,8 +58,6 @@ def run(arguments: argparse.Namespace) -> int:
     file.add(rows)
     print(table(file.read()))
     if arguments.results.resolve() == RESULTS.resolve():
-        from chromozoo.leaderboard import update_readme
-
         update_readme(TABLES, "abnormality", table(file.read()))
     return 0
 
@@ -89,36 +88,31 @@ def measure(
 
     from chromozoo.cells.abnormality import evaluate_abnormality
     from chromozoo.cli.benchmark import load_packaged, predict
-    from chromozoo.evaluation import SMALLEST_PROBABILITY
+    from chromozoo.evaluation import SMALLEST_PROBABILITY, rounded
 
     model = load_packaged(name, weights, device)
     data = dataset_info(dataset).load_data(root=root, preset=model.transforms.to_dict())
     crops = data.dataset(stage)
     probabilities, _ = predict(model, crops)
     log_p = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
-    rows = []
-    for report in evaluate_abnormality(log_p, crops.labels, crops.cells):
-        figures = {}
-        for figure in FIGURES:
-            interval = getattr(report, figure)
-            figures[figure] = round(interval.value, 4)
-            figures[f"{figure}_low"] = round(interval.low, 4)
-            figures[f"{figure}_high"] = round(interval.high, 4)
-        rows.append(
-            {
-                "model": name,
-                "weights": model.weights_entry.tag,
-                "weights_sha256": model.weights_entry.sha256[:12],
-                "dataset": dataset,
-                "split": f"{data.split.name}/{stage}",
-                "split_sha256": data.split.sha256[:12],
-                "kind": report.kind,
-                "cells": report.cells,
-                **figures,
-                "date": datetime.date.today().isoformat(),
-            }
-        )
-    return rows
+    measured = {
+        "model": name,
+        "weights": model.weights_entry.tag,
+        "weights_sha256": model.weights_entry.sha256[:12],
+        "dataset": dataset,
+        "split": f"{data.split.name}/{stage}",
+        "split_sha256": data.split.sha256[:12],
+        "date": datetime.date.today().isoformat(),
+    }
+    return [
+        {
+            **measured,
+            "kind": report.kind,
+            "cells": report.cells,
+            **rounded({figure: getattr(report, figure) for figure in FIGURES}),
+        }
+        for report in evaluate_abnormality(log_p, crops.labels, crops.cells)
+    ]
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
@@ -128,11 +122,7 @@ def table(rows: Sequence[dict[str, str]]) -> str:
         "|---|---|---|---|---:|" + "---|" * len(FIGURES),
     ]
     for row in rows:
-        figures = []
-        for figure in FIGURES:
-            ends = [row[f"{figure}{end}"] for end in ("_low", "_high")]
-            interval = f" [{', '.join(f'{100 * float(end):.1f}' for end in ends)}]"
-            figures.append(f"{100 * float(row[figure]):.2f}{interval if all(ends) else ''}")
+        figures = [percent(row, figure) for figure in FIGURES]
         words = [row[column] for column in ("model", "weights", "split", "kind", "cells")]
         lines.append("| " + " | ".join([*words, *figures]) + " |")
     return "\n".join(lines)

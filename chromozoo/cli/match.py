@@ -43,7 +43,8 @@ from chromozoo.cells.matching import (
 from chromozoo.data.catalogue import dataset_info, datasets
 from chromozoo.errors import ChromozooError, WeightsError
 from chromozoo.evaluation import N_CLASSES, SMALLEST_PROBABILITY, evaluate_classification
-from chromozoo.results import ResultsFile
+from chromozoo.leaderboard import percent
+from chromozoo.results import ResultsFile, as_text, interval_columns
 from chromozoo.weights import REPOSITORY
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ COLUMNS = (
     "temperature",
     "n_chromosomes",
     "n_cells",
-    *(f"{figure}{end}" for figure in FIGURES for end in ("", "_low", "_high")),  # 0..1
+    *interval_columns(FIGURES),  # 0..1
     "tta",
     "input_size",
     "date",
@@ -260,12 +261,9 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         "|---|---|---:|---|---|---|",
     ]
     for row in rows:
-        figures = []
-        for figure in FIGURES:
-            ends = [row[f"{figure}{end}"] for end in ("_low", "_high") if f"{figure}{end}" in row]
-            interval = f" [{', '.join(f'{100 * end:.1f}' for end in ends)}]" if ends else ""
-            figures.append(f"{100 * row[figure]:.2f}{interval}")
-        words = [str(row.get(column, "")) for column in ("mode", "metric", "beta")]
+        text = {column: as_text(row.get(column)) for column in COLUMNS}
+        words = [text[column] for column in ("mode", "metric", "beta")]
+        figures = [percent(text, figure) for figure in FIGURES]
         lines.append("| " + " | ".join([*words, *figures]) + " |")
     return "\n".join(lines)
 
