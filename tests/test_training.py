@@ -121,7 +121,7 @@ def house(tmp_path: Path) -> Path:
 def zoo(house: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "chromozoo.cli.main", "train-zoo", *words],
-        env={**os.environ, "PYTHONPATH": str(house), "OMP_NUM_THREADS": "2"},
+        env={**os.environ, "PYTHONPATH": str(house), "OMP_NUM_THREADS": "1"},
         cwd=house,
         capture_output=True,
         text=True,

@@ -26,11 +26,14 @@ def run(arguments: argparse.Namespace) -> int:
         info = model_info(name)
         print(f"{name:<18} {info.task:<15} {info.paper}")
         shown = FIGURES[info.task]
-        for tag, entry in weights_entries(name).items():
+        entries = weights_entries(name)
+        for tag, entry in entries.items():
             figures = "; ".join(
                 f"{split}: "
                 + ", ".join(f"{100 * metrics[key]:.2f} % {word}" for key, word in shown.items())
                 for split, metrics in entry.metrics.items()
             )
-            print(f"{'':<18} weights={tag!r} {entry.size_bytes / 1e6:.1f} MB  {figures}")
+            chosen = len(entries) > 1 and tag == info.default_weights
+            words = f"{tag!r}{' (default)' if chosen else ''} {entry.size_bytes / 1e6:.1f} MB"
+            print(f"{'':<18} weights={words}  {figures}")
     return 0 if names else 1

@@ -1,0 +1,110 @@
+"""``chromozoo figures``: confusion, classes, ROC, calibration, t-SNE, Grad-CAM, errors."""
+
+import argparse
+import csv
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from chromozoo.data.catalogue import dataset_info, datasets
+from chromozoo.errors import ChromozooError
+from chromozoo.files import replace_file
+
+if TYPE_CHECKING:
+    from chromozoo.figures import StoredPredictions
+
+STORED = "predictions.npz"
+CLASS_TABLE = "classes.csv"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a classifier, see `chromozoo models`")
+    parser.add_argument("--weights", default="DEFAULT", help="tag or path")
+    parser.add_argument(
+        "--dataset",
+        default="bioimlab",
+        choices=sorted(datasets("classification")),
+        help="%(default)s",
+    )
+    parser.add_argument("--stage", default="test", choices=("train", "val", "test"))
+    parser.add_argument("--root", help="folder of the data")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder of the pictures (default: chromozoo-results/figures/MODEL-TAG-DATASET-STAGE); "
+        "predictions that lie there are drawn, not made again",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        from chromozoo import figures
+    except ImportError as error:
+        raise ChromozooError(
+            f"{error.name} is not installed; `pip install 'chromozoo[figures]'` brings it"
+        ) from error
+    from chromozoo.cli.benchmark import load_packaged
+
+    model = load_packaged(arguments.model, arguments.weights, arguments.device)
+    entry = model.weights_entry
+    data = dataset_info(arguments.dataset).load_data(
+        root=arguments.root, preset=model.transforms.to_dict()
+    )
+    crops = data.dataset(arguments.stage)
+    origin = (
+        f"{entry.model}, weights {entry.tag} {entry.sha256[:8]}, {data.split.name}/"
+        f"{arguments.stage} ({data.split.sha256[:8]})"
+    )
+    output: Path = arguments.output or Path(
+        "chromozoo-results",
+        "figures",
+        f"{entry.model}-{entry.tag}-{arguments.dataset}-{arguments.stage}",
+    )
+    output.mkdir(parents=True, exist_ok=True)
+    stored = _predictions(output / STORED, origin, model, crops)
+    report = stored.report()
+    _write_table(output / CLASS_TABLE, figures.class_table(stored, report))
+    for name, draw in figures.drawings(model, stored, report, crops).items():
+        figures.write_figure(output / f"{name}.png", draw())
+        print(f"{output / name}.png")
+    print(f"{output / CLASS_TABLE}")
+    return 0
+
+
+def _predictions(path: Path, origin: str, model: Any, crops: Any) -> "StoredPredictions":
+    """Those that lie there, if they are of these weights and this part; else made and stored."""
+    import numpy as np
+    import torch
+    from torch.utils.data import DataLoader
+
+    from chromozoo.cli.benchmark import predict
+    from chromozoo.figures import StoredPredictions
+
+    if path.exists():
+        stored = StoredPredictions.load(path)
+        if stored.origin == origin and len(stored.labels) == len(crops):
+            return stored
+    probabilities, _ = predict(model, crops)
+    with torch.inference_mode():
+        features = [
+            model.network.forward_features(batch["image"].to(model.device)).float().cpu()
+            for batch in DataLoader(crops, 64)
+        ]
+    stored = StoredPredictions(
+        origin,
+        probabilities,
+        torch.cat(features).numpy(),
+        np.asarray(crops.labels, np.int64),
+        np.asarray(crops.cells).astype(str),
+    )
+    stored.save(path)
+    return stored
+
+
+def _write_table(path: Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_file(path, text.getvalue().encode())
