@@ -16,7 +16,6 @@ from chromozoo.data.crops import CropDataset
 from chromozoo.errors import ChromozooError
 from chromozoo.figures import StoredPredictions
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.registry import get_model
 
 CELL = [*np.repeat(np.arange(22), 2).tolist(), 22, 23]
 
@@ -96,7 +95,7 @@ def test_grad_cam_looks_where_the_network_looks() -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.conv = torch.nn.Conv2d(1, 1, 1)
+            self.conv = torch.nn.Conv2d(1, 1, 1, bias=False)
             torch.nn.init.ones_(self.conv.weight)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -108,7 +107,7 @@ def test_grad_cam_looks_where_the_network_looks() -> None:
 
         def __init__(self) -> None:
             super().__init__()
-            self.network = Corner()
+            self.network: torch.nn.Module = Corner()
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.network(x)
@@ -118,10 +117,10 @@ def test_grad_cam_looks_where_the_network_looks() -> None:
     heat = figures.grad_cam(Model(), [image], np.array([3]))
     assert heat.shape == (1, 16, 16)
     assert heat[0, :8, :8].min() > 0.5 > 0.1 > heat[0, 8:, 8:].max()
+    flat = Model()
+    flat.network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 24))
     with pytest.raises(ChromozooError, match="no layer"):
-        figures.last_map(
-            get_model("timm/test_resnet", weights=None).eval(), torch.zeros(1, 1, 1, 1)
-        )
+        figures.last_map(flat, image[None])
 
 
 def test_the_command_draws_what_it_has_stored(
