@@ -84,9 +84,9 @@ def test_entry_repeats_its_rows(name: str, tag: str) -> None:
     assert entry.intended_use == "research use only, not for diagnosis"
 
 
-# Those of metaphases are left out: a segmenter would have to cut all their crops anew, which takes
-# 20 minutes. The example metaphases below are named by them.
-@pytest.mark.parametrize(("name", "tag"), [one for one in SHIPPED if one[1] != "metaphase"])
+# Those of larger sets are left out: a segmenter would have to cut all crops of `metaphase` anew,
+# which takes 20 minutes, and `pki3` takes 8. The example metaphases below are named by the first.
+@pytest.mark.parametrize(("name", "tag"), [one for one in SHIPPED if one[1] == "bioimlab"])
 def test_shipped_weights_reproduce_their_row(name: str, tag: str, real_data: Path) -> None:
     entry = weights_entries(name)[tag]
     task = model_info(name).task
