@@ -275,7 +275,7 @@ def draw_attention(model: Any, stored: StoredPredictions, crops: Any) -> Figure:
     for axes, row, heat in zip(grid, chosen, heats, strict=False):
         picture = first_view(crops.crops[row])
         axes.imshow(picture, cmap="gray_r", vmin=0, vmax=255)
-        axes.imshow(heat, cmap="inferno", alpha=0.5, vmin=0, vmax=1)
+        axes.imshow(heat, cmap="autumn", alpha=0.6 * heat, vmin=0, vmax=1)
         label = stored.labels[row]
         axes.set_title(f"{CLASSES[label]} ({stored.probabilities[row, label]:.0%})", fontsize=9)
     for axes in grid:
@@ -349,7 +349,7 @@ def draw_errors(
     lines = max(1, -(-len(shown) // columns))
     figure = Figure(figsize=(15, 0.6 + 2.7 * lines), layout="constrained")
     figure.suptitle(
-        f"{stored.origin}: {len(shown)} of {len(errors)} errors. In each frame: the chromosome; "
+        f"{stored.origin}: {len(shown)} of {len(errors)} errors.\nIn each frame: the chromosome; "
         "the cell's other one of its true class; one of the class that it was named",
         fontsize=10,
     )

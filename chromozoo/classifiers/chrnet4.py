@@ -186,7 +186,7 @@ class ChrNet4(ChromosomeClassifier):
 @register_model(
     task="classification",
     paper="Wang et al. 2024, IEEE Access 12:46081 (Render-Attention-Architecture)",
-    default_weights="bioimlab",
+    default_weights="metaphase",
 )
 def chrnet4(**kwargs: Any) -> ChrNet4:
     """ChrNet4 (Wang et al. 2024), 16,355,160 parameters; input ``(B, 1 or 3, H, W)``."""

@@ -16,6 +16,9 @@ from chromozoo.errors import ImageError
 from chromozoo.files import replace_file
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from chromozoo.tasks.classification import ChromosomeClassifier, Prediction, Predictions
 
 # A human should look at whatever the model is less sure of than this.
@@ -184,7 +187,7 @@ def _write_karyogram(
     upright = dataclasses.replace(model.transforms, views=("upright",))
     entries = [
         KaryogramEntry(
-            image=upright.prepare(file).astype("float32") / 255,
+            image=_p_arm_up(upright.prepare(file), item).astype("float32") / 255,
             label=item.label,
             probability=item.probability,
             doubtful=doubtful(item),
@@ -199,8 +202,16 @@ def _write_karyogram(
         entries,
         title=title.resolve().name,
         iscn=found.cell.iscn,
-        footer=f"ChromoZoo {__version__}: {source}. Polarity (p arm up or down) not determined.",
+        footer=f"ChromoZoo {__version__}: {source}. Polarity (p arm up or down) "
+        + ("as the model tells it." if model.polarity else "not determined."),
     )
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     replace_file(path, buffer.getvalue())
+
+
+def _p_arm_up(picture: "NDArray[np.uint8]", item: Any) -> "NDArray[np.uint8]":
+    """The picture, turned by half where the model sees the p arm of this class below."""
+    if item.p_arm_up is None or item.p_arm_up[CLASS_INDEX[item.label]] >= 0.5:
+        return picture
+    return picture[::-1, ::-1]
