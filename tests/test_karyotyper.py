@@ -23,6 +23,8 @@ from chromozoo.tasks.segmentation import ChromosomeSegmenter, Segmentation
 LOOK = Appearance(length=80, blur=1.2, bend=0.2, overlap=0.0, band_spread=0.05, noise=0.2)
 NORMAL = [*np.repeat(AUTOSOMES, 2).tolist(), "X", "Y"]
 TRISOMY = [*np.repeat(AUTOSOMES, 2).tolist(), "21", "X", "X"]
+# Of a network that need not know anything.
+SMALL = {"height": 48, "width": 48, "scale": 0.4}
 
 
 class Bright(ChromosomeSegmenter):
@@ -62,7 +64,8 @@ def karyotyper() -> Karyotyper:
 @pytest.fixture(scope="module")
 def untrained() -> Karyotyper:
     torch.manual_seed(0)
-    return Karyotyper(Bright(), get_model("vanilla_cnn", weights=None), score=0.0)  # type: ignore[arg-type]
+    small = get_model("vanilla_cnn", weights=None, preset=SMALL)
+    return Karyotyper(Bright(), small, score=0.0)  # type: ignore[arg-type]
 
 
 def agreement(found: Karyotype, truth: SyntheticMetaphase) -> float:
@@ -109,7 +112,7 @@ def test_polarity_is_that_of_the_metaphase(untrained: Karyotyper) -> None:
 
 def test_without_assignment_each_is_named_alone() -> None:
     torch.manual_seed(0)
-    model: Any = get_model("vanilla_cnn", weights=None)
+    model: Any = get_model("vanilla_cnn", weights=None, preset=SMALL)
     alone = Karyotyper(Bright(), model, "none", score=0.0)
     found = alone.karyotype(metaphase(1, ["1"] * 6, height=300, width=300).image)
     assert found.cell is None
