@@ -349,6 +349,11 @@ def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     return quotient
 
 
+def calibration_bins(confidence: FloatArray) -> IntArray:
+    """``(n,)`` in which of the :data:`ECE_BINS` bins each confidence 0..1 lies, from 0."""
+    return np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+
+
 def _expected_calibration_error(
     p: FloatArray,
     y: IntArray,
@@ -363,7 +368,7 @@ def _expected_calibration_error(
     """
     n_cells = len(confusions)
     confidence = p.max(axis=1)
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+    bins = calibration_bins(confidence)
     gap_per_cell = np.bincount(
         cell_index * ECE_BINS + bins,
         weights=(p.argmax(axis=1) == y) - confidence,

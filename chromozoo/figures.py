@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from chromozoo.classes import CLASSES, DENVER_GROUPS
+from chromozoo.classes import CLASS_INDEX, CLASSES, DENVER_GROUPS
 from chromozoo.errors import ChromozooError
 from chromozoo.evaluation import (
     ECE_BINS,
     ClassificationReport,
     Misclassification,
+    accuracy_at_coverage,
+    calibration_bins,
     evaluate_classification,
 )
 from chromozoo.files import replace_file
@@ -196,7 +198,7 @@ def draw_reliability(stored: StoredPredictions, report: ClassificationReport) ->
     figure = Figure(figsize=(12, 5.4), layout="constrained")
     figure.suptitle(stored.origin, fontsize=10)
     left, other = figure.subplots(1, 2)
-    bins = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    bins = calibration_bins(confidence)
     number = np.bincount(bins, minlength=ECE_BINS)
     filled = number > 0
     middle = (np.arange(ECE_BINS) + 0.5) / ECE_BINS
@@ -212,10 +214,10 @@ def draw_reliability(stored: StoredPredictions, report: ClassificationReport) ->
     kept = right[np.argsort(-confidence, kind="stable")]
     coverage = np.arange(1, len(kept) + 1) / len(kept)
     other.plot(coverage, np.cumsum(kept) / np.arange(1, len(kept) + 1), color="#0072b2")
-    at = max(1, round(0.9 * len(kept)))
     other.axvline(0.9, color="0.6", lw=1, ls="--")
     other.set(xlim=(0, 1), xlabel="share kept, the most probable names first", ylabel="accuracy")
-    other.set_title(f"at 90 % coverage {kept[:at].mean():.2%} are right", fontsize=10)
+    at_90 = accuracy_at_coverage(stored.probabilities, stored.labels, 0.9)
+    other.set_title(f"at 90 % coverage {at_90:.2%} are right", fontsize=10)
     other.grid(alpha=0.3)
     return figure
 
@@ -233,7 +235,7 @@ def draw_features(stored: StoredPredictions, seed: int = 0) -> Figure:
     figure = Figure(figsize=(9, 8.5), layout="constrained")
     axes = figure.subplots()
     for group, names in DENVER_GROUPS.items():
-        members = np.isin(labels, [CLASSES.index(name) for name in names])
+        members = np.isin(labels, [CLASS_INDEX[name] for name in names])
         x, y = points[members].T
         axes.scatter(x, y, s=7, color=GROUP_COLOURS[group], alpha=0.6, label=group)
     x, y = points[wrong].T
@@ -358,7 +360,7 @@ def draw_errors(
         in_cell = stored.cells == error.cell
         rows: list[tuple[str, int]] = [(error.true, error.index)]
         for name in (error.true, error.predicted):
-            others = np.flatnonzero(in_cell & (stored.labels == CLASSES.index(name)))
+            others = np.flatnonzero(in_cell & (stored.labels == CLASS_INDEX[name]))
             rows += [(name, int(row)) for row in others[others != error.index][:1]]
         _side_by_side(axes, [(name, first_view(crops.crops[row])) for name, row in rows])
         axes.set_title(
@@ -402,12 +404,9 @@ def write_figure(path: Path, figure: Figure) -> None:
     replace_file(path, buffer.getvalue())
 
 
-Drawing = Callable[[], Figure]
-
-
 def drawings(
     model: Any, stored: StoredPredictions, report: ClassificationReport, crops: Any
-) -> Mapping[str, Drawing]:
+) -> Mapping[str, Callable[[], Figure]]:
     """All figures by the name of their file, each drawn when it is called."""
     return {
         "confusion": lambda: draw_confusion(stored, report),

@@ -158,7 +158,6 @@ def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
         "get_model = karyotyper.get_model\n"
         "karyotyper.get_model = lambda name, weights: (\n"
         "    Tiny() if name == 'tiny' else get_model(name, weights=weights))\n"
-        "karyotyper.metaphase_tag = lambda name: 'DEFAULT'\n"
         "from chromozoo.cli.main import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )

@@ -14,13 +14,14 @@ from PIL import Image
 
 from chromozoo import leaderboard_karyotyping, leaderboard_segmentation
 from chromozoo.cards import card_markdown, card_path
+from chromozoo.classes import CLASSES
 from chromozoo.cli import benchmark, benchmark_karyotyping
 from chromozoo.cli.benchmark import RESULTS, SEGMENTATION_RESULTS, measure, measure_segmenter
 from chromozoo.cli.benchmark_karyotyping import RESULTS as KARYOTYPING_RESULTS
 from chromozoo.data.catalogue import dataset_of_tag
 from chromozoo.data.splits import load_split
 from chromozoo.leaderboard import read_results, readme_is_current
-from chromozoo.registry import get_weight, list_models, model_info
+from chromozoo.registry import get_model, get_weight, list_models, model_info
 from chromozoo.weights import MAX_BYTES, weights_entries
 
 REPOSITORY = Path(__file__).parents[1]
@@ -102,6 +103,26 @@ def test_shipped_weights_reproduce_their_row(name: str, tag: str, real_data: Pat
     for metric in ("accuracy", "assigned_accuracy"):
         assert row[metric] == pytest.approx(figures[metric], abs=2.5 / row["n_chromosomes"])
     assert row["ece"] == pytest.approx(figures["ece"], abs=0.003)
+
+
+def test_weights_of_a_large_set_name_some_of_its_cells(real_data: Path) -> None:
+    """Of `pki3`, whose row is not measured again: four test karyotypes in place of 106."""
+    from chromozoo.data.gband_crops import GBandCrops
+
+    found = GBandCrops(str(real_data)).chromosomes()
+    cells = {cell: np.flatnonzero(found.cells == cell) for cell in load_split("pki3_v1").test[:4]}
+    wanted = {row for rows in cells.values() for row in rows.tolist()}
+    pictures = {row: one for row, (_, one) in enumerate(found.pictures()) if row in wanted}
+    model: Any = get_model("chrnet4", weights="pki3")
+    right = total = 0
+    for rows in cells.values():
+        named = model.classify([pictures[row] for row in rows], as_cell=True)
+        truth = [CLASSES[label] for label in found.labels[rows]]
+        right += sum(one.label == label for one, label in zip(named, truth, strict=True))
+        total += len(rows)
+    expected = weights_entries("chrnet4")["pki3"].metrics["pki3_v1/test"]["assigned_accuracy"]
+    assert total > 150
+    assert right / total == pytest.approx(expected, abs=0.03)
 
 
 def test_karyotyping_rows_are_of_shipped_weights_and_committed_splits() -> None:

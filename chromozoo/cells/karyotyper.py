@@ -35,12 +35,9 @@ from chromozoo.images.signal import foreground
 from chromozoo.registry import get_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.segmentation import ChromosomeSegmenter, Segmentation
-from chromozoo.weights import weights_entries
 
 Assignment = Literal["cell", "none"]
 
-# The weights that have learnt from metaphases of several laboratories and stains.
-METAPHASE = "metaphase"
 # Chosen on the validation images of BioImLab, M-FISH and CIL:54816, with the weights `metaphase` of
 # ChrFast and ChrNet4. A detection between DOUBTFUL and the first score is a chromosome with a
 # probability that is even at EVEN; the cell decides.
@@ -143,9 +140,7 @@ class Karyotyper(LightningModule):
         segmenter: Name of a segmenter, or one that is built already.
         classifier: Name of a classifier, or one that is built already.
         assignment: ``"cell"`` names all chromosomes of a cell together, ``"none"`` each alone.
-        segmenter_weights: Tag or path, where ``segmenter`` is a name; None takes those that were
-            trained on metaphases of several laboratories (tag :data:`METAPHASE`), and ``"DEFAULT"``
-            where there are none.
+        segmenter_weights: Tag or path, where ``segmenter`` is a name.
         classifier_weights: The same of ``classifier``.
         score: Detections from it on are chromosomes, 0..1. With ``"cell"`` those somewhat below
             are chromosomes where the cell has a place for them, see :data:`DOUBTFUL`; with
@@ -165,8 +160,8 @@ class Karyotyper(LightningModule):
         classifier: str | ChromosomeClassifier = "chrnet4",
         assignment: Assignment = "cell",
         *,
-        segmenter_weights: str | None = None,
-        classifier_weights: str | None = None,
+        segmenter_weights: str = "DEFAULT",
+        classifier_weights: str = "DEFAULT",
         score: float | None = None,
         least_margin: float = 3.0,
         least_probability: float = 0.4,
@@ -176,9 +171,7 @@ class Karyotyper(LightningModule):
         if assignment not in ("cell", "none"):
             raise UnknownNameError(f"assignment is {assignment!r}; give 'cell' or 'none'")
         found: list[Any] = [
-            get_model(model, weights=weights or metaphase_tag(model))
-            if isinstance(model, str)
-            else model
+            get_model(model, weights=weights) if isinstance(model, str) else model
             for model, weights in ((segmenter, segmenter_weights), (classifier, classifier_weights))
         ]
         for model, given, kind in zip(
@@ -330,11 +323,6 @@ class Karyotyper(LightningModule):
                     error if isinstance(error, ImageError) else ImageError(f"{path}: {error}")
                 )
         return results
-
-
-def metaphase_tag(model: str) -> str:
-    """Tag of the weights that a model takes here where nobody names them."""
-    return METAPHASE if METAPHASE in weights_entries(model) else "DEFAULT"
 
 
 def _flags(

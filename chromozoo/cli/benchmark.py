@@ -44,10 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="see `chromozoo models`; `all` is every one with weights of the data set",
     )
-    parser.add_argument(
-        "--weights",
-        help="tag or path (default: DEFAULT; with --classifier those trained on metaphases)",
-    )
+    parser.add_argument("--weights", default="DEFAULT", help="tag or path")
     parser.add_argument(
         "--dataset",
         choices=sorted(DATASETS),
@@ -72,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classifier-weights",
         metavar="WEIGHTS",
-        help="tag or path (default: those trained on metaphases, where there are any)",
+        default="DEFAULT",
+        help="tag or path",
     )
     parser.add_argument(
         "--assignment",
@@ -119,11 +117,12 @@ def run(arguments: argparse.Namespace) -> int:
     shipped = RESULTS if task == "classification" else SEGMENTATION_RESULTS
     results: Path = arguments.results or shipped
     shared = {"root": arguments.root, "device": arguments.device, "note": arguments.note}
-    weights = arguments.weights or "DEFAULT"
     if task == "classification":
         from chromozoo import leaderboard
 
-        row = measure(name, weights, dataset, arguments.stage, fold=arguments.fold, **shared)
+        row = measure(
+            name, arguments.weights, dataset, arguments.stage, fold=arguments.fold, **shared
+        )
         leaderboard.append_row(results, row)
         shown: tuple[str, ...] = (
             "accuracy",
@@ -140,7 +139,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise ChromozooError(f"{dataset} has no folds; leave --fold out")
         row = measure_segmenter(
             name,
-            weights,
+            arguments.weights,
             dataset,
             arguments.stage,
             score=DEFAULT_SCORE if arguments.score is None else arguments.score,

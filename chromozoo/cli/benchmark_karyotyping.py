@@ -39,8 +39,8 @@ def measure(
     segmenter: str,
     classifier: str,
     *,
-    segmenter_weights: str | None = None,
-    classifier_weights: str | None = None,
+    segmenter_weights: str = "DEFAULT",
+    classifier_weights: str = "DEFAULT",
     assignment: Any = "cell",
     dataset: str = "bioimlab-segmentation",
     stage: str = "test",
@@ -55,7 +55,7 @@ def measure(
         segmenter: Registered model.
         classifier: Registered model.
         segmenter_weights: Tag or path of a weights file.
-        classifier_weights: The same; None as in :class:`Karyotyper`.
+        classifier_weights: The same.
         assignment: ``"cell"`` or ``"none"``.
         dataset: Name in the catalogue.
         stage: ``"train"``, ``"val"`` or ``"test"``.
@@ -70,16 +70,14 @@ def measure(
     """
     import torch
 
-    from chromozoo.cells.karyotyper import Karyotyper, metaphase_tag
+    from chromozoo.cells.karyotyper import Karyotyper
     from chromozoo.data.karyotyped import true_cells
     from chromozoo.data.splits import load_split
     from chromozoo.karyotyping_metrics import evaluate_karyotyping
 
     models = [
-        benchmark.load_packaged(segmenter, segmenter_weights or metaphase_tag(segmenter), device),
-        benchmark.load_packaged(
-            classifier, classifier_weights or metaphase_tag(classifier), device
-        ),
+        benchmark.load_packaged(segmenter, segmenter_weights, device),
+        benchmark.load_packaged(classifier, classifier_weights, device),
     ]
     karyotyper = Karyotyper(models[0], models[1], assignment, score=score)
     seconds: list[float] = []

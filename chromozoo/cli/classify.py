@@ -13,7 +13,7 @@ from chromozoo import __version__
 from chromozoo.classes import CLASS_INDEX, CLASSES
 from chromozoo.cli.pictures import INTENDED_USE, find_pictures, results_folder
 from chromozoo.errors import ImageError
-from chromozoo.files import replace_file
+from chromozoo.files import replace_file, write_picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,12 +205,10 @@ def _write_karyogram(
         footer=f"ChromoZoo {__version__}: {source}. Polarity (p arm up or down) "
         + ("as the model tells it." if model.polarity else "not determined."),
     )
-    buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
-    replace_file(path, buffer.getvalue())
+    write_picture(path, picture)
 
 
-def _p_arm_up(picture: "NDArray[np.uint8]", item: Any) -> "NDArray[np.uint8]":
+def _p_arm_up(picture: "NDArray[np.uint8]", item: "Prediction") -> "NDArray[np.uint8]":
     """The picture, turned by half where the model sees the p arm of this class below."""
     if item.p_arm_up is None or item.p_arm_up[CLASS_INDEX[item.label]] >= 0.5:
         return picture

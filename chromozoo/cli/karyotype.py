@@ -20,12 +20,11 @@ FAILED = ".failed.txt"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", type=Path, help="pictures of metaphases, or folders")
     parser.add_argument("--segmenter", default="chr_fast", help="see `chromozoo models`")
-    parser.add_argument(
-        "--segmenter-weights",
-        help="tag or path (default: those trained on metaphases, where there are any)",
-    )
+    parser.add_argument("--segmenter-weights", default="DEFAULT", help="tag or path")
     parser.add_argument("--classifier", default="chrnet4", help="see `chromozoo models`")
-    parser.add_argument("--classifier-weights", help="the same of the classifier")
+    parser.add_argument(
+        "--classifier-weights", default="DEFAULT", help="the same of the classifier"
+    )
     parser.add_argument(
         "--assignment",
         choices=("cell", "none"),

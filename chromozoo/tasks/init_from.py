@@ -33,13 +33,22 @@ def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
     if init_from.endswith(".ckpt"):
         _load(network, load_checkpoint(init_from)[1], Path(init_from))
     elif init_from.startswith(ZOO):
-        from chromozoo.registry import get_model
-
-        name, _, tag = init_from.removeprefix(ZOO).partition(":")
-        published: Any = get_model(name, weights=tag or "DEFAULT").network
-        _load(network, published.state_dict(), Path(init_from))
+        _load(network, published(init_from.removeprefix(ZOO)).state_dict(), Path(init_from))
     else:
         take_over_imagenet(network, init_from, prefix)
+
+
+def published(name: str) -> Any:
+    """The network of published weights, ``"<model>"`` or ``"<model>:<tag>"``.
+
+    Raises:
+        UnknownNameError: The zoo has no such model or tag.
+        WeightsError: The weights cannot be had.
+    """
+    from chromozoo.registry import get_model
+
+    model, _, tag = name.partition(":")
+    return get_model(model, weights=tag or "DEFAULT").network
 
 
 def _load(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

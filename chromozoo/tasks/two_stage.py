@@ -21,6 +21,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from chromozoo.errors import UnknownNameError, WeightsError
+from chromozoo.tasks.init_from import published
 from chromozoo.tasks.pieces import Piece
 from chromozoo.tasks.segmentation import Target
 
@@ -145,10 +146,7 @@ def take_over_body(network: TwoStageNetwork, segmenter: str) -> None:
         UnknownNameError: There is no such segmenter.
         WeightsError: It has no weights, or another ResNet.
     """
-    from chromozoo.registry import get_model
-
-    name, _, tag = segmenter.partition(":")
-    source: Any = get_model(name, weights=tag or "DEFAULT").network
+    source = published(segmenter)
     theirs = source.detector.backbone.body if hasattr(source, "detector") else source.backbone
     body: Any = network.detector.backbone.body
     try:
