@@ -59,6 +59,16 @@ def test_exposure_and_bit_depth_drop_out(exposure: float) -> None:
     np.testing.assert_allclose(signal_image(plain * exposure), signal_image(plain), atol=1e-5)
 
 
+def test_without_stretching_exposure_stays() -> None:
+    plain = drawn("2")
+    for other in (plain, 255 - plain):
+        np.testing.assert_allclose(signal_image(other, stretch=False), plain / 255, atol=1e-6)
+    dim = ChromosomePreset(stretch=False).prepare(plain * 0.3)
+    bright = ChromosomePreset(stretch=False).prepare(plain)
+    assert dim.max() == pytest.approx(0.3 * bright.max(), abs=2)
+    assert signal_image(plain * 257, stretch=False).max() == 1  # 16 bits are cut, not scaled
+
+
 def test_a_hot_pixel_does_not_dim_the_chromosome() -> None:
     plain = drawn("2")
     hot = plain.copy()
@@ -251,14 +261,17 @@ def test_the_key_names_what_changes_the_pixels_and_nothing_else() -> None:
         ChromosomePreset(views=["straight"]),
         ChromosomePreset(views=["upright", "straight"]),
         ChromosomePreset(views=["straight", "upright"]),
+        ChromosomePreset(stretch=False),
+        ChromosomePreset(stretch=False, views=["straight"]),
+        ChromosomePreset(stretch=False, typical_length=63),
     ]
-    assert len({key, *(preset.key for preset in others)}) == 9
+    assert len({key, *(preset.key for preset in others)}) == 12
 
 
 def test_to_dict_round_trip() -> None:
-    preset = ChromosomePreset(96, 40, 0.5, "minarearect", 3, 0.2, 0.4)
+    preset = ChromosomePreset(96, 40, 0.5, "minarearect", 3, 0.2, 0.4, stretch=False)
     assert ChromosomePreset(**preset.to_dict()) == preset
-    assert {type(value) for value in preset.to_dict().values()} <= {int, float, str, list}
+    assert {type(value) for value in preset.to_dict().values()} <= {int, float, str, list, bool}
 
 
 def test_a_canvas_too_small_for_anything_is_refused() -> None:
@@ -332,8 +345,9 @@ def test_a_preset_from_json_is_the_same() -> None:
     assert again == preset and hash(again) == hash(preset) and again.key == preset.key
     assert preset.to_dict()["views"] == ["upright", "crop"]
     assert ChromosomePreset(views="crop") == ChromosomePreset(views=["crop"])
-    # Weights that were published before there were views still say the same.
-    before = {k: v for k, v in ChromosomePreset().to_dict().items() if k != "views"}
+    # Weights that were published before there were views and `stretch` still say the same.
+    later = ("views", "stretch")
+    before = {k: v for k, v in ChromosomePreset().to_dict().items() if k not in later}
     assert ChromosomePreset(**before) == ChromosomePreset()
     # So do the crops that were cached before.
     parts = [PREPARATION_VERSION, cv2.__version__.split(".")[0], 96, 40, 1.0, "pca"]

@@ -1,9 +1,12 @@
-"""Centre loss against numbers computed by hand."""
+"""Centre loss and supervised contrastive loss against numbers computed by hand."""
+
+import math
 
 import pytest
 import torch
 
-from chromozoo.tasks.losses import CentreLoss
+from chromozoo.classifiers.timm_backbone import TimmBackbone
+from chromozoo.tasks.losses import CentreLoss, SupervisedContrastiveLoss
 
 FEATURES = torch.tensor([[3.0, 4.0], [1.0, 0.0], [0.0, 2.0]])
 LABELS = torch.tensor([0, 0, 2])
@@ -76,3 +79,70 @@ def test_half_precision_features_are_summed_in_float32() -> None:
 def test_unknown_preset() -> None:
     with pytest.raises(ValueError, match="'wenn'"):
         CentreLoss(3, 2, "wenn")  # type: ignore[arg-type]
+
+
+# Supervised contrastive loss
+
+# Two of class 0 at right angles, one of class 2 half-way between them.
+SPREAD = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+
+
+def test_contrastive_by_hand() -> None:
+    # Cosine 0 to the other of the class, sqrt(1/2) to the stranger, alike for both anchors; the
+    # stranger has nobody and is no anchor.
+    stranger = math.exp(math.sqrt(0.5) / 0.1)
+    expected = -math.log(1 / (1 + stranger))
+    assert SupervisedContrastiveLoss()(SPREAD, LABELS) == pytest.approx(expected, rel=1e-5)
+    # Three of one class: the mean over the two others stands outside the logarithm (L_out).
+    away = math.exp(math.sqrt(0.5))
+    anchors = [
+        -(math.log(1 / (1 + away)) + math.log(away / (1 + away))) / 2,  # the two at the sides
+        -math.log(1 / 2),  # the middle one, to both sides alike
+    ]
+    of_one_class = SupervisedContrastiveLoss(temperature=1.0)(SPREAD, torch.zeros(3).long())
+    assert of_one_class == pytest.approx((2 * anchors[0] + anchors[1]) / 3, rel=1e-5)
+
+
+def test_contrastive_looks_at_directions_alone() -> None:
+    loss = SupervisedContrastiveLoss()
+    scaled = SPREAD * torch.tensor([[3.0], [0.01], [200.0]])
+    torch.testing.assert_close(loss(scaled, LABELS), loss(SPREAD, LABELS))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_contrastive_without_any_positive_is_zero_and_can_be_trained(size: int) -> None:
+    features = SPREAD[:size].clone().requires_grad_()
+    loss = SupervisedContrastiveLoss()(features, torch.arange(size))
+    loss.backward()
+    assert loss == 0
+    assert features.grad is not None and not features.grad.any()
+
+
+def test_contrastive_gradient_pulls_a_class_together_and_others_away() -> None:
+    # The stranger stands near the first and at right angles to the second.
+    before = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.6, 0.0, 0.8]], requires_grad=True)
+    SupervisedContrastiveLoss()(before, LABELS).backward()
+    assert before.grad is not None and before.grad.isfinite().all()
+    moved = torch.nn.functional.normalize(before.detach() - 0.01 * before.grad)
+    assert moved[0] @ moved[1] > 0.01
+    assert moved[0] @ moved[2] < 0.59
+
+
+def test_contrastive_is_taken_in_float32_under_autocast() -> None:
+    features = torch.randn(32, 64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(32) % 4
+    expected = SupervisedContrastiveLoss()(features, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = SupervisedContrastiveLoss()(features, labels)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, expected)
+
+
+def test_a_classifier_adds_it_by_its_weight() -> None:
+    torch.manual_seed(0)
+    model = TimmBackbone("resnet10t", preset={"height": 48, "width": 32}, contrastive=0.5).eval()
+    features, label = torch.randn(6, 512), torch.tensor([0, 0, 1, 1, 2, 3])
+    both = model.class_loss(features, label)
+    model.contrastive = 0.0
+    apart = SupervisedContrastiveLoss()(features, label)
+    torch.testing.assert_close(both, model.class_loss(features, label) + 0.5 * apart)

@@ -150,7 +150,7 @@ class ChrNet4(ChromosomeClassifier):
             name and shape agree (``"resnext50_32x4d.tv_in1k"``: all but attention and head), for
             strategies (b) to (d) of table II; a checkpoint (``.ckpt``) of this model, or
             ``"chromozoo/chrnet4"``, to tune further; None starts from random numbers, strategy (e).
-        optimizer, lr, weight_decay, label_smoothing, flip_average, polarity: See
+        contrastive, optimizer, lr, weight_decay, label_smoothing, flip_average, polarity: See
             :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
 
@@ -159,6 +159,7 @@ class ChrNet4(ChromosomeClassifier):
         preset: dict[str, Any] | None = None,
         centre_loss: CentreLossPreset | None = "wen",
         init_from: str | None = None,
+        contrastive: float = 0.0,
         optimizer: OptimizerName = "adamw",
         lr: float = 2e-3,
         weight_decay: float = 0.05,
@@ -172,6 +173,7 @@ class ChrNet4(ChromosomeClassifier):
             FEATURES,
             preset=preset,
             centre_loss=centre_loss,
+            contrastive=contrastive,
             optimizer=optimizer,
             lr=lr,
             weight_decay=weight_decay,

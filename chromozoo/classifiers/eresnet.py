@@ -151,7 +151,7 @@ class EResNet(ChromosomeClassifier):
         init_from: Name of a timm ResNet-50 with ImageNet weights for the trunk
             (``"resnet50.tv_in1k"``); or a checkpoint (``.ckpt``) of this model to tune further;
             None starts from random numbers.
-        optimizer, lr, weight_decay, label_smoothing, flip_average: See
+        contrastive, optimizer, lr, weight_decay, label_smoothing, flip_average: See
             :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
 
@@ -166,6 +166,7 @@ class EResNet(ChromosomeClassifier):
         dropout: float = 0.5,
         centre_loss: CentreLossPreset | None = "wen",
         init_from: str | None = None,
+        contrastive: float = 0.0,
         optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
@@ -179,6 +180,7 @@ class EResNet(ChromosomeClassifier):
             network.features,
             preset=preset,
             centre_loss=centre_loss,
+            contrastive=contrastive,
             optimizer=optimizer,
             lr=lr,
             weight_decay=weight_decay,
@@ -190,9 +192,7 @@ class EResNet(ChromosomeClassifier):
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         features = self.network.forward_features(batch["image"])
-        loss: Tensor = self.cross_entropy(self.network.forward_head(features), batch["label"])
-        if self.centre_loss is not None:
-            loss = loss + self.centre_loss(features, batch["label"])
+        loss = self.class_loss(features, batch["label"])
         if self.training:
             self.network.follow(features.detach(), batch["label"])
         return loss

@@ -4,6 +4,12 @@ An ablation is a file in ``configs/ablations``: a base config, a number of epoch
 changes that each variant makes to the base. Every variant is trained with the same budget and
 measured on the validation cells or images; those of the test are never touched. It can be stopped
 and called again.
+
+- ``also: [cil54816-crops]``, names of data sets, measures every variant on the validation part of
+  these too, prepared as the model's own pictures are: what is left on pictures of another
+  laboratory.
+- A variant that says ``weights_of: NAME`` is not trained: the weights of the variant NAME are
+  measured with other attributes of the model, ``judge: {flip_average: false}``.
 """
 
 import argparse
@@ -11,13 +17,14 @@ import copy
 import datetime
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from chromozoo.cli.env import fast_precision
 from chromozoo.cli.package import RUNS
+from chromozoo.data.catalogue import dataset_info, dataset_of_tag
 from chromozoo.errors import ChromozooError, UnknownNameError
 from chromozoo.results import ResultsFile, interval_columns
 from chromozoo.weights import REPOSITORY
@@ -47,7 +54,7 @@ COLUMNS = (
     "precision",
     "date",
 )
-KEY = ("ablation", "variant", "model", "seed", "epochs", "input_size")
+KEY = ("ablation", "variant", "model", "seed", "epochs", "input_size", "split")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,13 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
     for ablation in [read_ablation(name) for name in arguments.names]:
         epochs = arguments.epochs or ablation.epochs
         for seed in ablation.seeds:
-            for variant in ablation.variants:
-                row = _measure(ablation, variant, seed, epochs, arguments.root)
-                results_file(arguments.results).add([row])
-                figures = ", ".join(
-                    f"{METRICS[name]} {100 * row[name]:.2f}" for name in METRICS if name in row
-                )
-                print(f"{ablation.name}, {variant}, seed {seed}: {figures}", flush=True)
+            for variant in (*ablation.variants, *ablation.judged):
+                for row in _measure(ablation, variant, seed, epochs, arguments.root):
+                    results_file(arguments.results).add([row])
+                    figures = ", ".join(
+                        f"{METRICS[name]} {100 * row[name]:.2f}" for name in METRICS if name in row
+                    )
+                    where = f"{ablation.name}, {variant}, seed {seed}, {row['split']}"
+                    print(f"{where}: {figures}", flush=True)
         print(table(read_rows(arguments.results), ablation.name))
     if arguments.results.resolve() == RESULTS.resolve():
         update_tables()
@@ -84,7 +92,11 @@ class Ablation:
         base: The config that the variants change.
         epochs: Of every variant.
         seeds: Each variant is trained once with each.
-        variants: Changes by the variant's name: dotted keys of the config and their values.
+        variants: Changes by the variant's name: dotted keys of the config and their values; of
+            those that are trained.
+        also: Data sets that every variant is measured on beside the base's own.
+        judged: Of the variants that are not trained: the variant whose weights they take, and the
+            attributes of the model that they set. Measured last.
     """
 
     name: str
@@ -92,6 +104,8 @@ class Ablation:
     epochs: int
     seeds: tuple[int, ...]
     variants: dict[str, dict[str, Any]]
+    also: tuple[str, ...] = ()
+    judged: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
 
     def config(self, variant: str, seed: int, epochs: int) -> dict[str, Any]:
         """The base with the variant's changes, ``epochs`` long, in a run folder of its own."""
@@ -136,7 +150,9 @@ def read_ablation(name: str) -> Ablation:
     """Reads ``configs/ablations/<name>.yaml``.
 
     Raises:
-        UnknownNameError: There is none of this name.
+        UnknownNameError: There is none of this name; or it names a data set or a variant that there
+            is not.
+        ChromozooError: A variant with weights of another one changes the training, too.
     """
     import yaml
 
@@ -145,37 +161,63 @@ def read_ablation(name: str) -> Ablation:
         known = ", ".join(file.stem for file in sorted(ABLATIONS.glob("*.yaml")))
         raise UnknownNameError(f"unknown ablation {name!r}: known are {known}")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    variants: dict[str, dict[str, Any]] = {}
+    judged: dict[str, tuple[str, dict[str, Any]]] = {}
+    for variant, changes in content["variants"].items():
+        if "weights_of" not in changes:
+            variants[variant] = changes
+        elif changes.keys() == {"weights_of", "judge"}:
+            judged[variant] = changes["weights_of"], changes["judge"]
+        else:
+            raise ChromozooError(
+                f"{path}: {variant!r} has weights_of, so it takes judge beside it and nothing else"
+            )
+    for variant, (source, _) in judged.items():
+        if source not in variants:
+            raise UnknownNameError(
+                f"{path}: {variant!r} has the weights of {source!r}, which is no variant that is "
+                f"trained; those are {', '.join(map(repr, variants))}"
+            )
+    also = tuple(content.get("also", ()))
+    for dataset in also:
+        dataset_info(dataset)
     return Ablation(
         name=name,
         base=(path.parent / content["base"]).resolve(),
         epochs=content["epochs"],
         seeds=tuple(content["seeds"]),
-        variants=content["variants"],
+        variants=variants,
+        also=also,
+        judged=judged,
     )
 
 
 def _measure(
     ablation: Ablation, variant: str, seed: int, epochs: int, root: str | None
-) -> dict[str, Any]:
-    """Trains a variant unless that is done, and measures its last weights on validation."""
+) -> Iterator[dict[str, Any]]:
+    """Trains a variant unless that is done, and measures its last weights on validation.
+
+    Yields:
+        A row for the base's own data set, and for each that is measured also.
+    """
     import yaml
 
     from chromozoo.cli.benchmark import judge
     from chromozoo.cli.package import read_recipe
-    from chromozoo.data.catalogue import dataset_of_tag
     from chromozoo.registry import get_model, model_info
 
     recipe = read_recipe(ablation.base)
-    folder = ablation.folder(variant, seed, epochs)
+    trained, attributes = ablation.judged.get(variant, (variant, {}))
+    folder = ablation.folder(trained, seed, epochs)
     finished, last = folder / "finished", folder / "last.ckpt"
     if not finished.exists():
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "ablation.yaml"
-        config.write_text(yaml.safe_dump(ablation.config(variant, seed, epochs)))
+        config.write_text(yaml.safe_dump(ablation.config(trained, seed, epochs)))
         words = ["fit", "--config", str(config), "--trainer.precision", fast_precision()]
         words += ["--data.init_args.root", root] if root else []
         words += ["--ckpt_path", str(last)] if last.exists() else []
-        print(f"{ablation.name}, {variant}, seed {seed}: training", flush=True)
+        print(f"{ablation.name}, {trained}, seed {seed}: training", flush=True)
         status = subprocess.run(
             [sys.executable, "-m", "chromozoo.cli.main", *words], check=False
         ).returncode
@@ -186,24 +228,31 @@ def _measure(
             )
         finished.touch()
     model: Any = get_model(recipe.model, weights=last)
+    for attribute, value in attributes.items():
+        if not hasattr(model, attribute):
+            raise ChromozooError(
+                f"{ablation.name}, {variant}: {recipe.model} has no attribute {attribute!r}; mend "
+                "judge of this variant"
+            )
+        setattr(model, attribute, value)
     task = model_info(recipe.model).task
-    info = dataset_of_tag(recipe.tag, task)
-    data = info.load_data(root=root, preset=model.transforms.to_dict())
-    if task == "classification":
-        found = _classified(model, data)
-    else:
-        found = judge(model, data).to_row() | {"input_size": "whole images"}
-    return {
-        "ablation": ablation.name,
-        "variant": variant,
-        "model": recipe.model,
-        "seed": seed,
-        "epochs": epochs,
-        "split": f"{data.split.name}/val",
-        "precision": fast_precision(),
-        "date": datetime.date.today().isoformat(),
-        **{column: found[column] for column in COLUMNS if column in found},
-    }
+    for info in (dataset_of_tag(recipe.tag, task), *map(dataset_info, ablation.also)):
+        data = info.load_data(root=root, preset=model.transforms.to_dict())
+        if task == "classification":
+            found = _classified(model, data)
+        else:
+            found = judge(model, data).to_row() | {"input_size": "whole images"}
+        yield {
+            "ablation": ablation.name,
+            "variant": variant,
+            "model": recipe.model,
+            "seed": seed,
+            "epochs": epochs,
+            "split": f"{data.split.name}/val",
+            "precision": fast_precision(),
+            "date": datetime.date.today().isoformat(),
+            **{column: found[column] for column in COLUMNS if column in found},
+        }
 
 
 def _classified(model: Any, data: Any) -> dict[str, Any]:
@@ -217,7 +266,7 @@ def _classified(model: Any, data: Any) -> dict[str, Any]:
 
 
 def results_file(path: Path) -> ResultsFile:
-    """A row is one variant, trained with one seed."""
+    """A row is one variant, trained with one seed and measured on one data set."""
     return ResultsFile(path, COLUMNS, KEY, "ablate")
 
 
@@ -227,31 +276,47 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def table(rows: Sequence[dict[str, str]], ablation: str) -> str:
-    """One ablation as a Markdown table: each variant with its mean over the seeds."""
+    """One ablation as a Markdown table: each variant with its mean over the seeds.
+
+    Where it was measured on several data sets each has its own columns, named by its split.
+    """
     rows = [row for row in rows if row["ablation"] == ablation]
-    metrics = [name for name in METRICS if any(row[name] for row in rows)]
+    splits = list(dict.fromkeys(row["split"] for row in rows))
+    columns = [
+        (split, metric)
+        for split in splits
+        for metric in METRICS
+        if any(row[metric] for row in rows if row["split"] == split)
+    ]
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
     for row in rows:
         same = tuple(row[key] for key in ("variant", "model", "input_size", "epochs"))
         groups.setdefault(same, []).append(row)
     lines = [
         "| variant | model | input | epochs | seeds | "
-        + " | ".join(METRICS[name] for name in metrics)
+        + " | ".join(
+            f"{split}, {METRICS[metric]}" if len(splits) > 1 else METRICS[metric]
+            for split, metric in columns
+        )
         + " |",
-        "|---|---|---|---:|---|" + "---|" * len(metrics),
+        "|---|---|---|---:|---|" + "---|" * len(columns),
     ]
     for key, members in groups.items():
         figures = []
-        for metric in metrics:
-            values = [100 * float(row[metric]) for row in members]
+        for split, metric in columns:
+            measured = [row for row in members if row["split"] == split]
+            if not measured:
+                figures.append("–")
+                continue
+            values = [100 * float(row[metric]) for row in measured]
             mean = f"{sum(values) / len(values):.2f}"
-            ends = [members[0][f"{metric}_{end}"] for end in ("low", "high")]
-            if len(members) > 1:
+            ends = [measured[0][f"{metric}_{end}"] for end in ("low", "high")]
+            if len(measured) > 1:
                 mean += f" ({', '.join(f'{value:.2f}' for value in values)})"
             elif all(ends):
                 mean += f" [{', '.join(f'{100 * float(end):.1f}' for end in ends)}]"
             figures.append(mean)
-        seeds = ", ".join(row["seed"] for row in members)
+        seeds = ", ".join(dict.fromkeys(row["seed"] for row in members))
         lines.append("| " + " | ".join([*key, seeds, *figures]) + " |")
     return "\n".join(lines)
 

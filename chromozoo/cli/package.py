@@ -334,5 +334,6 @@ def _builder_arguments(checkpoint: Path) -> dict[str, Any]:
     from chromozoo.weights import load_checkpoint
 
     arguments, _ = load_checkpoint(checkpoint)
-    training_only = {"lr", "optimizer", "weight_decay", "label_smoothing", "centre_loss"}
+    losses = {"label_smoothing", "centre_loss", "contrastive"}
+    training_only = {"lr", "optimizer", "weight_decay", *losses}
     return {key: value for key, value in arguments.items() if key not in training_only}

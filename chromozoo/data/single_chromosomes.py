@@ -97,7 +97,7 @@ class SingleChromosomes(LightningDataModule):
         augmentation: dict[str, float | bool | list[float]] | None = None,
         synthetic_cells: int = 0,
         seed: int = 0,
-        preset: dict[str, int | float | str | list[str]] | None = None,
+        preset: dict[str, bool | int | float | str | list[str]] | None = None,
         cache: str | None = None,
     ) -> None:
         super().__init__()

@@ -49,6 +49,9 @@ class ChromosomePreset:
             0 where it is not known. Serves :meth:`cell_zoom`.
         zoom_range: Cells whose median chromosome is longer or shorter than that by less than this
             factor keep their scale; 1 brings every cell to the typical length.
+        stretch: Stretch every picture to full contrast: exposure and bit depth drop out. False
+            keeps the departure from the background in units of the full range of 8 bits
+            (value / 255); it is there to show what the stretching brings.
 
     Example:
         >>> preset = ChromosomePreset(height=112, width=48)
@@ -68,6 +71,7 @@ class ChromosomePreset:
     typical_length: float = 0.0
     zoom_range: float = 1.5
     views: Sequence[str] = ("upright",)
+    stretch: bool = True
 
     def __post_init__(self) -> None:
         # JSON and YAML give lists; presets are compared and hashed.
@@ -116,7 +120,7 @@ class ChromosomePreset:
         """
         grey = read_grey(source, name)
         path = str(source) if isinstance(source, str | Path) else "image"
-        signal = signal_image(grey, name or path)
+        signal = signal_image(grey, name or path, self.stretch)
         views = [self._view(view, signal, self.scale * zoom) for view in self.views]
         return views[0] if len(views) == 1 else np.stack(views, axis=-1)
 
@@ -212,5 +216,6 @@ class ChromosomePreset:
         # What came later is named only where it is used: caches of before stay valid.
         views = [] if self.views == ("upright",) else [self.views]
         zooms = [[self.typical_length, self.zoom_range]] if self.typical_length else []
-        text = json.dumps([*parts, self.scale, self.rotate_crop, *views, *zooms])
+        plain = [] if self.stretch else ["not stretched"]
+        text = json.dumps([*parts, self.scale, self.rotate_crop, *views, *zooms, *plain])
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -16,11 +16,15 @@ LEAST_CONTRAST = 0.02
 # Otsu's threshold lies inside a blurred chromosome; this share of it reaches the visible edge.
 EDGE_SHARE = 0.6
 BRIGHTEST_PERCENTILE = 99.0
+# White of an 8-bit picture, what a signal is measured by that is not stretched.
+EIGHT_BIT_WHITE = 255.0
 # The smallest chromosomes of BioImLab, 13 x 15 pixels with their margin, cover about 70.
 FEWEST_PIXELS = 16
 
 
-def signal_image(grey: NDArray[np.float32], name: str = "array") -> NDArray[np.float32]:
+def signal_image(
+    grey: NDArray[np.float32], name: str = "array", stretch: bool = True
+) -> NDArray[np.float32]:
     """Turns a grey picture of one chromosome into a signal image.
 
     The background is the median of the outermost pixels; the chromosome is whatever departs
@@ -30,6 +34,9 @@ def signal_image(grey: NDArray[np.float32], name: str = "array") -> NDArray[np.f
     Args:
         grey: ``(H, W)`` in any units.
         name: What an error calls the image.
+        stretch: False leaves the contrast as it is: the signal is the departure from the background
+            divided by 255, the full range of 8 bits. What departs further, as in pictures of 16
+            bits, is cut at 1.
 
     Returns:
         ``(H, W)`` float32 in 0..1.
@@ -56,7 +63,7 @@ def signal_image(grey: NDArray[np.float32], name: str = "array") -> NDArray[np.f
             f"{name}: what stands out of the background covers {inside.size} pixels, too few for a "
             "chromosome; is it a hot pixel or dust?"
         )
-    top = float(np.percentile(inside, BRIGHTEST_PERCENTILE))
+    top = float(np.percentile(inside, BRIGHTEST_PERCENTILE)) if stretch else EIGHT_BIT_WHITE
     result: NDArray[np.float32] = np.clip(signal / max(top, 1e-12), 0, 1).astype(np.float32)
     return result
 

@@ -128,7 +128,7 @@ class BackboneClassifier(ChromosomeClassifier):
         init_from: Name of a timm model with ImageNet weights whose tensors are taken over where
             name and shape agree; or a checkpoint (``.ckpt``) of this model to tune further; None
             starts from random numbers.
-        optimizer, lr, weight_decay, label_smoothing, flip_average, polarity: See
+        contrastive, optimizer, lr, weight_decay, label_smoothing, flip_average, polarity: See
             :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
 
     Raises:
@@ -142,6 +142,7 @@ class BackboneClassifier(ChromosomeClassifier):
         preset: dict[str, Any] | None = None,
         centre_loss: CentreLossPreset | None = None,
         init_from: str | None = None,
+        contrastive: float = 0.0,
         optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
@@ -155,6 +156,7 @@ class BackboneClassifier(ChromosomeClassifier):
             features,
             preset=preset,
             centre_loss=centre_loss,
+            contrastive=contrastive,
             optimizer=optimizer,
             lr=lr,
             weight_decay=weight_decay,

@@ -15,7 +15,7 @@ from chromozoo.classes import CLASSES
 from chromozoo.errors import ImageError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.reading import ImageSource
-from chromozoo.tasks.losses import CentreLoss, CentreLossPreset
+from chromozoo.tasks.losses import CentreLoss, CentreLossPreset, SupervisedContrastiveLoss
 from chromozoo.tasks.optimisation import OptimizerName, one_cycle
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ class ChromosomeClassifier(LightningModule):
         weight_decay: Of weights with two or more dimensions; norms and biases have none.
         label_smoothing: Share of the target spread over all classes.
         centre_loss: Preset of :class:`CentreLoss`, or None.
+        contrastive: Weight of :class:`SupervisedContrastiveLoss` on the pooled features; 0 is none.
         flip_average: Average the probabilities over the four mirror images when predicting.
         polarity: Tell also which end is the p arm. The network then has a second head, trained on
             those pictures that the data call upright; the mirror images are made here, so the
@@ -99,6 +100,7 @@ class ChromosomeClassifier(LightningModule):
         weight_decay: float = 0.05,
         label_smoothing: float = 0.1,
         centre_loss: CentreLossPreset | None = None,
+        contrastive: float = 0.0,
         flip_average: bool = True,
         polarity: bool = False,
     ) -> None:
@@ -114,6 +116,8 @@ class ChromosomeClassifier(LightningModule):
         self.weight_decay = weight_decay
         self.cross_entropy = nn.CrossEntropyLoss(label_smoothing=label_smoothing)
         self.centre_loss = CentreLoss(len(CLASSES), features, centre_loss) if centre_loss else None
+        self.contrastive = contrastive
+        self.contrastive_loss = SupervisedContrastiveLoss()
         self.flip_average = flip_average
         self.polarity = polarity
         self.val_accuracy = torchmetrics.classification.MulticlassAccuracy(
@@ -150,15 +154,28 @@ class ChromosomeClassifier(LightningModule):
         if self.polarity:
             image = mirrored(image)
         features = network.forward_features(image)
-        loss: Tensor = self.cross_entropy(network.forward_head(features), label)
-        if self.centre_loss is not None:
-            loss = loss + self.centre_loss(features, label)
+        loss = self.class_loss(features, label)
         if self.polarity:
             up = network.polarity(features).gather(1, label[:, None])[:, 0]
             sign = torch.tensor(P_ARM_UP, device=up.device).repeat(len(up) // len(FLIPS) + 1)
             known = batch["upright"].float()
             wrong = nn.functional.softplus(-up * sign[: len(up)]) * known
             loss = loss + wrong.sum() / known.sum().clamp_min(1)
+        return loss
+
+    def class_loss(self, features: Tensor, label: Tensor) -> Tensor:
+        """Cross-entropy of the head, and the losses that draw the features of a class together.
+
+        Args:
+            features: ``(B, features)`` of ``forward_features``.
+            label: ``(B,)`` class indices.
+        """
+        network: Any = self.network
+        loss: Tensor = self.cross_entropy(network.forward_head(features), label)
+        if self.centre_loss is not None:
+            loss = loss + self.centre_loss(features, label)
+        if self.contrastive:
+            loss = loss + self.contrastive * self.contrastive_loss(features, label)
         return loss
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
