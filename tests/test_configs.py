@@ -50,6 +50,8 @@ def test_runs(
         root = tmp_path / "gband-pki3"
         for ids in (split.train, split.val, split.test):
             write_files(root, pki3_files(ids[0]))
+    if config.stem.endswith("_cil"):
+        root = write_boxes(tmp_path / "gband-cil54816")
     small = [*SMALL, f"--data.init_args.root={root}"]
     trained = main(["fit", f"--config={config}", *small])
     assert trained.trainer.global_step == 2

@@ -1,0 +1,56 @@
+"""How fast the small classifier is beside ChrNet4, in one run on the same threads.
+
+    python benchmarks/classifier_speed.py [--threads 2]
+
+Each as it is shipped or published: `chromozoo_small` at its canvas, ChrNet4 at the 224x224 of its
+paper and at the canvas of the weights of this zoo. Untrained networks, for the numbers in them cost
+nothing. Cells of 46 chromosomes and single ones; the models take turns, and medians are compared.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from chromozoo.registry import get_model
+
+ROUNDS = 7
+CANVASES = {
+    "chromozoo_small": [(112, 48)],
+    "chrnet4": [(144, 60), (224, 224)],
+}
+
+
+def main() -> None:
+    """Prints a table, each line as a ratio to ChrNet4 at 224x224."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=2)
+    torch.set_num_threads(parser.parse_args().threads)
+    runs = {
+        (name, canvas): get_model(name, weights=None).network.eval()
+        for name, canvases in CANVASES.items()
+        for canvas in canvases
+    }
+    print("pictures at once | network | input | ms a picture | times as fast as ChrNet4 at 224x224")
+    for batch in (1, 46):
+        seconds: dict[tuple[str, tuple[int, int]], list[float]] = {key: [] for key in runs}
+        for _ in range(ROUNDS):
+            for key, network in runs.items():
+                pictures = torch.rand(batch, 1, *key[1])
+                start = time.perf_counter()
+                with torch.inference_mode():
+                    network(pictures.contiguous(memory_format=torch.channels_last))
+                seconds[key].append(time.perf_counter() - start)
+        # The first round warms up.
+        medians = {key: statistics.median(values[1:]) for key, values in seconds.items()}
+        peer = medians["chrnet4", (224, 224)]
+        for (name, canvas), median in medians.items():
+            print(
+                f"{batch} | {name} | {canvas[0]}x{canvas[1]} | {1000 * median / batch:.1f} | "
+                f"{peer / median:.1f}"
+            )
+
+
+if __name__ == "__main__":
+    main()
