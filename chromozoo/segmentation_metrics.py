@@ -28,6 +28,8 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2)}
 COCO_MAX_DETECTIONS = 100
+# What is less probable than this is not counted for a class.
+LEAST_CLASS_SCORE = 0.01
 # A chromosome overlaps another one if they share at least this share of its pixels.
 OVERLAP_SHARE = 0.01
 
@@ -76,6 +78,11 @@ class Detections(Protocol):
     @property
     def labels(self) -> NDArray[np.integer[Any]]:
         """``(N,)`` class indices; looked at only where the truth has classes."""
+        ...
+
+    @property
+    def names(self) -> NDArray[np.floating[Any]] | None:
+        """``(N, classes)``, probability of each class; None where labels alone are known."""
         ...
 
 
@@ -156,7 +163,8 @@ def evaluate_segmentation(
       their pixels with another one. What is found of the others counts neither way; a prediction
       that matches nothing at all is an error here, too.
     - ``class_box_ap``, ``..50``, ``..75``: of the boxes of each class alone, mean over the classes
-      that there are.
+      that there are. A prediction with ``names`` counts for each class, with its score times the
+      probability of the class, as those of other detectors do.
     - ``whole_correct``: share of the images without error: every chromosome is matched at mask IoU
       >= 0.5 by one prediction of at least ``score_threshold``, and none of these is left over.
     - ``average_error``: mean over images of (missed + left over) / true chromosomes (AER).
@@ -251,15 +259,22 @@ class _Image:
     true_areas: FloatArray  # of the true masks: (G,)
     overlapping: BoolArray  # (G,)
     labels: NDArray[np.integer[Any]] | None  # (D,); None without classes
+    names: FloatArray | None  # (D, classes); None where labels alone are known
     true_labels: NDArray[np.integer[Any]] | None  # (G,)
     boxes_only: bool
 
     def of_class(self, label: int) -> "_Image":
         """What there is and what was found of one class."""
-        found, there = self.labels == label, self.true_labels == label
+        there = self.true_labels == label
+        if self.names is None:
+            scores, found = self.scores, np.flatnonzero(self.labels == label)
+        else:
+            scores = self.scores * self.names[:, label]
+            found = np.argsort(-scores, kind="stable")
+            found = found[scores[found] >= LEAST_CLASS_SCORE]
         return replace(
             self,
-            scores=self.scores[found],
+            scores=scores[found],
             ious={kind: values[found][:, there] for kind, values in self.ious.items()},
             areas={kind: values[found] for kind, values in self.areas.items()},
             true_areas=self.true_areas[there],
@@ -311,6 +326,9 @@ def _compare(found: Detections, true: BoolArray | TrueChromosomes, number: int) 
         true_areas=true_areas,
         overlapping=shared.max(axis=1, initial=0) >= OVERLAP_SHARE,
         labels=None if true.classes is None else np.asarray(found.labels)[order],
+        names=None
+        if true.classes is None or found.names is None
+        else np.asarray(found.names, np.float64)[order],
         true_labels=true.classes,
         boxes_only=true.boxes_only,
     )

@@ -1,5 +1,6 @@
 """The segmenters: parameter counts, losses that teach, and images that are not metaphases."""
 
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from lightning import Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -238,6 +240,59 @@ def test_chr_fast_names_24_classes_where_told() -> None:
     target = target | {"labels": torch.tensor([1, 5, 23, 24])}
     losses = model.train().network.losses([image], [target])
     assert torch.isfinite(torch.stack(list(losses.values()))).all()
+    assert float(losses["loss_name"]) == pytest.approx(np.log(24), abs=0.7)
+    sum(losses.values()).backward()
+    assert all(one.grad.any() for one in model.network.names.parameters())
+
+
+def test_chr_fast_gives_every_finding_probabilities_of_the_classes() -> None:
+    torch.manual_seed(0)
+    model: Any = get_model("chr_fast", weights=None, num_classes=24, **SMALL["chr_fast"]).eval()
+    torch.nn.init.constant_(model.network.classify.bias, 2.0)
+    torch.nn.init.constant_(model.network.controller.bias, 0.5)
+    with torch.inference_mode():
+        pieces = model.network.detect(scene()[0], 0.05)
+    assert pieces
+    for piece in pieces:
+        assert piece.names.shape == (24,)
+        assert piece.names.sum() == pytest.approx(1, abs=1e-4)
+        assert piece.label == piece.names.argmax()
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 90, 160])
+def test_the_strip_of_a_name_follows_the_mask(degrees: float) -> None:
+    """A rod that is longer than wide, in a square box, at any angle."""
+    side, angle = 64, np.deg2rad(degrees)
+    y, x = np.mgrid[0:side, 0:side] - 31.5
+    along, across = x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
+    rod = (abs(along) < 25) & (abs(across) < 6)
+    logits = torch.from_numpy(np.where(rod, 10.0, -10.0))[None]
+    places = chr_fast.strip_points(logits, torch.tensor([[100.0, 40.0, 164.0, 104.0]]))
+    assert places.shape == (1, *chr_fast.STRIP, 2)
+    middle = places.mean(dim=(1, 2))[0]
+    np.testing.assert_allclose(middle, (132, 72), atol=0.5)
+    step = places[0, 1:, 0] - places[0, :-1, 0]
+    np.testing.assert_allclose(step.norm(dim=1), chr_fast.STRIP_STEP, rtol=1e-4)
+    direction = step.mean(dim=0) / chr_fast.STRIP_STEP
+    assert abs(direction @ torch.tensor([np.cos(angle), np.sin(angle)]).float()) > 0.999
+
+
+def test_names_may_be_added_to_weights_without(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain: Any = get_model("chr_fast", weights=None, **SMALL["chr_fast"])
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(plain)
+    trainer.save_checkpoint(tmp_path / "plain.ckpt")
+    naming: Any = get_model(
+        "chr_fast",
+        weights=None,
+        num_classes=24,
+        init_from=str(tmp_path / "plain.ckpt"),
+        **SMALL["chr_fast"],
+    )
+    own = naming.network.state_dict()
+    assert all(torch.equal(own[name], value) for name, value in plain.network.state_dict().items())
+    assert any(name.startswith("names.") for name in own)
 
 
 def test_points_of_chr_render_are_the_uncertain_ones() -> None:

@@ -15,12 +15,18 @@ What is made for chromosomes:
   chromosome gets as fine an outline as a long one, and the cost does not grow with the image.
 * Duplicates are told by their masks alone (:func:`chromozoo.tasks.pieces.suppress`): two that
   cross in their middles have one box.
+* Where it names what it finds, it looks at each chromosome along the long axis of its mask: a strip
+  of fine features, as if the chromosome stood upright. Whether there is a chromosome and which one
+  are two questions, so it can learn names from other data than outlines.
 """
 
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import timm
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.ops import box_iou, generalized_box_iou_loss
@@ -58,11 +64,18 @@ MASK_LEVEL = 0.53
 # Masks of this many locations are drawn in a training step; more cost memory and teach no more.
 MOST_TRAINING_MASKS = 192
 
+# What names a chromosome sees of it: so many places along its axis and across it, in these steps of
+# pixels.
+STRIP = (72, 12)
+STRIP_STEP = 1.6
+NAME_WIDTHS = (64, 96, 160)
+NAME_DROPOUT = 0.2
+
 # Each chromosome is found from several locations; masks tell which belong together.
 MOST_CANDIDATES = 500
 
 # Of the assignment: candidates whose IoU is summed for the number of locations of a chromosome,
-# and the weights of position and box beside the class.
+# and the weights of position and box beside the score.
 TOP_CANDIDATES = 10
 POSITION_WEIGHT = 3.0
 BOX_COST_WEIGHT = 3.0
@@ -93,7 +106,6 @@ class ChrFastNetwork(nn.Module):
         self, backbone: str = "resnet18", channels: int = 96, num_classes: int = 1
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
         self.backbone = timm.create_model(
             backbone, pretrained=False, in_chans=1, features_only=True
         )
@@ -102,7 +114,7 @@ class ChrFastNetwork(nn.Module):
         self.lateral = nn.ModuleList(ConvNorm(width, channels, 1) for width in levels)
         self.smooth = nn.ModuleList(ConvNorm(channels, channels) for _ in levels)
         self.tower = nn.Sequential(ConvNorm(channels, channels), ConvNorm(channels, channels))
-        self.classify = nn.Conv2d(channels, num_classes, 3, padding=1)
+        self.classify = nn.Conv2d(channels, 1, 3, padding=1)
         self.regress = nn.Conv2d(channels, 4, 3, padding=1)
         self.controller = nn.Linear(channels, FILTER_COUNT)
         # Narrowed before it is enlarged: at stride 2 every channel costs four times as much.
@@ -113,6 +125,7 @@ class ChrFastNetwork(nn.Module):
             ConvNorm(MASK_WIDTH, MASK_WIDTH),
             nn.Conv2d(MASK_WIDTH, MASK_CHANNELS, 1),
         )
+        self.names = NameHead(MASK_WIDTH + 2, num_classes) if num_classes > 1 else None
         self._initialise()
 
     def _initialise(self) -> None:
@@ -132,9 +145,9 @@ class ChrFastNetwork(nn.Module):
             x: ``(B, 1, H, W)`` normalised; H and W multiples of 32.
 
         Returns:
-            ``scores`` (B, L, classes) logits, ``boxes`` (B, L, 4) xyxy pixels and ``tower``
+            ``scores`` (B, L, 1) logits, ``boxes`` (B, L, 4) xyxy pixels and ``tower``
             (B, L, channels) of the L = H/4 x W/4 locations, row by row; ``mask_features``
-            (B, 8, H/2, W/2).
+            (B, 8, H/2, W/2) and ``fine`` (B, 32, H/2, W/2).
         """
         stem, *levels = self.backbone(x)
         merged = self.lateral[-1](levels[-1])
@@ -157,6 +170,7 @@ class ChrFastNetwork(nn.Module):
             "boxes": boxes,
             "tower": tower.flatten(2).transpose(1, 2),
             "mask_features": self.mask_features(fine),
+            "fine": fine,
         }
 
     def draw(
@@ -205,87 +219,80 @@ class ChrFastNetwork(nn.Module):
         points = locations(batch.shape[-2], batch.shape[-1], batch.device)
         score_loss, box_loss, weight_sum = [], [], []
         mask_loss: list[Tensor] = []
+        names: list[Tensor] = []
+        labels: list[Tensor] = []
         budget = max(MOST_TRAINING_MASKS // len(images), 1)
         for index, given in enumerate(targets):
             # Where boxes alone are known, a chromosome may be anywhere in its box.
             target = given if "masks" in given else given | {"masks": _filled(given, images[index])}
             scores, boxes = found["scores"][index], found["boxes"][index]
-            place, owner, quality = assign(
-                points, scores.detach(), boxes.detach(), target, self.num_classes
-            )
+            place, owner, quality = assign(points, scores.detach(), boxes.detach(), target)
             wanted = torch.zeros_like(scores)
-            wanted[place, target["labels"][owner] - 1] = quality
+            wanted[place, 0] = quality
             score_loss.append(quality_focal_loss(scores, wanted).sum())
             weight_sum.append(quality.sum())
             true_boxes = target["boxes"][owner]
             box_loss.append((generalized_box_iou_loss(boxes[place], true_boxes) * quality).sum())
-            if len(place):
-                some = torch.randperm(len(place), device=place.device)[:budget]
-                drawn = (
-                    found["tower"][index, place[some]],
-                    points[place[some]],
-                    found["mask_features"][index],
-                    true_boxes[some],
-                )
-                mask_loss.append(
-                    self._mask_loss(*drawn, target["masks"], owner[some])
-                    if "masks" in given
-                    else self._box_mask_loss(*drawn, images[index])
-                )
+            if not len(place):
+                continue
+            some = torch.randperm(len(place), device=place.device)[:budget]
+            grown = grow(_jittered(true_boxes[some]))
+            logits = self.draw(
+                found["tower"][index, place[some]],
+                points[place[some]],
+                found["mask_features"][index],
+                grown,
+                TRAINING_GRID,
+            )
+            mask_loss.append(
+                _mask_loss(logits, grown, target["masks"], owner[some])
+                if "masks" in given
+                else _box_mask_loss(logits, grown, true_boxes[some], images[index])
+            )
+            if self.names is not None:
+                strips = self._strips(found["fine"][index], batch[index], logits.detach(), grown)
+                names.append(self.names(strips))
+                labels.append(target["labels"][owner[some]] - 1)
         weights = torch.stack(weight_sum).sum().clamp_min(1.0)
         masks = torch.cat(mask_loss).mean() if mask_loss else found["mask_features"].sum() * 0
-        return {
+        losses = {
             "loss_score": torch.stack(score_loss).sum() / weights,
             "loss_box": BOX_LOSS_WEIGHT * torch.stack(box_loss).sum() / weights,
             "loss_mask": masks,
         }
+        if names:
+            losses["loss_name"] = functional.cross_entropy(torch.cat(names), torch.cat(labels))
+        return losses
 
-    def _mask_loss(
-        self,
-        tower: Tensor,
-        points: Tensor,
-        features: Tensor,
-        boxes: Tensor,
-        masks: Tensor,
-        owner: Tensor,
-    ) -> Tensor:
-        """Dice loss and cross-entropy ``(P,)`` of the masks of P locations."""
-        grown = grow(_jittered(boxes))
-        logits = self.draw(tower, points, features, grown, TRAINING_GRID).flatten(1)
-        height, width = masks.shape[-2:]
-        places = grid_points(grown, TRAINING_GRID)
-        flat = places / places.new_tensor([width, height]) * 2 - 1
-        wanted = functional.grid_sample(
-            masks[owner][:, None].float(),
-            flat[:, None],
-            padding_mode="zeros",
-            align_corners=False,
-        ).flatten(1)
-        # Beyond the crop nothing is known of the mask.
-        known = (flat.abs() <= 1).all(dim=-1).float()
-        cross_entropy = functional.binary_cross_entropy_with_logits(
-            logits, wanted, reduction="none"
-        )
-        cross_entropy = (cross_entropy * known).sum(1) / known.sum(1).clamp_min(1)
-        drawn = logits.sigmoid() * known
-        common = (drawn * wanted).sum(1)
-        dice = 1 - (2 * common + 1) / ((drawn**2).sum(1) + (wanted**2).sum(1) + 1)
-        return dice + cross_entropy
+    def _strips(self, fine: Tensor, image: Tensor, logits: Tensor, boxes: Tensor) -> Tensor:
+        """What P chromosomes look like along their axes: ``(P, 34, rows, columns)``.
 
-    def _box_mask_loss(
-        self, tower: Tensor, points: Tensor, features: Tensor, boxes: Tensor, image: Tensor
-    ) -> Tensor:
-        """Loss ``(P,)`` of the masks of P locations whose boxes alone are known."""
-        grown = grow(_jittered(boxes))
-        logits = self.draw(tower, points, features, grown, TRAINING_GRID)
-        places = grid_points(grown, TRAINING_GRID)
+        Fine features, grey values, and the chromosome's own mask: neighbours lie in the strip, too.
+
+        Args:
+            fine: Features ``(32, H/2, W/2)`` of the image.
+            image: ``(1, H, W)``, normalised.
+            logits: Of the masks, ``(P, S, S)`` on grids over ``boxes``.
+            boxes: ``(P, 4)`` xyxy pixels.
+        """
+        places = strip_points(logits, boxes)
         flat = places / places.new_tensor([image.shape[-1], image.shape[-2]]) * 2 - 1
-        grey = functional.grid_sample(image[None].float(), flat[None], align_corners=False)[0, 0]
-        inside = (places >= boxes[:, None, :2]) & (places < boxes[:, None, 2:])
-        inside, known = inside.all(dim=-1), (flat.abs() <= 1).all(dim=-1)
-        return box_mask_loss(
-            logits, inside.view_as(logits), known.view_as(logits), grey.view_as(logits)
+        sampled = [
+            functional.grid_sample(
+                values[None].float(),
+                flat.flatten(1, 2)[None],
+                padding_mode="border",
+                align_corners=False,
+            )[0]
+            for values in (fine, image)
+        ]
+        seen = torch.cat(sampled).transpose(0, 1).reshape(len(boxes), -1, *STRIP)
+        corner, sides = boxes[:, None, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None, None]
+        drawn = logits.float().sigmoid()[:, None]
+        masks = functional.grid_sample(
+            drawn, (places - corner) / sides * 2 - 1, align_corners=False
         )
+        return torch.cat([seen, masks], dim=1)
 
     # Use
 
@@ -294,7 +301,7 @@ class ChrFastNetwork(nn.Module):
         batch = pad_together([image])
         found = self(batch)
         points = locations(batch.shape[-2], batch.shape[-1], batch.device)
-        scores, labels = found["scores"][0].sigmoid().max(dim=-1)
+        scores = found["scores"][0, :, 0].sigmoid()
         kept = scores.topk(min(MOST_CANDIDATES, len(scores))).indices
         kept = kept[scores[kept] >= least_score]
         if not len(kept):
@@ -313,11 +320,112 @@ class ChrFastNetwork(nn.Module):
             scores[kept].cpu().numpy(),
             MASK_LEVEL,
         )
+        names = self._names(found["fine"][0], batch[0], logits, grown)
         # The mask's own box is the truer one: the other only said where to draw.
         return [
-            Piece(piece.crop, piece.corner, None, piece.score, int(label))
-            for piece, label in zip(pieces, labels[kept], strict=True)
+            replace(piece, box=None, names=own, label=0 if own is None else int(own.argmax()))
+            for piece, own in zip(pieces, names, strict=True)
         ]
+
+    def _names(
+        self, fine: Tensor, image: Tensor, logits: Tensor, boxes: Tensor
+    ) -> list[NDArray[np.float32] | None]:
+        """Probabilities ``(classes,)`` of each mask; None where there is one class alone."""
+        if self.names is None:
+            return [None] * len(boxes)
+        strips = self._strips(fine, image, logits, boxes)
+        # Which end is up, and which side is left, nobody knows.
+        turned = [strips.flip(axes) if axes else strips for axes in ((), (-1,), (-2,), (-2, -1))]
+        found = torch.stack([self.names(strip).softmax(-1) for strip in turned]).mean(0)
+        return list(found.float().cpu().numpy())
+
+
+class NameHead(nn.Module):
+    """Names strips ``(P, inputs, rows, columns)``: logits ``(P, classes)``."""
+
+    def __init__(self, inputs: int, num_classes: int) -> None:
+        super().__init__()
+        layers = []
+        for width, stride in zip(NAME_WIDTHS, ((2, 1), (2, 1), (2, 2)), strict=True):
+            layers += [
+                nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            inputs = width
+        self.layers = nn.Sequential(*layers)
+        # Where along the axis a band lies is what names a chromosome: the rows are kept.
+        rows = STRIP[0] // 8
+        self.dropout = nn.Dropout(NAME_DROPOUT)
+        self.fc = nn.Linear(inputs * rows, num_classes)
+
+    def forward(self, strips: Tensor) -> Tensor:
+        x = self.layers(strips).mean(dim=-1).flatten(1)
+        logits: Tensor = self.fc(self.dropout(x))
+        return logits
+
+
+@torch.no_grad()
+def strip_points(logits: Tensor, boxes: Tensor) -> Tensor:
+    """Places ``(P, rows, columns, 2)`` (x, y) in pixels of strips along the long axes of P masks.
+
+    Row by row they follow the axis, from either end: which one is up is not known.
+
+    Args:
+        logits: Of the masks, ``(P, S, S)``, on grids over the boxes.
+        boxes: ``(P, 4)`` xyxy pixels.
+    """
+    inside = logits.float().sigmoid().flatten(1)
+    places = grid_points(boxes, logits.shape[-1]).float()
+    # A mask that covers nothing has the axis of its box.
+    share = (inside + 1e-4) / (inside + 1e-4).sum(1, keepdim=True)
+    middle = (places * share[..., None]).sum(1)
+    off = places - middle[:, None]
+    spread = torch.einsum("pn,pni,pnj->pij", share, off, off)
+    along = torch.linalg.eigh(spread).eigenvectors[..., 1]
+    across = torch.stack([-along[:, 1], along[:, 0]], dim=-1)
+    rows, columns = (
+        (torch.arange(count, device=boxes.device) - (count - 1) / 2) * STRIP_STEP for count in STRIP
+    )
+    lengthwise = rows[None, :, None, None] * along[:, None, None]
+    crosswise = columns[None, None, :, None] * across[:, None, None]
+    points: Tensor = middle[:, None, None] + lengthwise + crosswise
+    return points
+
+
+def _mask_loss(logits: Tensor, grown: Tensor, masks: Tensor, owner: Tensor) -> Tensor:
+    """Dice loss and cross-entropy ``(P,)`` of masks ``(P, S, S)`` drawn over boxes ``(P, 4)``."""
+    drawn_on = logits.shape[-1]
+    logits = logits.flatten(1)
+    height, width = masks.shape[-2:]
+    places = grid_points(grown, drawn_on)
+    flat = places / places.new_tensor([width, height]) * 2 - 1
+    wanted = functional.grid_sample(
+        masks[owner][:, None].float(),
+        flat[:, None],
+        padding_mode="zeros",
+        align_corners=False,
+    ).flatten(1)
+    # Beyond the crop nothing is known of the mask.
+    known = (flat.abs() <= 1).all(dim=-1).float()
+    cross_entropy = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    cross_entropy = (cross_entropy * known).sum(1) / known.sum(1).clamp_min(1)
+    drawn = logits.sigmoid() * known
+    common = (drawn * wanted).sum(1)
+    dice = 1 - (2 * common + 1) / ((drawn**2).sum(1) + (wanted**2).sum(1) + 1)
+    return dice + cross_entropy
+
+
+def _box_mask_loss(logits: Tensor, grown: Tensor, boxes: Tensor, image: Tensor) -> Tensor:
+    """Loss ``(P,)`` of masks ``(P, S, S)`` of which the true boxes ``(P, 4)`` alone are known."""
+    places = grid_points(grown, logits.shape[-1])
+    flat = places / places.new_tensor([image.shape[-1], image.shape[-2]]) * 2 - 1
+    grey = functional.grid_sample(image[None].float(), flat[None], align_corners=False)[0, 0]
+    inside = (places >= boxes[:, None, :2]) & (places < boxes[:, None, 2:])
+    inside, known = inside.all(dim=-1), (flat.abs() <= 1).all(dim=-1)
+    return box_mask_loss(
+        logits, inside.view_as(logits), known.view_as(logits), grey.view_as(logits)
+    )
 
 
 def locations(height: int, width: int, device: torch.device) -> Tensor:
@@ -389,20 +497,19 @@ def quality_focal_loss(scores: Tensor, wanted: Tensor) -> Tensor:
 
 @torch.no_grad()
 def assign(
-    points: Tensor, scores: Tensor, boxes: Tensor, target: Target, num_classes: int = 1
+    points: Tensor, scores: Tensor, boxes: Tensor, target: Target
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Which locations answer for which chromosome, by what they say of it already.
 
     A location is a candidate for the chromosome that it lies on, unless it lies on several. It
-    costs what it gets wrong in class and box, and its distance from the middle. Each chromosome
+    costs what it gets wrong in score and box, and its distance from the middle. Each chromosome
     takes as many of the cheapest as its ten best boxes overlap it together, at least one.
 
     Args:
         points: ``(L, 2)``.
-        scores: Logits ``(L, classes)``.
+        scores: Logits ``(L, 1)``.
         boxes: ``(L, 4)``.
         target: Of the image.
-        num_classes: Of the scores.
 
     Returns:
         For each of the chosen: location, chromosome and IoU of its box; ``(K,)`` each.
@@ -435,11 +542,11 @@ def assign(
     sides = target["boxes"][:, 2:] - target["boxes"][:, :2]
     half = 0.5 * sides.norm(dim=1, keepdim=True).clamp_min(1)
     overlap = box_iou(target["boxes"], boxes)
-    own = scores[:, (target["labels"] - 1).clamp(0, num_classes - 1)].T
-    class_cost = functional.binary_cross_entropy_with_logits(own, overlap, reduction="none")
-    class_cost = class_cost * (overlap - own.sigmoid()) ** 2
+    own = scores[:, 0].expand_as(overlap)
+    score_cost = functional.binary_cross_entropy_with_logits(own, overlap, reduction="none")
+    score_cost = score_cost * (overlap - own.sigmoid()) ** 2
     cost = (
-        class_cost
+        score_cost
         - BOX_COST_WEIGHT * overlap.clamp_min(1e-7).log()
         + POSITION_WEIGHT * (far / half) ** 2
     )
@@ -465,7 +572,7 @@ class ChrFast(ChromosomeSegmenter):
         channels: Of the pyramid.
         num_classes: 1, or 24 where it names what it finds.
         init_from: A checkpoint (``.ckpt``) of this model or ``"chromozoo/chr_fast"``, to tune
-            further; None starts from random numbers.
+            further, with or without names; None starts from random numbers.
         preset, optimizer, lr, weight_decay, least_score, most_overlap: See
             :class:`ChromosomeSegmenter`.
     """

@@ -11,8 +11,8 @@ from chromozoo.weights import load_checkpoint, load_tensors
 
 # What stands before names of this zoo, to tell them from timm's.
 ZOO = "chromozoo/"
-# The head that a classifier has for polarity, and many weights have not.
-POLARITY = "polarity."
+# Heads that many weights have not: a classifier's for polarity, a segmenter's for names.
+HEADS = ("polarity.", "names.")
 
 
 def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
@@ -23,7 +23,8 @@ def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
         init_from: Path of a checkpoint (``.ckpt``) of this very network, to tune it further;
             ``"chromozoo/<model>"`` or ``"chromozoo/<model>:<tag>"``, published weights of the zoo,
             for the same; any other text is the name of a timm model, see
-            :func:`take_over_imagenet`. A head for polarity may be missing in the first two.
+            :func:`take_over_imagenet`. A head for polarity or names may be missing in the first
+            two.
         prefix: See :func:`take_over_imagenet`.
 
     Raises:
@@ -52,7 +53,7 @@ def published(name: str) -> Any:
 
 
 def _load(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    new = {k: v for k, v in network.state_dict().items() if k.startswith(POLARITY)}
+    new = {k: v for k, v in network.state_dict().items() if k.startswith(HEADS)}
     load_tensors(network, new | tensors, path)
 
 

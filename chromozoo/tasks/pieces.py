@@ -1,7 +1,7 @@
 """Single detections on their way to a segmentation: cutting to size, overlap, suppression."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ class Piece:
         box: ``(4,)`` xyxy in pixels, or None: the tight box of the mask.
         score: 0..1.
         label: Index into the categories.
+        names: Probability of each category, ``(categories,)``; None where there is one alone.
     """
 
     crop: NDArray[np.bool_]
@@ -24,6 +25,7 @@ class Piece:
     box: NDArray[np.float32] | None
     score: float
     label: int = 0
+    names: NDArray[np.float32] | None = None
 
 
 def tight(piece: Piece, shape: tuple[int, int]) -> Piece | None:
@@ -41,7 +43,7 @@ def tight(piece: Piece, shape: tuple[int, int]) -> Piece | None:
         box = np.array([column, row, column + crop.shape[1], row + crop.shape[0]], np.float32)
     else:
         box = np.clip(box, 0, np.array([shape[1], shape[0]] * 2, np.float32))
-    return Piece(np.ascontiguousarray(crop), (row, column), box, piece.score, piece.label)
+    return replace(piece, crop=np.ascontiguousarray(crop), corner=(row, column), box=box)
 
 
 def suppress(pieces: Sequence[Piece], most_overlap: float) -> list[Piece]:

@@ -45,6 +45,8 @@ class Segmentation:
             pixel is (0, 0), so a box of one pixel is ``(j, i, j + 1, i + 1)``.
         scores: ``(N,)`` float32, 0..1, descending.
         labels: ``(N,)`` int64, index into the model's ``categories``.
+        names: ``(N, categories)`` float32, probability of each category; None where the model tells
+            none apart. ``scores`` says only whether there is a chromosome.
         warnings: What a user should know of the image; empty as a rule.
     """
 
@@ -55,6 +57,7 @@ class Segmentation:
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     warnings: tuple[str, ...] = field(default=())
+    names: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.crops)
@@ -77,6 +80,7 @@ class Segmentation:
             boxes=self.boxes[chosen],
             scores=self.scores[chosen],
             labels=self.labels[chosen],
+            names=None if self.names is None else self.names[chosen],
         )
 
     def above(self, score: float) -> "Segmentation":
@@ -154,6 +158,7 @@ def assemble(
     """Cuts crops to the image and their pixels, boxes to the image; sorts by score, drops empty."""
     kept = [cut for piece in pieces if (cut := tight(piece, shape)) is not None]
     kept.sort(key=lambda piece: -piece.score)
+    names = [piece.names for piece in kept if piece.names is not None]
     return Segmentation(
         shape=shape,
         crops=tuple(piece.crop for piece in kept),
@@ -162,6 +167,7 @@ def assemble(
         scores=np.array([piece.score for piece in kept], np.float32),
         labels=np.array([piece.label for piece in kept], np.int64),
         warnings=tuple(warnings),
+        names=np.stack(names) if names else None,
     )
 
 
@@ -287,7 +293,9 @@ class ChromosomeSegmenter(LightningModule):
             found = assemble(self.detect(image), _size(image))
             predicted = {
                 "boxes": torch.from_numpy(found.boxes),
-                "scores": torch.from_numpy(found.scores),
+                "scores": torch.from_numpy(
+                    found.scores if found.names is None else found.scores * found.names.max(axis=1)
+                ),
                 "labels": torch.from_numpy(found.labels) + 1,
             }
             true = {"boxes": target["boxes"].cpu(), "labels": target["labels"].cpu()}
@@ -376,4 +384,4 @@ def _enlarged(piece: Piece, ratio: tuple[float, float]) -> Piece:
     )
     assert piece.box is not None
     box = piece.box * np.array([across, down, across, down], np.float32)
-    return Piece(np.asarray(soft) >= 0.5, (top, left), box, piece.score, piece.label)
+    return replace(piece, crop=np.asarray(soft) >= 0.5, corner=(top, left), box=box)
