@@ -105,7 +105,8 @@ def test_shipped_weights_reproduce_their_row(name: str, tag: str, real_data: Pat
     assert row["ece"] == pytest.approx(figures["ece"], abs=0.003)
 
 
-def test_weights_of_a_large_set_name_some_of_its_cells(real_data: Path) -> None:
+@pytest.mark.parametrize("name", ["chrnet4", "chromozoo_small"])
+def test_weights_of_a_large_set_name_some_of_its_cells(name: str, real_data: Path) -> None:
     """Of `pki3`, whose row is not measured again: four test karyotypes in place of 106."""
     from chromozoo.data.gband_crops import GBandCrops
 
@@ -113,14 +114,14 @@ def test_weights_of_a_large_set_name_some_of_its_cells(real_data: Path) -> None:
     cells = {cell: np.flatnonzero(found.cells == cell) for cell in load_split("pki3_v1").test[:4]}
     wanted = {row for rows in cells.values() for row in rows.tolist()}
     pictures = {row: one for row, (_, one) in enumerate(found.pictures()) if row in wanted}
-    model: Any = get_model("chrnet4", weights="pki3")
+    model: Any = get_model(name, weights="pki3")
     right = total = 0
     for rows in cells.values():
         named = model.classify([pictures[row] for row in rows], as_cell=True)
         truth = [CLASSES[label] for label in found.labels[rows]]
         right += sum(one.label == label for one, label in zip(named, truth, strict=True))
         total += len(rows)
-    expected = weights_entries("chrnet4")["pki3"].metrics["pki3_v1/test"]["assigned_accuracy"]
+    expected = weights_entries(name)["pki3"].metrics["pki3_v1/test"]["assigned_accuracy"]
     assert total > 150
     assert right / total == pytest.approx(expected, abs=0.03)
 
