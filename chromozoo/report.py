@@ -22,16 +22,17 @@ from chromozoo.overlay import draw_overlay
 
 if TYPE_CHECKING:
     from chromozoo.cells.karyotyper import Karyotype, Karyotyper
+    from chromozoo.images.metaphase import Stain
 
 KARYOGRAM, OVERLAY, JSON = ".karyogram.png", ".overlay.png", ".json"
 PAGE = "index.html"
 FORMAT = 1
 
 
-def models_of(karyotyper: "Karyotyper") -> list[dict[str, Any]]:
-    """Name and hash of the weights of segmenter and classifier."""
+def models_of(karyotyper: "Karyotyper", stain: "Stain") -> list[dict[str, Any]]:
+    """Name and hash of the weights of segmenter and classifier, for a picture of this stain."""
     listed = []
-    for model in (karyotyper.segmenter, karyotyper.classifier):
+    for model in (karyotyper.segmenter_for(stain), karyotyper.classifier):
         entry = model.weights_entry
         listed.append(
             {
@@ -50,7 +51,7 @@ def document(found: "Karyotype", karyotyper: "Karyotyper") -> dict[str, Any]:
     where the p arm points, in degrees clockwise from up.
     """
     height, width = found.segmentation.shape
-    instances = found.segmentation.instances(karyotyper.segmenter.categories)
+    instances = found.segmentation.instances(karyotyper.segmenter_for(found.stain).categories)
     return {
         "format": FORMAT,
         "chromozoo": __version__,
@@ -58,7 +59,9 @@ def document(found: "Karyotype", karyotyper: "Karyotyper") -> dict[str, Any]:
         "image": found.name,
         "width": width,
         "height": height,
-        "models": models_of(karyotyper),
+        "stain": found.stain,
+        "stain_asked": karyotyper.stain,
+        "models": models_of(karyotyper, found.stain),
         "assignment": karyotyper.assignment,
         "least_score": karyotyper.score,
         "count": found.count,
@@ -110,7 +113,7 @@ def karyogram(found: "Karyotype", karyotyper: "Karyotyper") -> Image.Image:
     """The chromosomes arranged by class, p arms up, homologues side by side."""
     sources = [
         f"{model['name']} {model['sha256'][:8]}" if model["sha256"] else f"{model['name']} (own)"
-        for model in models_of(karyotyper)
+        for model in models_of(karyotyper, found.stain)
     ]
     notes = "".join(f" {flag[0].upper()}{flag[1:]}." for flag in found.flags)
     return draw_karyogram(

@@ -1,5 +1,6 @@
 """From a metaphase to a karyotype, with a segmenter that finds whatever hangs together."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ from PIL import Image
 from tiny_segmenter import Components
 
 from chromozoo import report
+from chromozoo.cells import karyotyper as karyotyper_module
 from chromozoo.cells.karyotyper import Karyotype, Karyotyper
 from chromozoo.classes import AUTOSOMES
 from chromozoo.errors import ImageError, UnknownNameError
 from chromozoo.registry import get_model
 from chromozoo.synthetic import Appearance, SyntheticMetaphase, draw_metaphase
+from chromozoo.tasks.classification import name_chromosomes
 from chromozoo.tasks.segmentation import ChromosomeSegmenter, Segmentation
 
 # Clear enough that what hangs together is one chromosome.
@@ -229,3 +232,44 @@ def test_a_classifier_that_tells_polarity_turns_the_pictures() -> None:
         assert (up.p_arm - down.p_arm) % 360 == pytest.approx(180)
         np.testing.assert_array_equal(up.picture, down.picture[::-1, ::-1])
         assert up.polarity_certainty > 0.99
+
+
+def test_the_stain_chooses_the_segmenter(monkeypatch: pytest.MonkeyPatch) -> None:
+    def made(name: str, weights: str | None = None, **_: Any) -> Any:
+        if name != "chr_fast":
+            return get_model("timm_backbone", weights=None, backbone="resnet10t", preset=SMALL)
+        model = Bright()
+        model.tag = weights
+        return model
+
+    monkeypatch.setattr(karyotyper_module, "get_model", made)
+    truth = metaphase(0, NORMAL[:4])
+    light = 255 - truth.image
+    both = Karyotyper()
+    assert both.segmenter_for("q").tag == "DEFAULT"
+    assert both.segmenter_for("g").tag == "cil"
+    assert (both.karyotype(truth.image).stain, both.karyotype(light).stain) == ("q", "g")
+    assert [one["name"] for one in report.models_of(both, "g")] == ["Bright", "TimmBackbone"]
+    # An inverted G-band picture, and weights that were asked for.
+    assert Karyotyper(stain="g").karyotype(truth.image).stain == "g"
+    assert Karyotyper(segmenter_weights="bioimlab").segmenter_for("g").tag == "bioimlab"
+    assert len(Karyotyper(stain="q").by_stain) == 0
+    with pytest.raises(UnknownNameError, match="stain is 'r'"):
+        Karyotyper(stain="r")  # type: ignore[arg-type]
+
+
+def test_a_segmenter_that_names_has_a_say() -> None:
+    masks = np.zeros((2, 4, 8), bool)
+    masks[0, :, :3], masks[1, :, 5:] = True, True
+    found = Segmentation.from_masks(masks)
+    named = name_chromosomes(np.full((2, 24), 1 / 24), ["a", "b"])
+    assert np.allclose(karyotyper_module._opinion(named, found, [1]), 1 / 24)
+    names = np.full((2, 24), 0.01, np.float32)
+    names[0, 3], names[1, 5] = 0.77, 0.77
+    found = replace(found, names=names)
+    mixed = karyotyper_module._opinion(named, found, [1])
+    assert mixed.shape == (1, 24)
+    assert mixed.sum() == pytest.approx(1)
+    assert mixed[0].argmax() == 5
+    assert found.select([1]).names is not None
+    assert mixed[0, 5] < 0.77  # half a say

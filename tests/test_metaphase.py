@@ -7,7 +7,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from chromozoo.errors import ImageError
-from chromozoo.images.metaphase import MetaphasePreset, chromosome_width, signal_metaphase
+from chromozoo.images.metaphase import (
+    MetaphasePreset,
+    Stain,
+    chromosome_width,
+    signal_metaphase,
+    stain_of,
+)
+from chromozoo.synthetic import draw_metaphase
 
 
 def rods(height: int = 240, width: int = 320, thickness: int = 14) -> NDArray[np.float32]:
@@ -85,3 +92,16 @@ def test_what_cannot_be_read_is_named(tmp_path) -> None:
     broken.write_bytes(b"no picture")
     with pytest.raises(ImageError, match=r"broken\.png"):
         MetaphasePreset()(broken)
+
+
+@pytest.mark.parametrize("stain", ["q", "g"])
+def test_the_stain_is_told_by_the_ground(stain: Stain) -> None:
+    drawn = draw_metaphase(np.random.default_rng(0), stain=stain, karyotype=["1", "2", "3"])
+    image = drawn.image.astype(np.float32)
+    assert stain_of(image) == stain
+    assert stain_of(300 + 7 * image) == stain
+    assert stain_of(image.max() - image) != stain
+
+
+def test_an_empty_picture_has_some_stain() -> None:
+    assert stain_of(np.full((20, 20), 7, np.float32)) == "q"

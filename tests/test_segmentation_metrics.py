@@ -342,9 +342,7 @@ def test_a_finding_counts_for_every_class_that_it_may_be() -> None:
     np.testing.assert_allclose(*figures)
     # Wrong, but the right name comes second.
     two = bars((0, 0, 20, 6), (0, 30, 20, 36))
-    swapped = replace(
-        found(two), labels=np.array([1, 0]), names=np.array([[0.4, 0.6], [0.6, 0.4]])
-    )
+    swapped = replace(found(two), labels=np.array([1, 0]), names=np.array([[0.4, 0.6], [0.6, 0.4]]))
     report = evaluate_segmentation([swapped], [TrueChromosomes(two, np.array([0, 1]))])
     # Of each class the wrong one stands first: precision 1/2 at every recall.
     assert report.metrics["class_box_ap50"].value == pytest.approx(0.5)

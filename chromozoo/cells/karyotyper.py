@@ -8,7 +8,7 @@ marked, and whatever is odd about the cell is flagged.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from lightning import LightningModule
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from scipy.special import expit
+from torch import nn
 
 from chromozoo.cells.assignment import (
     CellAssignment,
@@ -28,12 +29,12 @@ from chromozoo.cells.polarity import polarity
 from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER
 from chromozoo.errors import ChromozooError, ImageError, UnknownNameError
 from chromozoo.images.extract import Extraction
-from chromozoo.images.metaphase import chromosome_width, signal_metaphase
+from chromozoo.images.metaphase import Stain, chromosome_width, signal_metaphase, stain_of
 from chromozoo.images.reading import ImageSource, read_grey
 from chromozoo.images.rotate_crop import RotateCrop
 from chromozoo.images.signal import foreground
 from chromozoo.registry import get_model
-from chromozoo.tasks.classification import ChromosomeClassifier
+from chromozoo.tasks.classification import ChromosomeClassifier, Prediction
 from chromozoo.tasks.segmentation import ChromosomeSegmenter, Segmentation
 
 Assignment = Literal["cell", "none"]
@@ -43,6 +44,11 @@ Assignment = Literal["cell", "none"]
 # probability that is even at EVEN; the cell decides.
 SCORES: dict[Assignment, float] = {"cell": 0.55, "none": 0.45}
 DOUBTFUL, EVEN, STEEPNESS = 0.3, 0.55, 0.03
+# The weights that do better on one stain than those of DEFAULT (benchmarks/README.md).
+STAIN_WEIGHTS: dict[Stain, dict[str, str]] = {"q": {}, "g": {"chr_fast": "cil"}}
+# Of a segmenter that names what it finds: weight of its log-probabilities beside the classifier's.
+SECOND_OPINION = 0.5
+LEAST_NAME = 1e-4
 # Fewer than this are no cell that could be named as a whole (see `iscn_string` on incomplete ones).
 FEWEST_OF_A_CELL = 35
 # More than this are two cells in one field, or a polyploid one: groups are looked for.
@@ -110,6 +116,7 @@ class Karyotype:
         chromosomes: In the order of the segmentation.
         cell: The naming of the whole cell; None where each was named alone, or there is none.
         flags: What is odd about the cell or the picture, in words; empty for a normal cell.
+        stain: ``"g"`` (G-band) or ``"q"`` (Q-band, DAPI): chose the weights.
     """
 
     name: str
@@ -117,6 +124,7 @@ class Karyotype:
     chromosomes: tuple[KaryotypedChromosome, ...]
     cell: CellAssignment | None
     flags: tuple[str, ...]
+    stain: Stain = "q"
 
     @property
     def count(self) -> int:
@@ -140,8 +148,12 @@ class Karyotyper(LightningModule):
         segmenter: Name of a segmenter, or one that is built already.
         classifier: Name of a classifier, or one that is built already.
         assignment: ``"cell"`` names all chromosomes of a cell together, ``"none"`` each alone.
-        segmenter_weights: Tag or path, where ``segmenter`` is a name.
+        segmenter_weights: Tag or path, where ``segmenter`` is a name; ``"DEFAULT"`` is the best for
+            the stain of each picture (:data:`STAIN_WEIGHTS`).
         classifier_weights: The same of ``classifier``.
+        stain: ``"g"`` (G-band), ``"q"`` (Q-band, DAPI), or ``"auto"``: G-band is dark on a light
+            ground, what fluoresces is bright on dark. A G-band picture that was inverted needs
+            ``"g"``; it stays as it is.
         score: Detections from it on are chromosomes, 0..1. With ``"cell"`` those somewhat below
             are chromosomes where the cell has a place for them, see :data:`DOUBTFUL`; with
             ``"none"`` they are left out. None takes :data:`SCORES`.
@@ -162,6 +174,7 @@ class Karyotyper(LightningModule):
         *,
         segmenter_weights: str = "DEFAULT",
         classifier_weights: str = "DEFAULT",
+        stain: Stain | Literal["auto"] = "auto",
         score: float | None = None,
         least_margin: float = 3.0,
         least_probability: float = 0.4,
@@ -170,6 +183,8 @@ class Karyotyper(LightningModule):
         super().__init__()
         if assignment not in ("cell", "none"):
             raise UnknownNameError(f"assignment is {assignment!r}; give 'cell' or 'none'")
+        if stain not in ("auto", "q", "g"):
+            raise UnknownNameError(f"stain is {stain!r}; give 'auto', 'q' or 'g'")
         found: list[Any] = [
             get_model(model, weights=weights) if isinstance(model, str) else model
             for model, weights in ((segmenter, segmenter_weights), (classifier, classifier_weights))
@@ -186,12 +201,25 @@ class Karyotyper(LightningModule):
                 )
         self.segmenter: ChromosomeSegmenter = found[0]
         self.classifier: ChromosomeClassifier = found[1]
+        # A segmenter for each stain that has one of its own.
+        self.by_stain = nn.ModuleDict()
+        if isinstance(segmenter, str) and segmenter_weights == "DEFAULT":
+            for own, tags in STAIN_WEIGHTS.items():
+                if segmenter in tags and stain in ("auto", own):
+                    self.by_stain[own] = get_model(segmenter, weights=tags[segmenter])
+        self.stain: Stain | Literal["auto"] = stain
         self.assignment: Assignment = assignment
         self.score = SCORES[assignment] if score is None else score
         self.least_margin = least_margin
         self.least_probability = least_probability
         self.least_certain = least_certain
         self.extraction = Extraction()
+
+    def segmenter_for(self, stain: Stain) -> ChromosomeSegmenter:
+        """The segmenter that finds the chromosomes of a stain."""
+        # ModuleDict has no `get`.
+        chosen: Any = self.by_stain[stain] if stain in self.by_stain else self.segmenter  # noqa: SIM401
+        return cast("ChromosomeSegmenter", chosen)
 
     def karyotype(self, image: ImageSource, name: str | None = None) -> Karyotype:
         """Karyotypes one metaphase.
@@ -221,9 +249,11 @@ class Karyotyper(LightningModule):
         self, grey: NDArray[np.float32], name: str, warnings: tuple[str, ...]
     ) -> Karyotype:
         doubtful = DOUBTFUL if self.assignment == "cell" else 1.0
-        found = self.segmenter.segment(grey, name).above(min(doubtful, self.score))
+        stain = stain_of(grey) if self.stain == "auto" else self.stain
+        segmenter = self.segmenter_for(stain)
+        found = segmenter.segment(grey, name).above(min(doubtful, self.score))
         if not len(found):
-            return Karyotype(name, found, (), None, (*warnings, "no chromosomes found"))
+            return Karyotype(name, found, (), None, (*warnings, "no chromosomes found"), stain)
         signal, _ = signal_metaphase(grey)
         certain = found.scores >= SCORES["none"]
         pictures = self.extraction(signal, found.crops, found.corners, certain)
@@ -234,14 +264,14 @@ class Karyotyper(LightningModule):
             warnings += (f"{len(found) - len(kept)} specks left out",)
         if kept and self.assignment == "cell":
             with np.errstate(divide="ignore"):
-                log_p = np.log(np.stack([named[index].probabilities for index in kept]))
+                log_p = np.log(_opinion(named, found, kept))
             present = present_rows(log_p, self._presence(found.scores[kept]))
             kept = [index for index, there in zip(kept, present, strict=True) if there]
+        probabilities = _opinion(named, found, kept) if kept else np.zeros((0, len(CLASSES)))
         found = found.select(kept)
         if not kept:
-            return Karyotype(name, found, (), None, (*warnings, "no chromosomes found"))
+            return Karyotype(name, found, (), None, (*warnings, "no chromosomes found"), stain)
         pictures = [pictures[index] for index in kept]
-        probabilities = np.stack([named[index].probabilities for index in kept])
         with np.errstate(divide="ignore"):
             log_p = np.log(probabilities)
         cell = assign_cell(log_p) if self.assignment == "cell" else None
@@ -283,7 +313,7 @@ class Karyotyper(LightningModule):
                 )
             )
         flags = (*warnings, *found.warnings, *_flags(found, cell, signal, grey))
-        return Karyotype(name, found, tuple(chromosomes), cell, flags)
+        return Karyotype(name, found, tuple(chromosomes), cell, flags, stain)
 
     def _presence(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probability that a detection is a chromosome at all, by its score."""
@@ -323,6 +353,22 @@ class Karyotyper(LightningModule):
                     error if isinstance(error, ImageError) else ImageError(f"{path}: {error}")
                 )
         return results
+
+
+def _opinion(
+    named: Sequence[Prediction], found: Segmentation, kept: Sequence[int]
+) -> NDArray[np.float64]:
+    """Probabilities ``(K, 24)`` of the chromosomes ``kept``: the classifier's, and the segmenter's.
+
+    Where the segmenter names what it finds, it saw the same chromosome another way: the product of
+    both, the second with less weight.
+    """
+    probabilities = np.stack([named[index].probabilities for index in kept])
+    if found.names is None:
+        return probabilities
+    both = probabilities * np.maximum(found.names[list(kept)], LEAST_NAME) ** SECOND_OPINION
+    mixed: NDArray[np.float64] = both / both.sum(axis=1, keepdims=True)
+    return mixed
 
 
 def _flags(

@@ -26,6 +26,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--classifier-weights", default="DEFAULT", help="the same of the classifier"
     )
     parser.add_argument(
+        "--stain",
+        choices=("auto", "q", "g"),
+        default="auto",
+        help="g: G-band; q: Q-band, DAPI; it chooses the weights (default: as the picture looks)",
+    )
+    parser.add_argument(
         "--assignment",
         choices=("cell", "none"),
         default="cell",
@@ -68,6 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.assignment,
         segmenter_weights=arguments.segmenter_weights,
         classifier_weights=arguments.classifier_weights,
+        stain=arguments.stain,
         score=arguments.score,
     )
     waiting = [
@@ -113,7 +120,8 @@ def _is_done(path: Path, file: Path, karyotyper: "Karyotyper") -> bool:
     wanted = {
         "format": FORMAT,
         "image": str(file),
-        "models": models_of(karyotyper),
+        "stain_asked": karyotyper.stain,
+        "models": models_of(karyotyper, "g" if done.get("stain") == "g" else "q"),
         "assignment": karyotyper.assignment,
         "least_score": karyotyper.score,
     }

@@ -160,7 +160,7 @@ def package(
         dataset=info.title,
         split=data.split.name,
         split_sha256=data.split.sha256,
-        config=f"configs/{info.task}/{recipe.path.name}",
+        config=f"configs/{model_info(recipe.model).task}/{recipe.path.name}",
         seed=int(recipe.content.get("seed_everything", 0)),
         training=training,
         versions=library_versions(),
@@ -275,7 +275,9 @@ def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) 
             "input_size": [],
             "init_args": _builder_arguments(path) | {"preset": model.transforms.to_dict()},
             "preprocessing": model.transforms.to_dict(),
-            "doc": doc + "Masks are amodal: chromosomes that cross share pixels.",
+            "doc": doc
+            + "Masks are amodal: chromosomes that cross share pixels."
+            + (" They were learnt from boxes and grey values." if metric != "mask_ap" else ""),
         },
     )
 

@@ -6,7 +6,7 @@ background 0, chromosomes bright, 0..1. Q-band and DAPI keep their sense, G-band
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -16,6 +16,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from chromozoo.images.reading import ImageSource, read_grey
+
+Stain = Literal["q", "g"]
 
 # Below this contrast (of the image's own full range) there is nothing but noise.
 LEAST_CONTRAST = 0.02
@@ -158,6 +160,17 @@ def signal_metaphase(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], bo
     top = max(float(np.percentile(inside, BRIGHTEST_PERCENTILE)), 1e-12)
     signal: NDArray[np.float32] = np.clip(departure / top, 0, 1).astype(np.float32)
     return signal, True
+
+
+def stain_of(grey: NDArray[np.float32]) -> Stain:
+    """The stain that a picture ``(H, W)`` looks like.
+
+    Light through a slide shows dark chromosomes on a light ground: ``"g"``, G-band. What fluoresces
+    is bright on dark: ``"q"``, Q-band or DAPI.
+    """
+    low, high = (float(value) for value in np.percentile(grey, (0.1, 99.9)))
+    background = _most_frequent(grey, low, high) if high > low else low
+    return "q" if high - background >= background - low else "g"
 
 
 def chromosome_width(signal: NDArray[np.float32]) -> float:
