@@ -30,7 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
         for tag, entry in entries.items():
             figures = "; ".join(
                 f"{split}: "
-                + ", ".join(f"{100 * metrics[key]:.2f} % {word}" for key, word in shown.items())
+                + ", ".join(
+                    f"{100 * metrics[key]:.2f} % {word}"
+                    for key, word in shown.items()
+                    if key in metrics  # a set of boxes has no masks to judge
+                )
                 for split, metrics in entry.metrics.items()
             )
             chosen = len(entries) > 1 and tag == info.default_weights
