@@ -4,6 +4,11 @@ Index ``i`` of a probability vector always means ``CLASSES[i]``. Free of numpy a
 ``chromozoo --help`` stays fast.
 """
 
+from typing import Literal
+
+# "g": G-band, dark on light. "q": Q-band and DAPI, bright on dark; the same bands.
+Stain = Literal["q", "g"]
+
 AUTOSOMES: tuple[str, ...] = tuple(str(number) for number in range(1, 23))
 SEX_CHROMOSOMES: tuple[str, ...] = ("X", "Y")
 

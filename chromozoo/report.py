@@ -15,21 +15,20 @@ from PIL import Image
 
 from chromozoo import __version__
 from chromozoo.cells.karyogram import DISCLAIMER, KaryogramEntry, draw_karyogram
-from chromozoo.classes import CLASSES
+from chromozoo.classes import CLASSES, Stain
 from chromozoo.files import replace_file, write_picture
 from chromozoo.images.reading import read_grey
 from chromozoo.overlay import draw_overlay
 
 if TYPE_CHECKING:
     from chromozoo.cells.karyotyper import Karyotype, Karyotyper
-    from chromozoo.images.metaphase import Stain
 
 KARYOGRAM, OVERLAY, JSON = ".karyogram.png", ".overlay.png", ".json"
 PAGE = "index.html"
 FORMAT = 1
 
 
-def models_of(karyotyper: "Karyotyper", stain: "Stain") -> list[dict[str, Any]]:
+def models_of(karyotyper: "Karyotyper", stain: Stain) -> list[dict[str, Any]]:
     """Name and hash of the weights of segmenter and classifier, for a picture of this stain."""
     listed = []
     for model in (karyotyper.segmenter_for(stain), karyotyper.classifier):

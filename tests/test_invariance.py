@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from chromozoo.classes import Stain
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.synthetic import Stain, draw_cell
+from chromozoo.synthetic import draw_cell
 
 Picture = NDArray[np.float32]
 Change = Callable[[Picture], Picture]

@@ -253,7 +253,7 @@ def test_the_stain_chooses_the_segmenter(monkeypatch: pytest.MonkeyPatch) -> Non
     # An inverted G-band picture, and weights that were asked for.
     assert Karyotyper(stain="g").karyotype(truth.image).stain == "g"
     assert Karyotyper(segmenter_weights="bioimlab").segmenter_for("g").tag == "bioimlab"
-    assert len(Karyotyper(stain="q").by_stain) == 0
+    assert Karyotyper(stain="q").segmenter_for("q").tag == "DEFAULT"
     with pytest.raises(UnknownNameError, match="stain is 'r'"):
         Karyotyper(stain="r")  # type: ignore[arg-type]
 

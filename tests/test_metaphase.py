@@ -6,10 +6,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from chromozoo.classes import Stain
 from chromozoo.errors import ImageError
 from chromozoo.images.metaphase import (
     MetaphasePreset,
-    Stain,
     chromosome_width,
     signal_metaphase,
     stain_of,

@@ -240,7 +240,7 @@ def test_chr_fast_names_24_classes_where_told() -> None:
     target = target | {"labels": torch.tensor([1, 5, 23, 24])}
     losses = model.train().network.losses([image], [target])
     assert torch.isfinite(torch.stack(list(losses.values()))).all()
-    assert float(losses["loss_name"]) == pytest.approx(np.log(24), abs=0.7)
+    assert losses["loss_name"].item() == pytest.approx(np.log(24), abs=0.7)
     sum(losses.values()).backward()
     assert all(one.grad.any() for one in model.network.names.parameters())
 
@@ -251,7 +251,7 @@ def test_chr_fast_gives_every_finding_probabilities_of_the_classes() -> None:
     torch.nn.init.constant_(model.network.classify.bias, 2.0)
     torch.nn.init.constant_(model.network.controller.bias, 0.5)
     with torch.inference_mode():
-        pieces = model.network.detect(scene()[0], 0.05)
+        pieces = model.detect(scene()[0])
     assert pieces
     for piece in pieces:
         assert piece.names.shape == (24,)

@@ -26,10 +26,10 @@ from chromozoo.cells.assignment import (
     present_rows,
 )
 from chromozoo.cells.polarity import polarity
-from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER
+from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER, Stain
 from chromozoo.errors import ChromozooError, ImageError, UnknownNameError
 from chromozoo.images.extract import Extraction
-from chromozoo.images.metaphase import Stain, chromosome_width, signal_metaphase, stain_of
+from chromozoo.images.metaphase import chromosome_width, signal_metaphase, stain_of
 from chromozoo.images.reading import ImageSource, read_grey
 from chromozoo.images.rotate_crop import RotateCrop
 from chromozoo.images.signal import foreground
@@ -45,7 +45,7 @@ Assignment = Literal["cell", "none"]
 SCORES: dict[Assignment, float] = {"cell": 0.55, "none": 0.45}
 DOUBTFUL, EVEN, STEEPNESS = 0.3, 0.55, 0.03
 # The weights that do better on one stain than those of DEFAULT (benchmarks/README.md).
-STAIN_WEIGHTS: dict[Stain, dict[str, str]] = {"q": {}, "g": {"chr_fast": "cil"}}
+STAIN_WEIGHTS: dict[Stain, dict[str, str]] = {"g": {"chr_fast": "cil"}}
 # Of a segmenter that names what it finds: weight of its log-probabilities beside the classifier's.
 SECOND_OPINION = 0.5
 LEAST_NAME = 1e-4
@@ -201,8 +201,7 @@ class Karyotyper(LightningModule):
                 )
         self.segmenter: ChromosomeSegmenter = found[0]
         self.classifier: ChromosomeClassifier = found[1]
-        # A segmenter for each stain that has one of its own.
-        self.by_stain = nn.ModuleDict()
+        self.by_stain = nn.ModuleDict({"q": self.segmenter, "g": self.segmenter})
         if isinstance(segmenter, str) and segmenter_weights == "DEFAULT":
             for own, tags in STAIN_WEIGHTS.items():
                 if segmenter in tags and stain in ("auto", own):
@@ -217,9 +216,7 @@ class Karyotyper(LightningModule):
 
     def segmenter_for(self, stain: Stain) -> ChromosomeSegmenter:
         """The segmenter that finds the chromosomes of a stain."""
-        # ModuleDict has no `get`.
-        chosen: Any = self.by_stain[stain] if stain in self.by_stain else self.segmenter  # noqa: SIM401
-        return cast("ChromosomeSegmenter", chosen)
+        return cast("ChromosomeSegmenter", self.by_stain[stain])
 
     def karyotype(self, image: ImageSource, name: str | None = None) -> Karyotype:
         """Karyotypes one metaphase.
@@ -262,12 +259,12 @@ class Karyotyper(LightningModule):
         kept = [index for index, item in enumerate(named) if not item.error]
         if len(kept) < len(found):
             warnings += (f"{len(found) - len(kept)} specks left out",)
+        probabilities = _opinion(named, found, kept) if kept else np.zeros((0, len(CLASSES)))
         if kept and self.assignment == "cell":
             with np.errstate(divide="ignore"):
-                log_p = np.log(_opinion(named, found, kept))
-            present = present_rows(log_p, self._presence(found.scores[kept]))
+                present = present_rows(np.log(probabilities), self._presence(found.scores[kept]))
             kept = [index for index, there in zip(kept, present, strict=True) if there]
-        probabilities = _opinion(named, found, kept) if kept else np.zeros((0, len(CLASSES)))
+            probabilities = probabilities[present]
         found = found.select(kept)
         if not kept:
             return Karyotype(name, found, (), None, (*warnings, "no chromosomes found"), stain)

@@ -27,7 +27,7 @@ from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.reading import read_bytes
 
 if TYPE_CHECKING:
-    from chromozoo.synthetic import Stain
+    from chromozoo.classes import Stain
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ background 0, chromosomes bright, 0..1. Q-band and DAPI keep their sense, G-band
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from chromozoo.classes import Stain
 from chromozoo.images.reading import ImageSource, read_grey
-
-Stain = Literal["q", "g"]
 
 # Below this contrast (of the image's own full range) there is nothing but noise.
 LEAST_CONTRAST = 0.02
@@ -137,16 +136,11 @@ def signal_metaphase(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], bo
     Returns:
         ``(H, W)`` float32 in 0..1, and whether anything stands out; where not, it is all 0.
     """
-    low, high = (float(value) for value in np.percentile(grey, (0.1, 99.9)))
-    contrast = high - low
     nothing = np.zeros(grey.shape, np.float32), False
-    if contrast <= LEAST_CONTRAST * max(abs(low), abs(high), 1e-12):
-        # A few chromosomes in a large field are fewer than one pixel in a thousand.
-        low, high = float(grey.min()), float(grey.max())
-        contrast = high - low
-        if contrast <= LEAST_CONTRAST * max(abs(low), abs(high), 1e-12):
-            return nothing
-    background = _most_frequent(grey, low, high)
+    levels = _levels(grey)
+    if levels is None:
+        return nothing
+    low, background, high = levels
     brighter = high - background >= background - low
     departure = grey - background if brighter else background - grey
     span = max(high - background if brighter else background - low, 1e-12)
@@ -166,10 +160,12 @@ def stain_of(grey: NDArray[np.float32]) -> Stain:
     """The stain that a picture ``(H, W)`` looks like.
 
     Light through a slide shows dark chromosomes on a light ground: ``"g"``, G-band. What fluoresces
-    is bright on dark: ``"q"``, Q-band or DAPI.
+    is bright on dark: ``"q"``, Q-band or DAPI; so is, by convention, what shows nothing.
     """
-    low, high = (float(value) for value in np.percentile(grey, (0.1, 99.9)))
-    background = _most_frequent(grey, low, high) if high > low else low
+    levels = _levels(grey)
+    if levels is None:
+        return "q"
+    low, background, high = levels
     return "q" if high - background >= background - low else "g"
 
 
@@ -199,6 +195,17 @@ def chromosome_width(signal: NDArray[np.float32]) -> float:
     pieces = np.asarray(labels[ridge], np.int64)
     halves = ndimage.median(distance[ridge], pieces, np.unique(pieces))
     return float(2 * np.median(halves))
+
+
+def _levels(grey: NDArray[np.float32]) -> tuple[float, float, float] | None:
+    """Darkest level, background and brightest one; None where there is nothing but noise."""
+    low, high = (float(value) for value in np.percentile(grey, (0.1, 99.9)))
+    if high - low <= LEAST_CONTRAST * max(abs(low), abs(high), 1e-12):
+        # A few chromosomes in a large field are fewer than one pixel in a thousand.
+        low, high = float(grey.min()), float(grey.max())
+        if high - low <= LEAST_CONTRAST * max(abs(low), abs(high), 1e-12):
+            return None
+    return low, _most_frequent(grey, low, high), high
 
 
 def _most_frequent(grey: NDArray[np.float32], low: float, high: float) -> float:

@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
-from typing import Literal
 
 from chromozoo.classes import CLASSES
 from chromozoo.errors import UnknownNameError
 
-Stain = Literal["q", "g"]
 BAND_LEVELS: tuple[int, ...] = (400, 550, 850)
 STAINS: tuple[str, ...] = ("q", "g")
 

@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from chromozoo.classes import AUTOSOMES, CLASS_INDEX
+from chromozoo.classes import AUTOSOMES, CLASS_INDEX, Stain
 from chromozoo.files import replace_file
-from chromozoo.synthetic.bands import Stain
 from chromozoo.synthetic.chromosome import Appearance, SyntheticChromosome, draw_chromosome
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter1d
 
+from chromozoo.classes import Stain
 from chromozoo.errors import UnknownNameError
-from chromozoo.synthetic.bands import STAINS, Band, Stain, bands_of
+from chromozoo.synthetic.bands import STAINS, Band, bands_of
 
 FloatArray = npt.NDArray[np.float32]
 

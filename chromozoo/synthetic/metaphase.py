@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from chromozoo.classes import Stain
 from chromozoo.data.cut_and_paste import CutChromosome, compose_cell
-from chromozoo.synthetic.bands import Stain
 from chromozoo.synthetic.cell import draw_cell
 from chromozoo.synthetic.chromosome import Appearance
 

@@ -17,6 +17,7 @@ class Piece:
         box: ``(4,)`` xyxy in pixels, or None: the tight box of the mask.
         score: 0..1.
         label: Index into the categories.
+        strip: Of a network that names what is left after suppression: what it looks at for that.
         names: Probability of each category, ``(categories,)``; None where there is one alone.
     """
 
@@ -25,6 +26,7 @@ class Piece:
     box: NDArray[np.float32] | None
     score: float
     label: int = 0
+    strip: NDArray[np.float32] | None = None
     names: NDArray[np.float32] | None = None
 
 
