@@ -105,3 +105,16 @@ def test_the_stain_is_told_by_the_ground(stain: Stain) -> None:
 
 def test_an_empty_picture_has_some_stain() -> None:
     assert stain_of(np.full((20, 20), 7, np.float32)) == "q"
+
+
+def test_the_length_of_what_was_found_says_whether_to_look_again() -> None:
+    preset = MetaphasePreset(typical_length=50)
+    assert preset.cell_zoom([25] * 20) == 2
+    assert preset.cell_zoom([100] * 20) == 0.5
+    assert preset.cell_zoom([40, 50, 60] * 20) == 1  # another cell of the same microscope
+    assert preset.cell_zoom([25] * 9) == 1  # too few to say
+    assert MetaphasePreset().cell_zoom([25] * 20) == 1  # not known what is typical
+    once, twice = (preset(rods(), zoom=zoom) for zoom in (1, 2))
+    assert twice.canvas.shape == (2 * once.canvas.shape[0], 2 * once.canvas.shape[1])
+    assert twice.scale == 2 * once.scale
+    assert twice.shape == once.shape

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -143,3 +144,43 @@ def test_unreadable_images_are_named(segmenter: ChromosomeSegmenter, tmp_path) -
         segmenter.segment(tmp_path / "missing.png")
     with pytest.raises(ImageError, match="array: the image holds NaN"):
         segmenter.segment(np.full((50, 50), np.nan))
+
+
+class Accustomed(nn.Module):
+    """Finds all bright rods of about 20 pixels, and every second one of any other length."""
+
+    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+        count, components = cv2.connectedComponents((image[0] > 0.5).numpy().astype(np.uint8))
+        masks = [components == index for index in range(1, count)]
+        usual = 15 < np.median([np.ptp(np.nonzero(mask)[0]) for mask in masks]) < 27
+        return [Piece(mask, (0, 0), None, 0.8) for mask in masks[:: 1 if usual else 2]]
+
+
+@pytest.mark.parametrize("enlarged", [1, 2, 3])
+@pytest.mark.parametrize("typical_length", [0.0, 20.6])  # 20 by 5 pixels
+def test_a_picture_of_another_pixel_size_is_looked_at_again(
+    typical_length: float, enlarged: int
+) -> None:
+    preset = {"typical_width": 0, "typical_length": typical_length, "mean": 0.0, "std": 1.0}
+    model = ChromosomeSegmenter(Accustomed(), preset=preset)
+    picture = np.zeros((100, 400), np.float32)
+    for x in range(10, 390, 15):
+        picture[40:60, x : x + 5] = 200
+    picture = np.kron(picture, np.ones((enlarged, enlarged), np.float32))
+    found = model.segment(picture)
+    knows = typical_length or enlarged == 1
+    assert len(found) == (26 if knows else 13)
+    sides = found.boxes[:, 2:] - found.boxes[:, :2]
+    np.testing.assert_allclose(np.median(sides, axis=0), (5 * enlarged, 20 * enlarged), atol=2)
+
+
+def test_a_second_look_that_finds_less_is_not_taken() -> None:
+    """Short chromosomes in their usual scale: enlarged they are what the network knows less."""
+    preset = {"typical_width": 0, "typical_length": 60.0, "mean": 0.0, "std": 1.0}
+    model = ChromosomeSegmenter(Accustomed(), preset=preset)
+    picture = np.zeros((100, 400), np.float32)
+    for x in range(10, 390, 15):
+        picture[40:60, x : x + 5] = 200
+    found = model.segment(picture)
+    assert len(found) == 26
+    assert found.shape == picture.shape

@@ -12,7 +12,7 @@ from lightning import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from chromozoo.images.metaphase import MetaphasePreset
+from chromozoo.images.metaphase import MetaphasePreset, PreparedMetaphase
 from chromozoo.images.reading import ImageSource
 from chromozoo.tasks.optimisation import OptimizerName, one_cycle
 from chromozoo.tasks.pieces import Piece, suppress, tight
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from chromozoo.weights import WeightsEntry
 
 CATEGORIES = ("chromosome",)
+# What scores this much is nearly always a chromosome, whole enough for its length to count.
+SURE = 0.5
 
 # A target is a dict of boxes (N, 4) float32 xyxy, labels (N,) int64 from 1 and masks (N, H, W)
 # uint8, as torchvision's detectors take it.
@@ -346,7 +348,9 @@ class ChromosomeSegmenter(LightningModule):
 
         Returns:
             Masks, boxes and scores in pixels of the given image. Empty, with a warning, where
-            nothing stands out of the background.
+            nothing stands out of the background. A picture whose chromosomes come out far from
+            their usual length is looked at again at the scale that brings them to it, and the look
+            that finds more is returned.
 
         Raises:
             ImageError: The image cannot be read.
@@ -357,7 +361,15 @@ class ChromosomeSegmenter(LightningModule):
         in_training = [module for module in self.modules() if module.training]
         self.eval()
         try:
-            pieces = self.detect(self.transforms.tensor(prepared.canvas).to(self.device))
+            pieces = self._look(prepared)
+            sure = [piece for piece in pieces if piece.score >= SURE]
+            zoom = self.transforms.cell_zoom([float(np.hypot(*p.crop.shape)) for p in sure])
+            if zoom != 1:
+                again = self.transforms(image, name, zoom=zoom)
+                other = self._look(again)
+                # A cell may be contracted, and not small: the look that finds more is taken.
+                if sum(piece.score >= SURE for piece in other) > len(sure):
+                    prepared, pieces = again, other
         finally:
             for module in in_training:
                 module.training = True
@@ -366,6 +378,9 @@ class ChromosomeSegmenter(LightningModule):
         if ratio != (1.0, 1.0):
             pieces = [_enlarged(piece, ratio) for piece in pieces]
         return assemble(pieces, prepared.shape, prepared.warnings)
+
+    def _look(self, prepared: PreparedMetaphase) -> list[Piece]:
+        return self.detect(self.transforms.tensor(prepared.canvas).to(self.device))
 
 
 def _size(image: Tensor) -> tuple[int, int]:
