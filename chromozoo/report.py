@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 KARYOGRAM, OVERLAY, JSON = ".karyogram.png", ".overlay.png", ".json"
 PAGE = "index.html"
 FORMAT = 1
+STAIN_NAMES: dict[Stain, str] = {"q": "Q-band or DAPI", "g": "G-band"}
 
 
 def models_of(karyotyper: "Karyotyper", stain: Stain) -> list[dict[str, Any]]:
@@ -169,12 +170,16 @@ def write_page(
             "doubtful": [item for item in cell["chromosomes"] if item["review"]],
         }
         cells.append(cell)
+    # Pictures of several stains are the work of several models.
+    models = {str(model): model for cell in cells for model in cell["models"]}
     environment = Environment(
         loader=PackageLoader("chromozoo", "templates"), autoescape=True, trim_blocks=True
     )
     page = environment.get_template("karyotypes.html.j2").render(
         title=title or folder.resolve().name,
         cells=cells,
+        models=list(models.values()),
+        stains=STAIN_NAMES,
         failed=failed,
         version=__version__,
         disclaimer=DISCLAIMER,

@@ -1,5 +1,6 @@
 """From a metaphase to a karyotype, with a segmenter that finds whatever hangs together."""
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_a_classifier_that_tells_polarity_turns_the_pictures() -> None:
         assert up.polarity_certainty > 0.99
 
 
-def test_the_stain_chooses_the_segmenter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_stain_chooses_the_segmenter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def made(name: str, weights: str | None = None, **_: Any) -> Any:
         if name != "chr_fast":
             return get_model("timm_backbone", weights=None, backbone="resnet10t", preset=SMALL)
@@ -250,6 +251,21 @@ def test_the_stain_chooses_the_segmenter(monkeypatch: pytest.MonkeyPatch) -> Non
     assert both.segmenter_for("g").tag == "cil"
     assert (both.karyotype(truth.image).stain, both.karyotype(light).stain) == ("q", "g")
     assert [one["name"] for one in report.models_of(both, "g")] == ["Bright", "TimmBackbone"]
+    # A folder of both: the page names the stain of each, and all models.
+    for stem, image in (("bright", truth.image), ("dark", light)):
+        picture = tmp_path / f"{stem}.tif"
+        Image.fromarray(image).save(picture)
+        report.write_cell(tmp_path, stem, both.karyotype(picture), both)
+    models = [
+        {"name": f"segmenter {stain}", "weights": None, "sha256": None} for stain in ("q", "g")
+    ]
+    for stem, model in zip(("bright", "dark"), models, strict=True):
+        path = tmp_path / f"{stem}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"models": [model]}))
+    report.write_page(tmp_path, ["bright", "dark", "dark"])
+    page = (tmp_path / report.PAGE).read_text()
+    assert [page.count(words) for words in ("Q-band or DAPI", "G-band")] == [1, 2]
+    assert [page.count(model["name"]) for model in models] == [1, 1]
     # An inverted G-band picture, and weights that were asked for.
     assert Karyotyper(stain="g").karyotype(truth.image).stain == "g"
     assert Karyotyper(segmenter_weights="bioimlab").segmenter_for("g").tag == "bioimlab"
