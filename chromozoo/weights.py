@@ -48,6 +48,8 @@ class WeightsEntry:
         init_args: Arguments of the model's builder.
         preprocessing: Arguments of the preprocessing preset.
         temperature: Divides the logits so that the probabilities are calibrated.
+        conformal: Thresholds by error rate, for chromosomes ``"alone"`` and in their ``"cell"``
+            (:mod:`chromozoo.cells.conformal`); empty where `chromozoo doubt` was not run.
         dataset: Data set and its version.
         split: Name of the split; ``split_sha256`` is the hash of its committed id list.
         metrics: Measured on the stored file, such as
@@ -87,6 +89,7 @@ class WeightsEntry:
     licence_weights: str
     created: str
     temperature: float = 1.0
+    conformal: dict[str, dict[str, float]] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     result_row: dict[str, str] = field(default_factory=dict)
     intended_use: str = "research use only, not for diagnosis"
@@ -129,7 +132,8 @@ class WeightsEntry:
             raise WeightsError(f"{source}: weights entry is not a JSON object")
         fields = {item.name for item in dataclasses.fields(cls)}
         unknown = sorted(values.keys() - fields)
-        missing = sorted(fields - values.keys())
+        # Entries inside the files of before have no thresholds of conformal sets.
+        missing = sorted(fields - values.keys() - {"conformal"})
         if unknown or missing:
             raise WeightsError(
                 f"{source}: weights entry has unknown fields {unknown}, missing fields {missing}; "

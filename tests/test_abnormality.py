@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from drawn_gband import pki3_files, write_files
 
-from chromozoo.cells.abnormality import DRAWS, evaluate_abnormality
+from chromozoo.cells.abnormality import DRAWS, LEFT, evaluate_abnormality
 from chromozoo.classes import CLASS_INDEX
 from chromozoo.cli.main import main
 from chromozoo.data.splits import load_split
@@ -31,9 +31,10 @@ def test_a_sure_classifier_names_every_gain_and_loss() -> None:
         "abnormal": 2,
         "loss": 2 * DRAWS,
         "gain": 2 * DRAWS,
+        "incomplete": 2 * DRAWS,
     }
     assert reports["normal"].flagged.value == 0 and reports["normal"].named.value == 1
-    for kind in ("abnormal", "loss", "gain"):
+    for kind in ("abnormal", "loss", "gain", "incomplete"):
         one = reports[kind]
         assert one.flagged.value == one.named.value == one.accuracy.value == 1
 
@@ -52,6 +53,19 @@ def test_a_classifier_that_knows_nothing_names_none() -> None:
     assert reports["normal"].accuracy.value < 0.3
 
 
+def test_a_model_that_sees_cells_is_asked_about_each_made_cell() -> None:
+    labels = np.array(NORMAL * 2)
+    sizes = []
+
+    def of_rows(rows: np.ndarray) -> np.ndarray:
+        sizes.append(len(rows))
+        return np.minimum(certain(labels[rows].tolist()), 0)
+
+    reports = evaluate_abnormality(of_rows, labels, np.repeat([0, 1], 46), n_bootstrap=20)
+    assert Counter(sizes) == {46: 2, 45: 2 * DRAWS, 47: 2 * DRAWS, LEFT: 2 * DRAWS}
+    assert all(one.accuracy.value == 1 for one in reports)
+
+
 def test_the_command_measures_and_replaces_its_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -63,9 +77,5 @@ def test_the_command_measures_and_replaces_its_rows(
     for _ in range(2):
         assert main(words) == 0
     rows = results.read_text().splitlines()
-    assert len(rows) == 1 + 3 and [row.split(",")[6] for row in rows[1:]] == [
-        "normal",
-        "loss",
-        "gain",
-    ]
+    assert [row.split(",")[6] for row in rows] == ["kind", "normal", "loss", "gain", "incomplete"]
     assert "| vanilla_cnn | bioimlab | pki3_v1/test | gain | 20 |" in capsys.readouterr().out

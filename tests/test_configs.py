@@ -61,7 +61,9 @@ def test_runs(
     assert 0 <= tested.trainer.callback_metrics["test/accuracy"] <= 1
     main(["predict", f"--config={config}", *small])
     table = (tmp_path / "predictions.csv").read_text().splitlines()
-    assert len(table) == 1 + 2 * 2
+    content = yaml.safe_load(config.read_text())
+    whole_cells = content["data"]["init_args"].get("composed") is not None
+    assert len(table) == 1 + (46 if whole_cells else 2 * 2)
     assert table[0].startswith("index,label,probability,1,2,3")
 
 

@@ -92,6 +92,18 @@ def test_weights_without_polarity_may_begin_it(tmp_path: Path) -> None:
     wanted, got = plain.network.state_dict(), told.network.state_dict()
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
     assert got.keys() - wanted.keys() == {"polarity.weight", "polarity.bias"}
+    # And the other way round: weights that tell polarity may go on without it.
+    torch.save(
+        {
+            "state_dict": told.state_dict(),
+            "hyper_parameters": dict(told.hparams),
+            "pytorch-lightning_version": "2.6.0",
+        },
+        path,
+    )
+    without = TimmBackbone("resnet10t", preset=PRESET)
+    start_from(without.network, str(path))
+    assert all(torch.equal(without.network.state_dict()[name], wanted[name]) for name in wanted)
 
 
 def test_polarity_is_judged_by_the_class_that_is_named() -> None:

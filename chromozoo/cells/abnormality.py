@@ -1,12 +1,12 @@
 """Numerical abnormality: are gains and losses of whole chromosomes found, and named rightly?
 
 Judged on the cells as they are, normal and not, and on cells that are made abnormal: a normal one
-loses a chromosome, or gains one of another cell. What is simulated is a gain or loss that is
-constitutional; a chromosome that the segmenter missed looks the same.
+loses a chromosome, or gains one of another cell, or is left with 30. What is simulated is a gain or
+loss that is constitutional; a chromosome that the segmenter missed looks the same.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,11 @@ from chromozoo.classes import CLASSES
 from chromozoo.evaluation import Interval, interval_of, resampled
 
 NORMAL = ("46,XX", "46,XY")
-# Of every normal cell, so many with a chromosome less, and so many with one more.
+# Of every normal cell, so many with a chromosome less, as many with one more, and as many of which
+# so many chromosomes are left.
 DRAWS = 10
-KINDS = ("normal", "abnormal", "loss", "gain")
+LEFT = 30
+KINDS = ("normal", "abnormal", "loss", "gain", "incomplete")
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,8 @@ class AbnormalityReport:
     """What :func:`evaluate_abnormality` found of the cells of one kind.
 
     Attributes:
-        kind: ``"normal"`` and ``"abnormal"``: the cells as they are; ``"loss"`` and ``"gain"``:
-            normal ones made abnormal.
+        kind: ``"normal"`` and ``"abnormal"``: the cells as they are; ``"loss"``, ``"gain"`` and
+            ``"incomplete"``: normal ones of which another was made.
         cells: Number of cells, real or made.
         flagged: Share whose counted karyotype is not that of a normal cell. Of normal cells, 1 less
             this is the specificity; of the others this is the sensitivity.
@@ -44,7 +46,7 @@ class AbnormalityReport:
 
 
 def evaluate_abnormality(
-    log_probabilities: ArrayLike,
+    log_probabilities: ArrayLike | Callable[[NDArray[np.int64]], ArrayLike],
     labels: ArrayLike,
     cells: ArrayLike,
     *,
@@ -54,7 +56,9 @@ def evaluate_abnormality(
     """Assigns each cell, real and made, and compares its counted karyotype with the true one.
 
     Args:
-        log_probabilities: ``(N, 24)`` natural-log probabilities of a classifier.
+        log_probabilities: ``(N, 24)`` natural-log probabilities of a classifier; or, of one that
+            sees all chromosomes of a cell together, what gives them ``(K, 24)`` of the cell that
+            the K given rows make.
         labels: ``(N,)`` true class indices.
         cells: ``(N,)`` ids of the cells.
         n_bootstrap: Resamples of the real cells behind each interval.
@@ -63,14 +67,21 @@ def evaluate_abnormality(
     Returns:
         A report for each kind of which there are cells, in the order of :data:`KINDS`.
     """
-    log_p, true = np.asarray(log_probabilities, np.float64), np.asarray(labels, np.int64)
-    ids = np.asarray(cells)
+    if callable(log_probabilities):
+        of_rows = log_probabilities
+    else:
+        of_all = np.asarray(log_probabilities, np.float64)
+
+        def of_rows(rows: NDArray[np.int64]) -> ArrayLike:
+            return of_all[rows]
+
+    true, ids = np.asarray(labels, np.int64), np.asarray(cells)
     # Of each kind: for each real cell the sums over what was made of it.
     found: dict[str, list[NDArray[np.float64]]] = {kind: [] for kind in KINDS}
     for kind, rows_of_one_cell in _made(true, ids, np.random.default_rng(seed)):
         sums = np.zeros(5)
         for rows in rows_of_one_cell:
-            cell = assign_cell(log_p[rows])
+            cell = assign_cell(np.asarray(of_rows(rows), np.float64))
             sums += (
                 1,
                 cell.iscn not in NORMAL,
@@ -122,6 +133,7 @@ def _made(
                 for label in _some(labels[others], rng)
             ],
         )
+        yield "incomplete", [rng.permutation(rows)[:LEFT] for _ in range(DRAWS)]
 
 
 def _some(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:

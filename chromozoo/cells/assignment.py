@@ -175,6 +175,38 @@ def naming_margins(
     return margins
 
 
+def best_with_each_name(
+    log_probabilities: np.ndarray,
+    *,
+    extra_cost: float = DEFAULT_EXTRA_COST,
+    missing_cost: float = DEFAULT_MISSING_COST,
+) -> np.ndarray:
+    """The likelihood of the best naming of a cell in which one chromosome has a given name.
+
+    Args:
+        log_probabilities: As given to :func:`assign_cell`, as are the others.
+        extra_cost: See there.
+        missing_cost: See there.
+
+    Returns:
+        ``(N, 24)`` nats, for each chromosome and each name that it may have; the largest of each
+        row is the likelihood of :func:`assign_cell`.
+    """
+    log_p = _checked(log_probabilities)
+    normals = [normal_counts(candidate) for candidate in ("XX", "XY")]
+    best = np.empty_like(log_p)
+    for row in range(len(log_p)):
+        kept = log_p[row].copy()
+        for name in range(len(CLASSES)):
+            log_p[row] = _FORBIDDEN
+            log_p[row, name] = kept[name]
+            best[row, name] = max(
+                _solve(log_p, normal, extra_cost, missing_cost)[1] for normal in normals
+            )
+        log_p[row] = kept
+    return best
+
+
 def present_rows(
     log_probabilities: np.ndarray,
     presence: np.ndarray,

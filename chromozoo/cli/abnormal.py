@@ -84,17 +84,13 @@ def measure(
     Raises:
         ChromozooError: Unknown names, no data, or weights that are not whole.
     """
-    import numpy as np
-
     from chromozoo.cells.abnormality import evaluate_abnormality
-    from chromozoo.cli.benchmark import load_packaged, predict
-    from chromozoo.evaluation import SMALLEST_PROBABILITY, rounded
+    from chromozoo.cli.benchmark import load_packaged, names_of_cells
+    from chromozoo.evaluation import rounded
 
     model = load_packaged(name, weights, device)
     data = dataset_info(dataset).load_data(root=root, preset=model.transforms.to_dict())
     crops = data.dataset(stage)
-    probabilities, _ = predict(model, crops)
-    log_p = np.log(np.maximum(probabilities, SMALLEST_PROBABILITY))
     measured = {
         "model": name,
         "weights": model.weights_entry.tag,
@@ -111,7 +107,7 @@ def measure(
             "cells": report.cells,
             **rounded({figure: getattr(report, figure) for figure in FIGURES}),
         }
-        for report in evaluate_abnormality(log_p, crops.labels, crops.cells)
+        for report in evaluate_abnormality(names_of_cells(model, crops), crops.labels, crops.cells)
     ]
 
 

@@ -37,6 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the pictures are all chromosomes of one cell: name them together, draw a karyogram",
     )
     parser.add_argument(
+        "--error-rate",
+        type=float,
+        metavar="SHARE",
+        help="list the classes that each may be, so that this share of the lists lacks the right "
+        "one: 0.1, 0.05, 0.02, 0.01 or 0.005, on pictures like those that the weights know",
+    )
+    parser.add_argument(
         "--labels", type=Path, help="CSV with columns file,label: tells how many are right"
     )
     parser.add_argument(
@@ -52,7 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     from chromozoo.registry import get_model
 
     model: Any = get_model(arguments.model, weights=arguments.weights)
-    found = model.classify(files, as_cell=arguments.as_cell, on_error="report")
+    found = model.classify(
+        files, as_cell=arguments.as_cell, error_rate=arguments.error_rate, on_error="report"
+    )
     output = results_folder(arguments.output, arguments.paths)
     _print_table(found, truth)
     _write_json(output / "predictions.json", model, found)
@@ -93,6 +102,8 @@ def _remark(item: "Prediction") -> str:
     words = []
     if item.extra:
         words.append("more than a normal cell has")
+    if item.classes is not None and len(item.classes) > 1:
+        words.append(f"one of {', '.join(item.classes)}")
     if best != item.label:
         words.append(f"alone it looks like {best} ({item.probabilities.max():.0%})")
     elif item.probability < DOUBT_BELOW:
@@ -155,6 +166,7 @@ def _write_json(path: Path, model: "ChromosomeClassifier", found: "Predictions")
                 "probabilities": [round(float(p), 6) for p in item.probabilities],
                 "review": doubtful(item),
                 "extra": item.extra,
+                **({} if item.classes is None else {"classes": list(item.classes)}),
             }
             for item in found
         ],
@@ -165,11 +177,14 @@ def _write_json(path: Path, model: "ChromosomeClassifier", found: "Predictions")
 def _write_csv(path: Path, found: "Predictions") -> None:
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["image", "class", "probability", "review", "error"])
+    with_sets = any(item.classes is not None for item in found)
+    sets = ["classes"] if with_sets else []
+    writer.writerow(["image", "class", "probability", "review", *sets, "error"])
     for item in found:
         row = ["", "", ""] if item.error else [item.label, f"{item.probability:.4f}"]
         review = [] if item.error else [str(doubtful(item)).lower()]
-        writer.writerow([item.name, *row, *review, item.error or ""])
+        listed = [" ".join(item.classes or ())] if with_sets else []
+        writer.writerow([item.name, *row, *review, *listed, item.error or ""])
     replace_file(path, table.getvalue().encode())
 
 

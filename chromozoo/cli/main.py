@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "benchmark": "measure weights on a data set and add the row to the leaderboard",
     "match": "name chromosomes by label feature vectors, and compare with softmax and assignment",
     "abnormal": "measure how well gained and lost chromosomes are found and named",
+    "doubt": "find and measure the sets of classes that hold the right one",
     "figures": "draw confusion, ROC, calibration, features, Grad-CAM and errors of a classifier",
     "package": "turn a trained checkpoint into published weights",
     "ablate": "train with and without a part of a system, and compare",

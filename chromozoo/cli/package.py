@@ -293,18 +293,22 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
     from scipy.optimize import minimize_scalar
     from torch.utils.data import DataLoader
 
+    from chromozoo.data.composed_cells import whole_cells
     from chromozoo.tasks.classification import FLIPS
 
     flips = FLIPS if model.flip_average else FLIPS[:1]
+    batches = whole_cells(crops.cells, 64)
     with torch.inference_mode():
         logits = torch.cat(
             [
-                torch.stack([model(batch["image"].flip(axes)) for axes in flips])
-                for batch in DataLoader(crops, 64)
+                torch.stack(
+                    [model.one_pass(batch["image"].flip(axes), batch["cell"])[0] for axes in flips]
+                )
+                for batch in DataLoader(crops, batch_sampler=batches)
             ],
             dim=1,
         ).double()
-    labels = torch.from_numpy(np.asarray(crops.labels))
+    labels = torch.from_numpy(np.asarray(crops.labels))[np.concatenate(batches)]
 
     def probabilities(log_temperature: float) -> torch.Tensor:
         return torch.softmax(logits / float(np.exp(log_temperature)), dim=-1).mean(dim=0)
@@ -337,5 +341,5 @@ def _builder_arguments(checkpoint: Path) -> dict[str, Any]:
 
     arguments, _ = load_checkpoint(checkpoint)
     losses = {"label_smoothing", "centre_loss", "contrastive"}
-    training_only = {"lr", "optimizer", "weight_decay", *losses}
+    training_only = {"lr", "optimizer", "weight_decay", "count", "hidden", *losses}
     return {key: value for key, value in arguments.items() if key not in training_only}

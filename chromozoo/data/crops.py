@@ -92,8 +92,9 @@ class CropDataset(Dataset[dict[str, Tensor]]):
     """Prepared crops with labels.
 
     An item holds ``image`` (channels, H, W) float32 normalised, ``label`` and ``index`` (the
-    item's place in this data set) as int64 scalars, and ``upright``, whether the p arm is known to
-    be up, as bool scalar. All views of a chromosome are augmented alike.
+    item's place in this data set) as int64 scalars, ``cell``, the number of its cell in this data
+    set, and ``upright``, whether the p arm is known to be up, as bool scalar. All views of a
+    chromosome are augmented alike.
 
     Args:
         crops: ``(N, H, W)`` or ``(N, H, W, views)`` uint8.
@@ -120,6 +121,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         self.preset = preset
         self.augmentation = augmentation
         self.upright = np.zeros(len(crops), bool) if upright is None else upright
+        self.cell_numbers = np.unique(cells, return_inverse=True)[1]
         self.seed: int | None = None
 
     def __len__(self) -> int:
@@ -134,5 +136,6 @@ class CropDataset(Dataset[dict[str, Tensor]]):
             "image": self.preset.tensor(crop),
             "label": torch.tensor(int(self.labels[index])),
             "index": torch.tensor(index),
+            "cell": torch.tensor(int(self.cell_numbers[index])),
             "upright": torch.tensor(bool(self.upright[index])),
         }

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from chromozoo.classes import CLASSES
 from chromozoo.data.archive import open_archive
+from chromozoo.data.composed_cells import ComposedCells, Composition, join_cells, whole_cells
 from chromozoo.data.crops import CropDataset, prepared_crops, sha256_of
 from chromozoo.data.splits import Split, draw_split, load_split
 from chromozoo.data.workers import opencv_in_workers
@@ -72,12 +73,15 @@ class SingleChromosomes(LightningDataModule):
         root: Folder that holds the zip file or the unpacked folder, or one of these itself; None
             looks in ``CHROMOZOO_DATA`` and beside the repository.
         fold: None for the split's own test part; 0 to 4 for grouped 5-fold cross-validation.
-        batch_size: Pictures a batch (and a process, under DDP).
+        batch_size: Pictures a batch (and a process, under DDP); with ``composed`` cells.
         num_workers: Processes that augment.
         augmentation: Arguments of
             :func:`chromozoo.images.augment.training_augmentation`; None trains on the bare crops.
         synthetic_cells: Cells drawn by :mod:`chromozoo.synthetic` that are mixed into the
             training, so that the model also knows what band tables alone tell.
+        composed: For models that see whole cells: arguments of
+            :class:`chromozoo.data.composed_cells.Composition`. Every batch then holds whole cells,
+            and those of the training are composed. None trains on single chromosomes.
         seed: Of the order and the augmentation, together with the epoch: a run that is resumed
             sees what the uninterrupted one would have seen.
         preset: Arguments of :class:`ChromosomePreset`; None takes the model's own.
@@ -96,6 +100,7 @@ class SingleChromosomes(LightningDataModule):
         num_workers: int = 2,
         augmentation: dict[str, float | bool | list[float]] | None = None,
         synthetic_cells: int = 0,
+        composed: dict[str, float] | None = None,
         seed: int = 0,
         preset: dict[str, bool | int | float | str | list[str]] | None = None,
         cache: str | None = None,
@@ -107,6 +112,7 @@ class SingleChromosomes(LightningDataModule):
         self.num_workers = num_workers
         self.augmentation = augmentation
         self.synthetic_cells = synthetic_cells
+        self.composed = composed
         self.seed = seed
         self.preset = preset
         self.cache = Path(cache) if cache else None
@@ -197,10 +203,21 @@ class SingleChromosomes(LightningDataModule):
             pipeline,
             np.concatenate([part.upright for part in parts]) & stays_up,
         )
-        augment.seed_pipeline(crops, seed)
-        crops.seed = seed
         generator = torch.Generator().manual_seed(order_seed)
         opencv_in_workers(self.num_workers)
+        if self.composed is not None:
+            crops.augmentation = None
+            cells = ComposedCells(crops, Composition(**self.composed), self.augmentation, seed)
+            return DataLoader(
+                cells,
+                batch_size=self.batch_size,
+                sampler=torch.randperm(len(cells), generator=generator).tolist(),
+                collate_fn=join_cells,
+                num_workers=self.num_workers,
+                generator=generator,
+            )
+        augment.seed_pipeline(crops, seed)
+        crops.seed = seed
         return DataLoader(
             crops,
             batch_size=self.batch_size,
@@ -215,13 +232,19 @@ class SingleChromosomes(LightningDataModule):
     # Lightning makes the loaders anew for `predict`, which fails on a positional batch size.
 
     def val_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        return DataLoader(self.dataset("val"), batch_size=self.batch_size)
+        return self._in_order("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
-        return DataLoader(self.dataset("test"), batch_size=self.batch_size)
+        return self._in_order("test")
 
     def predict_dataloader(self) -> DataLoader[dict[str, torch.Tensor]]:
         return self.test_dataloader()
+
+    def _in_order(self, stage: str) -> DataLoader[dict[str, torch.Tensor]]:
+        crops = self.dataset(stage)
+        if self.composed is None:
+            return DataLoader(crops, batch_size=self.batch_size)
+        return DataLoader(crops, batch_sampler=whole_cells(crops.cells, self.batch_size))
 
     def _transforms(self) -> ChromosomePreset:
         if self.preset is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class Prediction:
             less than 90 degrees, for each class that the chromosome may be, ``(24,)``; None
             where the classifier does not tell polarity.
         extra: True where the cell's assignment needed a slot that a normal cell does not have.
+        classes: The classes that it may be, at the error rate that was asked for; None where none
+            was (:mod:`chromozoo.cells.conformal`).
         error: Why the picture could not be named, or None.
     """
 
@@ -50,6 +52,7 @@ class Prediction:
     probabilities: NDArray[np.float64] = field(repr=False)
     p_arm_up: NDArray[np.float64] | None = field(default=None, repr=False)
     extra: bool = False
+    classes: tuple[str, ...] | None = None
     error: str | None = None
 
 
@@ -86,6 +89,9 @@ class ChromosomeClassifier(LightningModule):
     """
 
     monitor = "val/accuracy"
+
+    # Whether what is said of a chromosome depends on the others of its cell.
+    sees_cells: ClassVar[bool] = False
 
     # Set by `get_model`.
     weights_entry: "WeightsEntry | None" = None
@@ -184,14 +190,15 @@ class ChromosomeClassifier(LightningModule):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        probabilities = self.predict_probabilities(batch["image"])
+        probabilities = self.predict_arms(batch["image"], batch.get("cell"))[0]
         self.val_accuracy(probabilities, batch["label"])
         loss = nn.functional.nll_loss(probabilities.clamp_min(1e-12).log(), batch["label"])
         self.log("val/loss", loss, sync_dist=True)
         self.log("val/accuracy", self.val_accuracy, prog_bar=True)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        self.test_accuracy(self.predict_probabilities(batch["image"]), batch["label"])
+        probabilities, _ = self.predict_arms(batch["image"], batch.get("cell"))
+        self.test_accuracy(probabilities, batch["label"])
         self.log("test/accuracy", self.test_accuracy)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -199,7 +206,7 @@ class ChromosomeClassifier(LightningModule):
 
         Of a model with ``polarity`` also ``p_arm_up (B, 24)``, see :meth:`predict_arms`.
         """
-        probabilities, up = self.predict_arms(batch["image"])
+        probabilities, up = self.predict_arms(batch["image"], batch.get("cell"))
         found = {"index": batch["index"], "probabilities": probabilities}
         return found if up is None else found | {"p_arm_up": up}
 
@@ -212,26 +219,38 @@ class ChromosomeClassifier(LightningModule):
         """Calibrated probabilities ``(B, 24)`` of normalised tensors, averaged over the flips."""
         return self.predict_arms(x)[0]
 
-    def predict_arms(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    def predict_arms(self, x: Tensor, cells: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What :meth:`predict_probabilities` gives, and where the p arm is.
+
+        Args:
+            x: Normalised pictures ``(B, channels, H, W)``.
+            cells: ``(B,)`` int: those with one number are all chromosomes of one cell. Most models
+                look at each picture alone and do not ask.
 
         Returns:
             Probabilities ``(B, 24)``, and the probability that the p arm is up, given each class,
             ``(B, 24)``; None for a model without ``polarity``.
         """
-        network: Any = self.network
         flips = FLIPS if self.flip_average else FLIPS[:1]
         logits, ups = [], []
         for axes, sign in zip(flips, P_ARM_UP, strict=False):
-            turned = x.flip(axes) if axes else x
-            if self.polarity:
-                features = network.forward_features(turned)
-                logits.append(network.forward_head(features).float())
-                ups.append(sign * network.polarity(features).float())
-            else:
-                logits.append(self(turned).float())
+            logit, up = self.one_pass(x.flip(axes) if axes else x, cells)
+            logits.append(logit.float())
+            if up is not None:
+                ups.append(sign * up.float())
         probabilities = torch.softmax(torch.stack(logits) / self.temperature, dim=-1).mean(dim=0)
         return probabilities, torch.stack(ups).mean(dim=0).sigmoid() if ups else None
+
+    def one_pass(self, x: Tensor, cells: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Logits of the classes and of the p arm being up, ``(B, 24)`` each, without averaging.
+
+        The arguments are those of :meth:`predict_arms`; models that see whole cells override it.
+        """
+        if not self.polarity:
+            return self(x), None
+        network: Any = self.network
+        features = network.forward_features(x)
+        return network.forward_head(features), network.polarity(features)
 
     @torch.inference_mode()
     def classify(
@@ -239,6 +258,7 @@ class ChromosomeClassifier(LightningModule):
         images: ImageSource | Iterable[ImageSource],
         as_cell: bool = False,
         *,
+        error_rate: float | None = None,
         on_error: Literal["raise", "report"] = "raise",
         batch_size: int = 64,
     ) -> Predictions:
@@ -252,6 +272,9 @@ class ChromosomeClassifier(LightningModule):
                 maximum-likelihood assignment. ``label`` is then the assigned class. Pictures of
                 another pixel size are brought to that of the training data
                 (:meth:`ChromosomePreset.cell_zoom`).
+            error_rate: Give for each the set of classes that it may be, so that this share of the
+                sets lacks the right one, 0.005 to 0.1; None gives no sets. What that rests on, and
+                for whom it holds: :mod:`chromozoo.cells.conformal`.
             on_error: ``"report"`` goes on with the rest and returns the reason in ``error``.
             batch_size: Pictures per forward pass.
 
@@ -260,7 +283,14 @@ class ChromosomeClassifier(LightningModule):
 
         Raises:
             ImageError: A picture cannot be read (only with ``on_error="raise"``).
+            ConformalError: The weights know no sets with this error rate.
         """
+        from chromozoo.cells.conformal import threshold
+
+        limit = None
+        if error_rate is not None:
+            stored = self.weights_entry.conformal if self.weights_entry else {}
+            limit = threshold(stored.get("cell" if as_cell else "alone", {}), error_rate)
         if isinstance(images, np.ndarray | str) or not isinstance(images, Iterable):
             images = [images]
         images = list(images)
@@ -286,13 +316,17 @@ class ChromosomeClassifier(LightningModule):
         if tensors:
             readable = list(tensors)
             stacked = torch.stack(list(tensors.values()))
-            batches = [
-                stacked[start : start + batch_size] for start in range(0, len(stacked), batch_size)
-            ]
+            # A cell is not parted: some models see it as a whole.
+            size = len(stacked) if as_cell else batch_size
+            batches = torch.split(stacked, size)
+            cells = torch.zeros(len(stacked), dtype=torch.int64, device=self.device)
             in_training = [module for module in self.modules() if module.training]
             self.eval()
             try:
-                found = [self.predict_arms(batch.to(self.device)) for batch in batches]
+                found = [
+                    self.predict_arms(batch.to(self.device), cells if as_cell else None)
+                    for batch in batches
+                ]
             finally:
                 for module in in_training:
                     module.training = True
@@ -302,7 +336,7 @@ class ChromosomeClassifier(LightningModule):
             if arms is not None:
                 ups = [up for _, up in found if up is not None]
                 arms[readable] = torch.cat(ups).cpu().double().numpy()
-        return name_chromosomes(probabilities, names, errors, as_cell, arms)
+        return name_chromosomes(probabilities, names, errors, as_cell, arms, limit)
 
 
 def mirrored(images: Tensor) -> Tensor:
@@ -320,6 +354,7 @@ def name_chromosomes(
     errors: dict[int, str] | None = None,
     as_cell: bool = False,
     p_arm_up: NDArray[np.float64] | None = None,
+    limit: float | None = None,
 ) -> Predictions:
     """Turns probabilities ``(N, 24)`` into predictions, each alone or all as one cell.
 
@@ -329,8 +364,10 @@ def name_chromosomes(
         errors: Reason by row for those that could not be read.
         as_cell: Name them together (:func:`chromozoo.cells.assignment.assign_cell`).
         p_arm_up: ``(N, 24)`` as in :class:`Prediction`, or None.
+        limit: Strangeness up to which a class belongs to the set of a chromosome; None: no sets.
     """
     from chromozoo.cells.assignment import assign_cell
+    from chromozoo.cells.conformal import kept_classes, strangeness
 
     errors = errors or {}
     readable = [index for index in range(len(names)) if index not in errors]
@@ -343,6 +380,12 @@ def name_chromosomes(
         chosen = dict(zip(readable, cell.classes, strict=True))
         extra = {readable[row] for row in cell.extra}
         predictions.cell = cell
+    sets: dict[int, tuple[str, ...]] = {}
+    if limit is not None and readable:
+        with np.errstate(divide="ignore"):
+            strange = strangeness(np.log(probabilities[readable]), "cell" if as_cell else "alone")
+        for index, kept in zip(readable, kept_classes(strange, limit), strict=True):
+            sets[index] = tuple(CLASSES[k] for k in np.flatnonzero(kept))
     for index, name in enumerate(names):
         if index in errors:
             predictions.append(
@@ -358,6 +401,7 @@ def name_chromosomes(
                     probabilities[index],
                     None if p_arm_up is None else p_arm_up[index],
                     extra=index in extra,
+                    classes=sets.get(index),
                 )
             )
     return predictions

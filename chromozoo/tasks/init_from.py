@@ -23,8 +23,8 @@ def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
         init_from: Path of a checkpoint (``.ckpt``) of this very network, to tune it further;
             ``"chromozoo/<model>"`` or ``"chromozoo/<model>:<tag>"``, published weights of the zoo,
             for the same; any other text is the name of a timm model, see
-            :func:`take_over_imagenet`. A head for polarity or names may be missing in the first
-            two.
+            :func:`take_over_imagenet`. In the first two a head for polarity or names may be
+            missing, and one that this network has not is left out.
         prefix: See :func:`take_over_imagenet`.
 
     Raises:
@@ -53,8 +53,10 @@ def published(name: str) -> Any:
 
 
 def _load(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    new = {k: v for k, v in network.state_dict().items() if k.startswith(HEADS)}
-    load_tensors(network, new | tensors, path)
+    own = network.state_dict()
+    new = {k: v for k, v in own.items() if k.startswith(HEADS)}
+    taken = {k: v for k, v in tensors.items() if k in own or not k.startswith(HEADS)}
+    load_tensors(network, new | taken, path)
 
 
 def take_over_imagenet(network: nn.Module, timm_name: str, prefix: str = "") -> int:
