@@ -59,11 +59,16 @@ def evidence(count: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(count, 10, generator=torch.Generator().manual_seed(seed))
 
 
-def test_at_first_it_says_what_its_backbone_says(network: KaryosetNetwork) -> None:
-    rows = evidence(46)
-    said = network.eval().forward_head(rows, torch.zeros(46, dtype=torch.int64))
+def test_at_first_it_says_what_its_backbone_says_at_the_prices_of_the_cell(
+    network: KaryosetNetwork,
+) -> None:
+    rows, cell = evidence(46), torch.zeros(46, dtype=torch.int64)
+    said = network.eval().forward_head(rows, cell)
     backbone: Any = network.backbone
-    torch.testing.assert_close(said, SHARPNESS * backbone.forward_head(rows[:, :8]))
+    logits = SHARPNESS * backbone.forward_head(rows[:, :8])
+    price = class_prices(logits, cell, torch.ones(46))
+    assert (price < -1).any()
+    torch.testing.assert_close(said, logits + price)
 
 
 def test_prices_leave_room_for_two_of_each() -> None:

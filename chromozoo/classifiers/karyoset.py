@@ -91,8 +91,8 @@ class KaryosetNetwork(nn.Module):
         self.census = nn.Linear(len(CLASSES), width)
         self.price = nn.Linear(len(CLASSES), width)
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
-        # How much of the price counts. None at first: the names are those of the backbone.
-        self.thrift = nn.Parameter(torch.tensor(0.0))
+        # How much of the price counts.
+        self.thrift = nn.Parameter(torch.tensor(1.0))
         # In place of look and opinion, where the chromosome's picture is hidden in training.
         self.unseen = nn.Parameter(torch.zeros(width))
         layer = nn.TransformerEncoderLayer(
@@ -101,6 +101,7 @@ class KaryosetNetwork(nn.Module):
         self.cell = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
         self.name = nn.Linear(width, len(CLASSES))
+        # At first the names are those of the backbone, at the prices of the cell.
         nn.init.zeros_(self.name.weight)
         nn.init.zeros_(self.name.bias)
 
@@ -152,18 +153,22 @@ class KaryosetNetwork(nn.Module):
         tokens = seen + self.size(torch.cat([size, relative], dim=1))
         tokens = tokens + self.census(others) + self.price(price)
 
+        told = self.name(self.norm(self._among_themselves(tokens, cell)))
+        logits: Tensor = alone + self.thrift * price + told.float()
+        return logits
+
+    def _among_themselves(self, tokens: Tensor, cell: Tensor) -> Tensor:
+        """The transformer, in which each token ``(B, width)`` sees those of its own cell alone."""
+        number = cell.bincount()
         order = cell.argsort(stable=True)
-        place = torch.arange(len(cell), device=cell.device)
-        place = place - (number.cumsum(0) - number)[cell[order]]
-        row = cell[order], place
+        before = (number.cumsum(0) - number)[cell[order]]
+        row = cell[order], torch.arange(len(cell), device=cell.device) - before
         padded = tokens.new_zeros(len(number), int(number.max()), tokens.shape[1])
         padded = padded.index_put(row, tokens[order])
         empty = torch.ones(padded.shape[:2], dtype=torch.bool, device=cell.device)
         empty[row] = False
-        told = self.name(self.norm(self.cell(padded, src_key_padding_mask=empty)[row]))
-        alone = alone + self.thrift * price
-        logits: Tensor = alone + torch.empty_like(told).index_copy(0, order, told).float()
-        return logits
+        seen = self.cell(padded, src_key_padding_mask=empty)[row]
+        return torch.empty_like(seen).index_copy(0, order, seen)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, 24)``, each picture as a cell of its own."""
