@@ -288,4 +288,4 @@ def test_a_segmenter_that_names_has_a_say() -> None:
     assert mixed.sum() == pytest.approx(1)
     assert mixed[0].argmax() == 5
     assert found.select([1]).names is not None
-    assert mixed[0, 5] < 0.77  # half a say
+    assert mixed[0, 5] < 0.77  # two that looked at one chromosome

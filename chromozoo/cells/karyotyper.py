@@ -46,8 +46,9 @@ SCORES: dict[Assignment, float] = {"cell": 0.55, "none": 0.45}
 DOUBTFUL, EVEN, STEEPNESS = 0.3, 0.55, 0.03
 # The weights that do better on one stain than those of DEFAULT (benchmarks/README.md).
 STAIN_WEIGHTS: dict[Stain, dict[str, str]] = {"g": {"chr_fast": "cil"}}
-# Of a segmenter that names what it finds: weight of its log-probabilities beside the classifier's.
-SECOND_OPINION = 0.5
+# Where the segmenter names what it finds, its probabilities and the classifier's are multiplied.
+# Both looked at the same chromosome, so the product claims too much: it is taken to this power.
+TWO_OPINIONS = 0.75
 LEAST_NAME = 1e-4
 # Fewer than this are no cell that could be named as a whole (see `iscn_string` on incomplete ones).
 FEWEST_OF_A_CELL = 35
@@ -358,12 +359,12 @@ def _opinion(
     """Probabilities ``(K, 24)`` of the chromosomes ``kept``: the classifier's, and the segmenter's.
 
     Where the segmenter names what it finds, it saw the same chromosome another way: the product of
-    both, the second with less weight.
+    both, somewhat flattened.
     """
     probabilities = np.stack([named[index].probabilities for index in kept])
     if found.names is None:
         return probabilities
-    both = probabilities * np.maximum(found.names[list(kept)], LEAST_NAME) ** SECOND_OPINION
+    both = (probabilities * np.maximum(found.names[list(kept)], LEAST_NAME)) ** TWO_OPINIONS
     mixed: NDArray[np.float64] = both / both.sum(axis=1, keepdims=True)
     return mixed
 
