@@ -75,6 +75,9 @@ class Composition:
         return rows
 
 
+AS_THEY_ARE = Composition(mixed=0.0, losses=0.0, gains=0.0, incomplete=0.0)
+
+
 class ComposedCells(Dataset[dict[str, Tensor]]):
     """As many composed cells as there are real ones, other ones in every epoch.
 

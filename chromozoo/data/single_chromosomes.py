@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from chromozoo.classes import CLASSES
 from chromozoo.data.archive import open_archive
-from chromozoo.data.composed_cells import ComposedCells, Composition, join_cells, whole_cells
+from chromozoo.data.composed_cells import AS_THEY_ARE, ComposedCells, Composition, join_cells
 from chromozoo.data.crops import CropDataset, prepared_crops, sha256_of
 from chromozoo.data.splits import Split, draw_split, load_split
 from chromozoo.data.workers import opencv_in_workers
@@ -244,7 +244,8 @@ class SingleChromosomes(LightningDataModule):
         crops = self.dataset(stage)
         if self.composed is None:
             return DataLoader(crops, batch_size=self.batch_size)
-        return DataLoader(crops, batch_sampler=whole_cells(crops.cells, self.batch_size))
+        cells = ComposedCells(crops, AS_THEY_ARE, None, seed=0)
+        return DataLoader(cells, batch_size=self.batch_size, collate_fn=join_cells)
 
     def _transforms(self) -> ChromosomePreset:
         if self.preset is not None:
