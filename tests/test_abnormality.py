@@ -25,7 +25,10 @@ def test_a_sure_classifier_names_every_gain_and_loss() -> None:
     labels = [label for cell in cells for label in cell]
     ids = np.repeat(["a", "b", "trisomy", "45,X"], [len(cell) for cell in cells])
     log_p = np.minimum(certain(labels), 0)
-    reports = {one.kind: one for one in evaluate_abnormality(log_p, labels, ids, n_bootstrap=20)}
+    reports = {
+        one.kind: one
+        for one in evaluate_abnormality(log_p.__getitem__, labels, ids, n_bootstrap=20)
+    }
     assert Counter({kind: one.cells for kind, one in reports.items()}) == {
         "normal": 2,
         "abnormal": 2,
@@ -44,7 +47,10 @@ def test_a_classifier_that_knows_nothing_names_none() -> None:
     labels = [label for _ in range(3) for label in rng.permutation(NORMAL).tolist()]
     ids = np.repeat([1, 2, 3], len(NORMAL))
     log_p = np.full((len(labels), 24), -np.log(24))
-    reports = {one.kind: one for one in evaluate_abnormality(log_p, labels, ids, n_bootstrap=20)}
+    reports = {
+        one.kind: one
+        for one in evaluate_abnormality(log_p.__getitem__, labels, ids, n_bootstrap=20)
+    }
     assert "abnormal" not in reports
     # 46 chromosomes fill the 46 places of a normal cell; one more or less is seen by the number.
     assert reports["normal"].flagged.value == 0

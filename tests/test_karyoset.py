@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from drawn_gband import pki3_files, write_files
+from lightning import Trainer
 
 from chromozoo.classes import CLASS_INDEX
 from chromozoo.classifiers.karyoset import SHARPNESS, Karyoset, KaryosetNetwork, class_prices
@@ -15,6 +16,7 @@ from chromozoo.data.composed_cells import Composition, join_cells, whole_cells
 from chromozoo.data.crops import CropDataset
 from chromozoo.data.gband_crops import GBandCrops
 from chromozoo.data.splits import load_split
+from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
 
 PRESET = {"height": 48, "width": 40}
@@ -175,6 +177,11 @@ def test_what_learns(model: Karyoset) -> None:
         # Frozen, its batch norms must not follow the composed cells either.
         assert network.backbone.training != frozen
         assert network.cell.training
+
+
+def test_single_chromosomes_are_refused(model: Karyoset) -> None:
+    with pytest.raises(ChromozooError, match=r"data\.init_args\.composed"):
+        Trainer(logger=False, fast_dev_run=1, accelerator="cpu").fit(model, datamodule=GBandCrops())
 
 
 def test_classify_sees_the_cell(model: Karyoset) -> None:

@@ -15,13 +15,14 @@ from PIL import Image
 from chromozoo import leaderboard_karyotyping, leaderboard_segmentation
 from chromozoo.cards import card_markdown, card_path
 from chromozoo.classes import CLASSES
-from chromozoo.cli import benchmark, benchmark_karyotyping
+from chromozoo.cli import abnormal, benchmark, benchmark_karyotyping, doubt
 from chromozoo.cli.benchmark import RESULTS, SEGMENTATION_RESULTS, measure, measure_segmenter
 from chromozoo.cli.benchmark_karyotyping import RESULTS as KARYOTYPING_RESULTS
 from chromozoo.data.catalogue import dataset_of_tag
 from chromozoo.data.splits import load_split
 from chromozoo.leaderboard import read_results, readme_is_current
 from chromozoo.registry import get_model, get_weight, list_models, model_info
+from chromozoo.results import ResultsFile
 from chromozoo.weights import MAX_BYTES, weights_entries
 
 REPOSITORY = Path(__file__).parents[1]
@@ -133,6 +134,19 @@ def test_karyotyping_rows_are_of_shipped_weights_and_committed_splits() -> None:
     for row in rows:
         assert {row["segmenter_sha256"], row["classifier_sha256"]} <= shipped
         assert load_split(row["split"].split("/")[0]).sha256[:12] == row["split_sha256"]
+
+
+@pytest.mark.parametrize("command", [abnormal, doubt])
+def test_rows_of_cells_are_of_shipped_weights_and_shown(command: Any) -> None:
+    shipped = {weights_entries(name)[tag].sha256[:12] for name, tag in SHIPPED}
+    file = ResultsFile(command.RESULTS, command.COLUMNS, command.KEY, "")
+    rows = file.read()
+    assert rows
+    for row in rows:
+        assert row["weights_sha256"] in shipped
+        assert load_split(row["split"].split("/")[0]).sha256[:12] == row["split_sha256"]
+    mark = "abnormality" if command is abnormal else "doubt"
+    assert readme_is_current(command.TABLES, mark, command.table(rows))
 
 
 def test_the_leaderboards_of_the_readme_are_those_of_the_csvs() -> None:

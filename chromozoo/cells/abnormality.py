@@ -46,7 +46,7 @@ class AbnormalityReport:
 
 
 def evaluate_abnormality(
-    log_probabilities: ArrayLike | Callable[[NDArray[np.int64]], ArrayLike],
+    names_of: Callable[[NDArray[np.int64]], ArrayLike],
     labels: ArrayLike,
     cells: ArrayLike,
     *,
@@ -56,9 +56,8 @@ def evaluate_abnormality(
     """Assigns each cell, real and made, and compares its counted karyotype with the true one.
 
     Args:
-        log_probabilities: ``(N, 24)`` natural-log probabilities of a classifier; or, of one that
-            sees all chromosomes of a cell together, what gives them ``(K, 24)`` of the cell that
-            the K given rows make.
+        names_of: Gives the natural-log probabilities ``(K, 24)`` of the cell that K given rows make
+            (:func:`chromozoo.cli.benchmark.names_of_cells`).
         labels: ``(N,)`` true class indices.
         cells: ``(N,)`` ids of the cells.
         n_bootstrap: Resamples of the real cells behind each interval.
@@ -67,21 +66,13 @@ def evaluate_abnormality(
     Returns:
         A report for each kind of which there are cells, in the order of :data:`KINDS`.
     """
-    if callable(log_probabilities):
-        of_rows = log_probabilities
-    else:
-        of_all = np.asarray(log_probabilities, np.float64)
-
-        def of_rows(rows: NDArray[np.int64]) -> ArrayLike:
-            return of_all[rows]
-
     true, ids = np.asarray(labels, np.int64), np.asarray(cells)
     # Of each kind: for each real cell the sums over what was made of it.
     found: dict[str, list[NDArray[np.float64]]] = {kind: [] for kind in KINDS}
     for kind, rows_of_one_cell in _made(true, ids, np.random.default_rng(seed)):
         sums = np.zeros(5)
         for rows in rows_of_one_cell:
-            cell = assign_cell(np.asarray(of_rows(rows), np.float64))
+            cell = assign_cell(np.asarray(names_of(rows), np.float64))
             sums += (
                 1,
                 cell.iscn not in NORMAL,

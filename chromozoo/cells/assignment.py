@@ -175,18 +175,11 @@ def naming_margins(
     return margins
 
 
-def best_with_each_name(
-    log_probabilities: np.ndarray,
-    *,
-    extra_cost: float = DEFAULT_EXTRA_COST,
-    missing_cost: float = DEFAULT_MISSING_COST,
-) -> np.ndarray:
+def best_with_each_name(log_probabilities: np.ndarray) -> np.ndarray:
     """The likelihood of the best naming of a cell in which one chromosome has a given name.
 
     Args:
-        log_probabilities: As given to :func:`assign_cell`, as are the others.
-        extra_cost: See there.
-        missing_cost: See there.
+        log_probabilities: As given to :func:`assign_cell`; sex and costs are its defaults.
 
     Returns:
         ``(N, 24)`` nats, for each chromosome and each name that it may have; the largest of each
@@ -201,7 +194,8 @@ def best_with_each_name(
             log_p[row] = _FORBIDDEN
             log_p[row, name] = kept[name]
             best[row, name] = max(
-                _solve(log_p, normal, extra_cost, missing_cost)[1] for normal in normals
+                _solve(log_p, normal, DEFAULT_EXTRA_COST, DEFAULT_MISSING_COST)[1]
+                for normal in normals
             )
         log_p[row] = kept
     return best

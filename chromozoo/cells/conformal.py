@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from chromozoo.cells.assignment import assign_cell, best_with_each_name
+from chromozoo.cells.assignment import best_with_each_name
 from chromozoo.errors import ChromozooError
 
 FloatArray = NDArray[np.float64]
@@ -42,7 +42,9 @@ def strangeness(log_probabilities: ArrayLike, judged: Judged = "alone") -> Float
     log_p = np.asarray(log_probabilities, np.float64)
     if judged == "alone":
         return -log_p
-    return assign_cell(log_p).log_likelihood - best_with_each_name(log_p)
+    best = best_with_each_name(log_p)
+    strange: FloatArray = best.max() - best
+    return strange
 
 
 def thresholds(of_the_true: ArrayLike) -> dict[str, float]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
+from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.registry import get_model, register_model
 from chromozoo.tasks.classification import ChromosomeClassifier, mirrored
@@ -255,6 +256,14 @@ class Karyoset(ChromosomeClassifier):
         if self.frozen:
             network.backbone.eval()
         return self
+
+    def on_fit_start(self) -> None:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if getattr(data, "composed", None) is None:
+            raise ChromozooError(
+                "karyoset learns from whole cells, and these data give single chromosomes: set "
+                "data.init_args.composed, as configs/classification/karyoset_pki3.yaml does"
+            )
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy and the difference of the counts; ``cell`` (B,) says what is together."""

@@ -316,15 +316,15 @@ class ChromosomeClassifier(LightningModule):
         if tensors:
             readable = list(tensors)
             stacked = torch.stack(list(tensors.values()))
-            # A cell is not parted: some models see it as a whole.
-            size = len(stacked) if as_cell else batch_size
-            batches = torch.split(stacked, size)
+            # A cell is parted only for those that look at each picture alone.
+            whole = as_cell and self.sees_cells
+            batches = torch.split(stacked, len(stacked) if whole else batch_size)
             cells = torch.zeros(len(stacked), dtype=torch.int64, device=self.device)
             in_training = [module for module in self.modules() if module.training]
             self.eval()
             try:
                 found = [
-                    self.predict_arms(batch.to(self.device), cells if as_cell else None)
+                    self.predict_arms(batch.to(self.device), cells if whole else None)
                     for batch in batches
                 ]
             finally:
