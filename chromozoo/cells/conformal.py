@@ -77,7 +77,11 @@ def threshold(stored: Mapping[str, float], rate: float) -> float:
     if key not in stored:
         raise ConformalError(
             f"no set with an error rate of {key} is known for these weights; known are "
-            + (", ".join(stored) or "none: `chromozoo doubt MODEL` finds them")
+            + (
+                ", ".join(stored)
+                or "none: take karyoset or chromozoo_small with the weights pki3, or find them with "
+                "`chromozoo doubt MODEL`, which needs the data of the training"
+            )
         )
     return stored[key]
 
