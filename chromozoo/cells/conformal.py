@@ -79,8 +79,8 @@ def threshold(stored: Mapping[str, float], rate: float) -> float:
             f"no set with an error rate of {key} is known for these weights; known are "
             + (
                 ", ".join(stored)
-                or "none: take karyoset or chromozoo_small with the weights pki3, or find them with "
-                "`chromozoo doubt MODEL`, which needs the data of the training"
+                or "none: take karyoset or chromozoo_small with the weights pki3, or find them "
+                "with `chromozoo doubt MODEL`, which needs the data of the training"
             )
         )
     return stored[key]
