@@ -330,3 +330,18 @@ def test_classify_leaves_a_model_in_training_as_it_was(pictures: list[np.ndarray
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert model.training and model.network.layer2.training  # type: ignore[union-attr]
     assert not model.network.layer1.training  # type: ignore[union-attr]
+
+
+def test_maps_of_one_pixel_are_computed_in_full_precision() -> None:
+    """On some processors bfloat16 gives garbage there, at times NaN (oneDNN)."""
+    torch.manual_seed(0)
+    network: Any = ChrNet4(preset={"height": 48, "width": 32}).network
+    convolution = network.layer4[0].conv2
+    for width, full in ((2, True), (4, False)):
+        x = torch.randn(6, 1024, 3, width).to(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = convolution(x)
+        right = convolution(x)
+        torch.testing.assert_close(found.float(), right, atol=0.05, rtol=0.02)
+        assert torch.equal(found, right.bfloat16()) == full
+        assert found.requires_grad

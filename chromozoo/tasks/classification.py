@@ -16,6 +16,7 @@ from chromozoo.errors import ImageError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.reading import ImageSource
 from chromozoo.tasks.losses import CentreLoss, CentreLossPreset, SupervisedContrastiveLoss
+from chromozoo.tasks.narrow_maps import mend_narrow_maps
 from chromozoo.tasks.optimisation import OptimizerName, one_cycle
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class ChromosomeClassifier(LightningModule):
             network.polarity = nn.Linear(features, len(CLASSES))
         # A third faster on CPUs, and on GPUs in half precision, than the default layout.
         self.network = network.to(memory_format=torch.channels_last)
+        mend_narrow_maps(self.network)
         self.transforms = ChromosomePreset(**(preset or {}))
         self.optimizer = optimizer
         self.lr = lr
