@@ -3,8 +3,9 @@
     python benchmarks/classifier_speed.py [--threads 2]
 
 Each as it is shipped or published: `chromozoo_small` at its canvas, ChrNet4 at the 224x224 of its
-paper and at the canvas of the weights of this zoo. Untrained networks, for the numbers in them cost
-nothing. Cells of 46 chromosomes and single ones; the models take turns, and medians are compared.
+paper and at the canvas of the weights of this zoo, the mean of four mirror images as `classify`
+takes it. Untrained networks, for the numbers in them cost nothing. Cells of 46 chromosomes and
+single ones; the models take turns, and medians are compared.
 """
 
 import argparse
@@ -28,19 +29,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     torch.set_num_threads(parser.parse_args().threads)
     runs = {
-        (name, canvas): get_model(name, weights=None).network.eval()
+        (name, canvas): get_model(name, weights=None).eval()
         for name, canvases in CANVASES.items()
         for canvas in canvases
     }
-    print("pictures at once | network | input | ms a picture | times as fast as ChrNet4 at 224x224")
+    print("pictures at once | model | input | ms a picture | times as fast as ChrNet4 at 224x224")
     for batch in (1, 46):
         seconds: dict[tuple[str, tuple[int, int]], list[float]] = {key: [] for key in runs}
         for _ in range(ROUNDS):
-            for key, network in runs.items():
+            for key, model in runs.items():
                 pictures = torch.rand(batch, 1, *key[1])
                 start = time.perf_counter()
                 with torch.inference_mode():
-                    network(pictures.contiguous(memory_format=torch.channels_last))
+                    model.predict_arms(pictures.contiguous(memory_format=torch.channels_last))
                 seconds[key].append(time.perf_counter() - start)
         # The first round warms up.
         medians = {key: statistics.median(values[1:]) for key, values in seconds.items()}

@@ -37,7 +37,7 @@ def scaled(factor: float) -> Change:
 def compressed(image: Picture) -> NDArray[np.generic]:
     """JPEG of quality 30."""
     _, data = cv2.imencode(".jpg", _eight_bit(image), [cv2.IMWRITE_JPEG_QUALITY, 30])
-    return cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
 
 
 def blurred(image: Picture) -> NDArray[np.generic]:
@@ -55,7 +55,7 @@ def lit_unevenly(image: Picture) -> NDArray[np.generic]:
     """One corner of the field has 60 % of the light of the other."""
     rows, columns = np.indices(image.shape)
     light = 1 - 0.4 * (rows / image.shape[0] + columns / image.shape[1]) / 2
-    return image * light
+    return np.asarray(image * light)
 
 
 def faint(image: Picture) -> NDArray[np.generic]:
@@ -82,12 +82,12 @@ def tinted(image: Picture) -> NDArray[np.generic]:
     """Colour, as of Giemsa under a colour camera."""
     unit = _unit(image)[..., None]
     violet = np.array([0.35, 0.15, 0.55]) + unit * np.array([0.6, 0.75, 0.4])
-    return (255 * np.clip(violet, 0, 1)).astype(np.uint8)
+    return np.asarray(255 * np.clip(violet, 0, 1), np.uint8)
 
 
 def framed(image: Picture) -> NDArray[np.generic]:
     """A screen shot: a black frame, a bar with a caption."""
-    shown = cv2.copyMakeBorder(_eight_bit(image), *[FRAME] * 4, cv2.BORDER_CONSTANT, value=0)
+    shown = np.pad(_eight_bit(image), FRAME)
     cv2.putText(shown, "cell 12  10 um", (50, shown.shape[0] - 8), 0, 1.0, 255, 2)
     cv2.line(shown, (360, shown.shape[0] - 16), (460, shown.shape[0] - 16), 255, 4)
     return shown
@@ -138,6 +138,7 @@ def found_in(karyotyper: Karyotyper, image: Picture, true: TrueCell, name: str) 
 
 
 def main() -> None:
+    """Prints a line for each change."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", choices=("bioimlab-segmentation", "cil54816", "mfish"))
     parser.add_argument("--cells", type=int, default=6, help="validation images (%(default)s)")

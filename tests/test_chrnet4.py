@@ -345,3 +345,20 @@ def test_maps_of_one_pixel_are_computed_in_full_precision() -> None:
         torch.testing.assert_close(found.float(), right, atol=0.05, rtol=0.02)
         assert torch.equal(found, right.bfloat16()) == full
         assert found.requires_grad
+
+
+def test_one_picture_is_judged_as_among_others() -> None:
+    """Its mirror images go through the network together, those of many in turn."""
+    model = ChrNet4(preset=SMALL, polarity=True)
+    model.network.load_state_dict(seeded_network().state_dict(), strict=False)
+    model.eval()
+    x = torch.randn(3, 1, 64, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        together, alone = model.predict_arms(x), model.predict_arms(x[1:2])
+        upside_down = model.predict_arms(x[1:2].flip(-2))
+    for many, one in zip(together, alone, strict=True):
+        assert many is not None and one is not None and one.shape == (1, 24)
+        torch.testing.assert_close(one, many[1:2], atol=1e-5, rtol=1e-4)
+    assert alone[1] is not None and upside_down[1] is not None
+    assert (alone[1] - 0.5).abs().max() > 1e-4
+    torch.testing.assert_close(upside_down[1], 1 - alone[1], atol=1e-5, rtol=1e-4)

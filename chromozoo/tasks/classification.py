@@ -234,14 +234,21 @@ class ChromosomeClassifier(LightningModule):
             ``(B, 24)``; None for a model without ``polarity``.
         """
         flips = FLIPS if self.flip_average else FLIPS[:1]
-        logits, ups = [], []
-        for axes, sign in zip(flips, P_ARM_UP, strict=False):
-            logit, up = self.one_pass(x.flip(axes) if axes else x, cells)
-            logits.append(logit.float())
-            if up is not None:
-                ups.append(sign * up.float())
-        probabilities = torch.softmax(torch.stack(logits) / self.temperature, dim=-1).mean(dim=0)
-        return probabilities, torch.stack(ups).mean(dim=0).sigmoid() if ups else None
+        turned = [x.flip(axes) if axes else x for axes in flips]
+        if len(x) == 1:
+            # Of one picture a small network sees four mirror images in the time of two.
+            passes = [self.one_pass(torch.cat(turned))]
+        else:
+            passes = [self.one_pass(images, cells) for images in turned]
+        by_flip = (len(flips), len(x), len(CLASSES))
+        logits = torch.cat([logit for logit, _ in passes]).float().reshape(by_flip)
+        arms = [up for _, up in passes if up is not None]
+        probabilities = torch.softmax(logits / self.temperature, dim=-1).mean(dim=0)
+        if not arms:
+            return probabilities, None
+        sign = torch.tensor(P_ARM_UP[: len(flips)], device=x.device)[:, None, None]
+        up = (torch.cat(arms).float().reshape(by_flip) * sign).mean(dim=0)
+        return probabilities, up.sigmoid()
 
     def one_pass(self, x: Tensor, cells: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits of the classes and of the p arm being up, ``(B, 24)`` each, without averaging.
