@@ -12,6 +12,7 @@ from lightning import Trainer
 from chromozoo.classes import CLASS_INDEX
 from chromozoo.classifiers.karyoset import SHARPNESS, Karyoset, KaryosetNetwork, class_prices
 from chromozoo.cli.benchmark import names_of_cells, predict
+from chromozoo.data.bioimlab import BioImLabClassification
 from chromozoo.data.composed_cells import Composition, join_cells, whole_cells
 from chromozoo.data.crops import CropDataset
 from chromozoo.data.gband_crops import GBandCrops
@@ -179,9 +180,10 @@ def test_what_learns(model: Karyoset) -> None:
         assert network.cell.training
 
 
-def test_single_chromosomes_are_refused(model: Karyoset) -> None:
+def test_single_chromosomes_are_refused(model: Karyoset, tiny_bioimlab: Path) -> None:
+    data = BioImLabClassification(str(tiny_bioimlab), num_workers=0)
     with pytest.raises(ChromozooError, match=r"data\.init_args\.composed"):
-        Trainer(logger=False, fast_dev_run=1, accelerator="cpu").fit(model, datamodule=GBandCrops())
+        Trainer(logger=False, fast_dev_run=1, accelerator="cpu").fit(model, datamodule=data)
 
 
 def test_classify_sees_the_cell(model: Karyoset) -> None:
