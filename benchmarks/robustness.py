@@ -126,7 +126,8 @@ def found_in(karyotyper: Karyotyper, image: Picture, true: TrueCell, name: str) 
     picture = np.ascontiguousarray(CHANGES[name](image))
     found = karyotyper.karyotype(picture, true.name)
     origin = FRAME if name == "framed, with caption" else 0
-    zoom = 1 if origin else picture.shape[1] / image.shape[1]
+    # Large pictures are reduced first, and the result is in pixels of the reduced one.
+    zoom = 1 if origin else found.segmentation.shape[1] / image.shape[1]
     items = found.chromosomes
     return FoundCell(
         true.name,
