@@ -1,10 +1,10 @@
 """How much of a karyotype is left when the picture comes from another camera, slide or export.
 
 Validation metaphases are changed as laboratories differ, and the full-karyotyping accuracy (FKA) of
-the whole karyotyper is set beside that of the unchanged pictures, cell by cell:
+the karyotyper is set beside that of the same pictures unchanged:
 
-    python benchmarks/robustness.py bioimlab-segmentation --cells 6
-    python benchmarks/robustness.py cil54816 --cells 6
+    python benchmarks/robustness.py bioimlab-segmentation --cells 4
+    python benchmarks/robustness.py cil54816 --cells 4
 """
 
 import argparse
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.cells.karyotyper import Karyotyper
-from chromozoo.classes import CLASS_INDEX
+from chromozoo.cli.benchmark_karyotyping import karyotyped
 from chromozoo.data.karyotyped import true_cells
 from chromozoo.karyotyping_metrics import Boxes, FoundCell, TrueCell, evaluate_karyotyping
 
@@ -25,7 +25,7 @@ Picture = NDArray[np.float32]
 Change = Callable[[Picture], NDArray[np.generic]]
 SHOWN = ("fka", "alone_fka", "segmentation_recall", "segmentation_precision", "edits")
 WIDTH = 24
-FRAME = 40  # pixels
+FRAMED, FRAME = "framed, with caption", 40  # pixels
 
 
 def scaled(factor: float) -> Change:
@@ -108,7 +108,7 @@ CHANGES: dict[str, Change] = {
     "gamma 1.6": darkened,
     "12 bits in 16": sixteen_bit,
     "colour": tinted,
-    "framed, with caption": framed,
+    FRAMED: framed,
 }
 
 
@@ -124,25 +124,18 @@ def _eight_bit(image: Picture) -> NDArray[np.uint8]:
 def found_in(karyotyper: Karyotyper, image: Picture, true: TrueCell, name: str) -> FoundCell:
     """The karyotype of the changed picture, its boxes in pixels of the unchanged one."""
     picture = np.ascontiguousarray(CHANGES[name](image))
-    found = karyotyper.karyotype(picture, true.name)
-    origin = FRAME if name == "framed, with caption" else 0
+    (found,) = karyotyped(karyotyper, [(picture, true)], [])
     # Large pictures are reduced first, and the result is in pixels of the reduced one.
-    zoom = 1 if origin else found.segmentation.shape[1] / image.shape[1]
-    items = found.chromosomes
-    return FoundCell(
-        true.name,
-        Boxes(true.outlines.shape, (found.segmentation.boxes - origin) / zoom),
-        np.array([CLASS_INDEX[item.label] for item in items], np.int64),
-        np.array([int(item.probabilities.argmax()) for item in items], np.int64),
-        np.array([item.review for item in items], bool),
-    )
+    boxes = found.outlines.boxes * picture.shape[1] / found.outlines.shape[1]
+    boxes = boxes - FRAME if name == FRAMED else boxes * image.shape[1] / picture.shape[1]
+    return dataclasses.replace(found, outlines=Boxes(image.shape, boxes))
 
 
 def main() -> None:
     """Prints a line for each change."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", choices=("bioimlab-segmentation", "cil54816", "mfish"))
-    parser.add_argument("--cells", type=int, default=6, help="validation images (%(default)s)")
+    parser.add_argument("--cells", type=int, default=4, help="validation images (%(default)s)")
     parser.add_argument("--only", nargs="+", choices=tuple(CHANGES), default=list(CHANGES))
     arguments = parser.parse_args()
 

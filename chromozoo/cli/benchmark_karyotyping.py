@@ -84,7 +84,7 @@ def measure(
     split = load_split(dataset_info(dataset).load_module().SPLIT)
     pictures, true = tee(true_cells(dataset, stage, root))
     report = evaluate_karyotyping(
-        _karyotyped(karyotyper, pictures, seconds), (cell for _, cell in true)
+        karyotyped(karyotyper, pictures, seconds), (cell for _, cell in true)
     )
     about = benchmark.about(models[0], note)
     entries = [model.weights_entry for model in models]
@@ -113,11 +113,12 @@ def measure(
     return row, report
 
 
-def _karyotyped(
+def karyotyped(
     karyotyper: "Karyotyper",
-    cells: "Iterable[tuple[NDArray[np.float32], TrueCell]]",
+    cells: "Iterable[tuple[NDArray[np.generic], TrueCell]]",
     seconds: list[float],
 ) -> "Iterator[FoundCell]":
+    """What a karyotyper makes of pictures, one by one; each adds its seconds to ``seconds``."""
     from chromozoo.classes import CLASS_INDEX
     from chromozoo.karyotyping_metrics import FoundCell
 

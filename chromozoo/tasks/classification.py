@@ -236,7 +236,8 @@ class ChromosomeClassifier(LightningModule):
         flips = FLIPS if self.flip_average else FLIPS[:1]
         turned = [x.flip(axes) if axes else x for axes in flips]
         if len(x) == 1:
-            # Of one picture a small network sees four mirror images in the time of two.
+            # Of one picture a small network sees four mirror images in the time of two. Without
+            # `cells` each of them is a cell of its own, as the picture would be.
             passes = [self.one_pass(torch.cat(turned))]
         else:
             passes = [self.one_pass(images, cells) for images in turned]

@@ -1,8 +1,8 @@
 """Keeps strided convolutions right where a feature map becomes one pixel wide.
 
 In bfloat16 on a CPU with AMX, oneDNN computes something else, at times NaN, for a convolution with
-a stride whose result is one pixel wide (pytorch/pytorch#169688). A canvas of 32 pixels, a narrow
-chromosome on a small one, comes to that in the last stage of every network with a stride of 32.
+a stride whose result is one pixel wide (pytorch/pytorch#169688). A canvas up to 32 pixels wide
+comes to that in the last stage of every network whose stages reduce it 32 times.
 """
 
 import torch
