@@ -8,7 +8,6 @@ own systems. A table in the README is generated from both, never edited.
 
 import os
 import re
-import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,7 @@ RESULT_COLUMNS = (
     "weights",  # the tag, e.g. bioimlab
     "weights_sha256",  # first 12 hex digits
     "dataset",  # e.g. bioimlab
-    "split",  # e.g. bioimlab_v1/test, bioimlab_v1/fold0
+    "split",  # e.g. bioimlab_v1/test, bioimlab_v1/fold0, bioimlab_v1/folds for all of them
     "split_sha256",  # first 12 hex digits of the split file
     "n_chromosomes",
     "n_cells",
@@ -68,7 +67,6 @@ SOURCES = ("measured", "paper")
 WHOLE_NUMBERS = ("n_chromosomes", "n_cells", "n_images", "parameters", "max_detections")
 CITATION = "citation"  # only in published.csv: where the figure stands
 
-FOLD = re.compile(r"(?P<split>.+)/fold(?P<number>\d+)")
 NOT_KNOWN = "–"
 
 
@@ -195,8 +193,7 @@ def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> st
     them in italics and without a rank: their authors split the data in their own way.
 
     Args:
-        rows: of :func:`read_results` (measured and published together) or
-            :func:`summarise_folds`.
+        rows: of :func:`read_results`, measured and published together.
         split: which measured rows to show, e.g. ``'bioimlab_v1/test'``.
 
     Returns:
@@ -275,69 +272,6 @@ def ranked_lines(
     return lines
 
 
-def summarise_folds(rows: Iterable[Mapping[str, str]]) -> list[Row]:
-    """Means over the folds of a cross-validation, one row for each model.
-
-    Rows of splits ``<split>/fold<k>`` that agree in model, data set, input size and test-time
-    averaging belong together; all other rows are left out. The weights of the folds differ.
-
-    Returns:
-        Rows for :func:`leaderboard_markdown` with ``split`` = ``'<split>/folds'``, ``weights`` =
-        ``'5 folds'``, summed counts and, for each metric that every fold has, the plain mean over
-        folds and its sample standard deviation in ``<metric>_std``. There is no interval: the
-        folds share their training cells, so the spread between them is only a spread.
-
-    Raises:
-        ResultsError: a fold occurs twice, or the folds come from different split files.
-    """
-    groups: dict[tuple[str, ...], dict[int, Mapping[str, str]]] = {}
-    for row in rows:
-        fold = FOLD.fullmatch(row["split"])
-        if row["source"] != "measured" or fold is None:
-            continue
-        key = (row["model"], row["dataset"], fold["split"], row["input_size"], row["tta"])
-        folds = groups.setdefault(key, {})
-        number = int(fold["number"])
-        if number in folds:
-            raise ResultsError(
-                f"Fold {number} of {fold['split']} was measured with two weights of {row['model']} "
-                f"({folds[number]['weights_sha256']}, {row['weights_sha256']}): remove one row."
-            )
-        folds[number] = row
-
-    summary = []
-    for (model, dataset, split, input_size, tta), folds in groups.items():
-        members = list(folds.values())
-        versions = sorted({row["split_sha256"] for row in members})
-        if len(versions) > 1:
-            raise ResultsError(
-                f"The folds of {model} on {split} belong to different split files "
-                f"({', '.join(versions)}): run `chromozoo benchmark` again for the old ones."
-            )
-        mean = dict.fromkeys((*RESULT_COLUMNS, CITATION), "") | {
-            "task": members[0]["task"],
-            "model": model,
-            "weights": f"{len(members)} fold{'s' if len(members) > 1 else ''}",
-            "dataset": dataset,
-            "split": f"{split}/folds",
-            "split_sha256": versions[0],
-            "n_chromosomes": str(sum(int(row["n_chromosomes"]) for row in members)),
-            "n_cells": str(sum(int(row["n_cells"]) for row in members)),
-            "tta": tta,
-            "input_size": input_size,
-            "parameters": members[0]["parameters"],
-            "source": "measured",
-        }
-        for metric in METRICS:
-            if all(row[metric] for row in members):
-                values = [float(row[metric]) for row in members]
-                mean[metric] = f"{statistics.fmean(values):.4f}"
-                if len(values) > 1:
-                    mean[f"{metric}_std"] = f"{statistics.stdev(values):.4f}"
-        summary.append(mean)
-    return summary
-
-
 def update_readme(readme_path: str | os.PathLike[str], marker_name: str, table: str) -> None:
     """Replaces what stands between the markers of one leaderboard.
 
@@ -409,14 +343,14 @@ def _cells(row: Mapping[str, str]) -> list[str]:
 
 
 def percent(row: Mapping[str, str], metric: str) -> str:
-    """'97.52 [96.12, 98.60]', '97.52 ± 0.41' over folds, '97.52', or '' where nothing is known."""
+    """'97.52 [96.12, 98.60]', '97.52', or '' where nothing is known."""
     if not row[metric]:
         return ""
     figure = f"{float(row[metric]):.2%}"[:-1]
-    low, high, std = row[f"{metric}_low"], row[f"{metric}_high"], row.get(f"{metric}_std")
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
     if low and high:
         return f"{figure} [{float(low) * 100:.1f}, {float(high) * 100:.1f}]"
-    return f"{figure} ± {float(std) * 100:.2f}" if std else figure
+    return figure
 
 
 def percent_alone(row: Mapping[str, str], metric: str) -> str:
@@ -427,18 +361,17 @@ def percent_alone(row: Mapping[str, str], metric: str) -> str:
 def _caption(
     measured: Sequence[Mapping[str, str]], published: Sequence[Mapping[str, str]], split: str
 ) -> str:
-    is_folds = split.endswith("/folds")
     sizes = {(row["n_chromosomes"], row["n_cells"]) for row in measured}
     size = ", ".join(f"{n} chromosomes of {cells} cells" for n, cells in sorted(sizes))
-    spread = (
-        "mean ± standard deviation over folds"
-        if is_folds
-        else "in brackets the 95 % bootstrap interval over cells"
-    )
     caption = (
-        f"Split `{split}`: {size}; {spread}. Cells without error: after cell assignment, where "
-        "there is one."
+        f"Split `{split}`: {size}; in brackets the 95 % bootstrap interval over cells. Cells "
+        "without error: after cell assignment, where there is one."
     )
+    if split.endswith("/folds"):
+        caption += (
+            " Each cell is named by weights that were trained without it, one set for each fold "
+            "(`chromozoo cross-validate`)."
+        )
     if published:
         caption += (
             " *Italics*: as published by the authors on their own split of the same data, so not "

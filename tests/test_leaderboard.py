@@ -17,7 +17,6 @@ from chromozoo.leaderboard import (
     leaderboard_markdown,
     read_results,
     readme_is_current,
-    summarise_folds,
     update_readme,
 )
 from chromozoo.results import ResultsError
@@ -256,44 +255,6 @@ def test_published_figures_are_readable_and_cited():
         assert 0.5 < float(row["accuracy"] or row["assigned_accuracy"]) <= 1
     shown = leaderboard_markdown([as_read(), *rows], split="bioimlab_v1/test")
     assert len(lines_of(shown)) == 1 + len(rows)
-
-
-def folds(model, *accuracies, **changes):
-    return [
-        as_read(
-            model=model,
-            split=f"bioimlab_v1/fold{k}",
-            weights_sha256=f"{k:012x}",
-            accuracy=accuracy,
-            n_chromosomes=100 + k,
-            n_cells=2,
-            **changes,
-        )
-        for k, accuracy in enumerate(accuracies)
-    ]
-
-
-def test_folds_are_averaged_per_model():
-    rows = [*folds("a", 0.9, 0.96, 0.99), *folds("b", 0.8, assigned_accuracy=""), as_read()]
-    a, b = summarise_folds(rows)
-    assert (a["model"], a["weights"], a["split"]) == ("a", "3 folds", "bioimlab_v1/folds")
-    assert (a["n_chromosomes"], a["n_cells"]) == ("303", "6")
-    assert float(a["accuracy"]) == pytest.approx(0.95)
-    assert float(a["accuracy_std"]) == pytest.approx(0.0458)  # sqrt((5^2 + 1^2 + 4^2) / 2) / 100
-    assert a["accuracy_low"] == ""
-    assert (b["weights"], b["accuracy"], b["assigned_accuracy"]) == ("1 fold", "0.8000", "")
-    first, second = lines_of(leaderboard_markdown([a, b], split="bioimlab_v1/folds"))
-    assert first[1:6] == ["a", "3 folds", "16.36", "128x64", "95.00 ± 4.58"]
-    assert second[5:7] == ["80.00", "–"]
-
-
-def test_folds_measured_twice_or_on_two_split_files_are_refused():
-    with pytest.raises(ResultsError, match=r"Fold 0 of bioimlab_v1 .* two weights of a"):
-        summarise_folds([*folds("a", 0.9), *folds("a", 0.8)])
-    rows = folds("a", 0.9, 0.8)
-    rows[1]["split_sha256"] = "000000000000"
-    with pytest.raises(ResultsError, match="different split files"):
-        summarise_folds(rows)
 
 
 def test_readme_table_is_replaced_and_nothing_else(tmp_path):

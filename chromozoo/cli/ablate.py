@@ -13,10 +13,7 @@ and called again.
 """
 
 import argparse
-import copy
 import datetime
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +21,7 @@ from typing import Any
 
 from chromozoo.cli.env import fast_precision
 from chromozoo.cli.package import RUNS
+from chromozoo.cli.runs import change, keep_last_alone, train
 from chromozoo.data.catalogue import dataset_info, dataset_of_tag
 from chromozoo.errors import ChromozooError, UnknownNameError
 from chromozoo.results import ResultsFile, interval_columns
@@ -112,32 +110,19 @@ class Ablation:
         import yaml
 
         config: dict[str, Any] = yaml.safe_load(self.base.read_text(encoding="utf-8"))
-        for key, value in self.variants[variant].items():
-            *parents, last = key.split(".")
-            place = config
-            for parent in parents:
-                place = place.setdefault(parent, {})
-            place[last] = copy.deepcopy(value)
+        change(config, self.variants[variant])
         config["seed_everything"] = config["data"]["init_args"]["seed"] = seed
         trainer = config["trainer"]
         trainer["max_epochs"] = epochs
-        # One look, at the end: a best of many looks at 460 chromosomes would flatter.
+        # One look, at the end.
         trainer["check_val_every_n_epoch"] = epochs
-        folder = self.folder(variant, seed, epochs)
-        trainer["logger"] = {
-            "class_path": "lightning.pytorch.loggers.CSVLogger",
-            "init_args": {"save_dir": str(folder), "name": "", "version": ""},
-        }
-        # No averaged weights either: the average of the last 500 steps lags in so short a run.
+        keep_last_alone(config, self.folder(variant, seed, epochs))
+        # No averaged weights: the average of the last 500 steps lags in so short a run.
         trainer["callbacks"] = [
             callback
             for callback in trainer["callbacks"]
-            if callback.get("init_args", {}).get("filename") != "best"
-            and not callback["class_path"].endswith("EMAWeightAveraging")
+            if not callback["class_path"].endswith("EMAWeightAveraging")
         ]
-        for callback in trainer["callbacks"]:
-            if "dirpath" in callback.get("init_args", {}):
-                callback["init_args"]["dirpath"] = str(folder)
         return config
 
     def folder(self, variant: str, seed: int, epochs: int) -> Path:
@@ -200,33 +185,14 @@ def _measure(
     Yields:
         A row for the base's own data set, and for each that is measured also.
     """
-    import yaml
-
     from chromozoo.cli.benchmark import judge
     from chromozoo.cli.package import read_recipe
     from chromozoo.registry import get_model, model_info
 
     recipe = read_recipe(ablation.base)
     trained, attributes = ablation.judged.get(variant, (variant, {}))
-    folder = ablation.folder(trained, seed, epochs)
-    finished, last = folder / "finished", folder / "last.ckpt"
-    if not finished.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        config = folder / "ablation.yaml"
-        config.write_text(yaml.safe_dump(ablation.config(trained, seed, epochs)))
-        words = ["fit", "--config", str(config), "--trainer.precision", fast_precision()]
-        words += ["--data.init_args.root", root] if root else []
-        words += ["--ckpt_path", str(last)] if last.exists() else []
-        print(f"{ablation.name}, {trained}, seed {seed}: training", flush=True)
-        status = subprocess.run(
-            [sys.executable, "-m", "chromozoo.cli.main", *words], check=False
-        ).returncode
-        if status:
-            raise ChromozooError(
-                f"{config}: training failed with status {status}, see above; mend it and call the "
-                "same command again"
-            )
-        finished.touch()
+    config = ablation.config(trained, seed, epochs)
+    last = train(config, ablation.folder(trained, seed, epochs), root)
     model: Any = get_model(recipe.model, weights=last)
     for attribute, value in attributes.items():
         if not hasattr(model, attribute):

@@ -34,6 +34,7 @@ SEGMENTATION_RESULTS = RESULTS.with_name("segmentation.csv")
 SEGMENTATION_PUBLISHED = RESULTS.with_name("published_segmentation.csv")
 # The README shows the official test cells; validation rows stand in the CSV alone.
 LEADERBOARD_SPLIT = "bioimlab_v1/test"
+FOLDS_SPLIT = "bioimlab_v1/folds"
 SEGMENTATION_SPLIT = "bioimlab_segmentation_v1/test"
 README = REPOSITORY / "README.md"
 DEFAULT_SCORE = 0.5
@@ -222,6 +223,26 @@ def measure(
 ) -> dict[str, Any]:
     """Evaluates one set of weights of a classifier and returns its result row.
 
+    The arguments are those of :func:`classified`.
+    """
+    return classified(
+        name, weights, dataset, stage, fold=fold, root=root, device=device, note=note
+    )[1]
+
+
+def classified(
+    name: str,
+    weights: str,
+    dataset: str,
+    stage: str,
+    *,
+    fold: int | None = None,
+    root: str | None = None,
+    device: str = "auto",
+    note: str = "",
+) -> tuple[dict[str, "NDArray[Any]"], dict[str, Any]]:
+    """What one set of weights of a classifier says of a data set, and its result row.
+
     Args:
         name: Registered model.
         weights: Tag or path of a weights file.
@@ -231,6 +252,10 @@ def measure(
         root: Folder of the data.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         note: Free text of the row.
+
+    Returns:
+        ``probabilities`` (N, 24), ``targets`` (N,) and ``cells`` (N,), where all pictures are
+        upright also ``p_arm_up`` (N, 24); and the row.
 
     Raises:
         ChromozooError: Unknown names, no data, or weights that are not whole.
@@ -244,11 +269,12 @@ def measure(
     start = time.perf_counter()
     probabilities, p_arm_up = predict(model, crops)
     milliseconds = 1000 * (time.perf_counter() - start) / len(crops)
-    if not crops.upright.all():
-        p_arm_up = None  # nothing to hold it against
-    report = evaluate_classification(probabilities, crops.labels, crops.cells, p_arm_up=p_arm_up)
+    found = {"probabilities": probabilities, "targets": crops.labels, "cells": crops.cells}
+    if p_arm_up is not None and crops.upright.all():  # else there is nothing to hold it against
+        found["p_arm_up"] = p_arm_up
+    report = evaluate_classification(**found)
     preset = model.transforms
-    return {
+    return found, {
         "task": "classification",
         **about(model, note),
         "dataset": dataset,
@@ -525,6 +551,8 @@ def publish(row: dict[str, Any]) -> None:
         print(f"card: {write_card(row['model'])}")
     if row["split"] == LEADERBOARD_SPLIT:
         update_readme()
+    elif row["split"] == FOLDS_SPLIT:
+        leaderboard.update_readme(README, "bioimlab-folds", folds_table())
     elif row["split"] == SEGMENTATION_SPLIT:
         update_segmentation_readme()
     if is_classifier:
@@ -547,6 +575,13 @@ def leaderboard_table() -> str:
     return leaderboard_markdown(
         [*read_results(RESULTS), *read_results(PUBLISHED)], split=LEADERBOARD_SPLIT
     )
+
+
+def folds_table() -> str:
+    """The README's table of the cross-validation on BioImLab."""
+    from chromozoo import leaderboard
+
+    return leaderboard.leaderboard_markdown(leaderboard.read_results(RESULTS), split=FOLDS_SPLIT)
 
 
 def laboratories_table() -> str:

@@ -30,6 +30,7 @@ COMMANDS: dict[str, str] = {
     "figures": "draw confusion, ROC, calibration, features, Grad-CAM and errors of a classifier",
     "package": "turn a trained checkpoint into published weights",
     "ablate": "train with and without a part of a system, and compare",
+    "cross-validate": "train on each fold of a data set, and measure every cell once",
     "train-zoo": "train and package the whole zoo within a time budget",
     "env": "print the versions that matter in a bug report",
 }

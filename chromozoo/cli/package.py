@@ -19,6 +19,7 @@ from chromozoo.cards import write_card
 from chromozoo.classes import CLASSES
 from chromozoo.cli.env import library_versions
 from chromozoo.data.catalogue import TAGS, DatasetInfo, dataset_of_tag
+from chromozoo.data.splits import Split
 from chromozoo.errors import ChromozooError, UnknownNameError, WeightsError
 from chromozoo.registry import list_models, model_info
 from chromozoo.weights import (
@@ -110,7 +111,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 @dataclass(frozen=True)
-class _Choice:
+class Choice:
     """The best of the checkpoints on validation, and what its task says of it.
 
     Attributes:
@@ -144,7 +145,7 @@ def package(
 
     info = recipe.dataset
     data = info.load_data(root=root)
-    choose = _choose_classifier if info.task == "classification" else _choose_segmenter
+    choose = choose_classifier if info.task == "classification" else _choose_segmenter
     choice = choose(recipe, candidates, root)
 
     old = weights_entries(recipe.model).get(recipe.tag)
@@ -154,22 +155,7 @@ def package(
             f"{choice.path}: {choice.metric} {choice.figure:.4f} on {stage} is no gain over the "
             f"packaged {old.file}; give --replace to replace it all the same"
         )
-    entry = WeightsEntry(
-        model=recipe.model,
-        tag=recipe.tag,
-        dataset=info.title,
-        split=data.split.name,
-        split_sha256=data.split.sha256,
-        config=f"configs/{model_info(recipe.model).task}/{recipe.path.name}",
-        seed=int(recipe.content.get("seed_everything", 0)),
-        training=training,
-        versions=library_versions(),
-        licence_code="Apache-2.0",
-        licence_data=f"{info.source} ({info.licence})",
-        licence_weights="research use only; they derive from data without a stated licence",
-        created=datetime.date.today().isoformat(),
-        **choice.values,
-    )
+    entry = entry_of(recipe, choice, data.split, training)
     network: Any = get_model(recipe.model, weights=choice.path).network
     if storage is None:
         half = 2 * sum(tensor.numel() for tensor in network.state_dict().values())
@@ -191,15 +177,39 @@ def package(
     return weights_entries(recipe.model)[recipe.tag]
 
 
-def _choose_classifier(recipe: Recipe, candidates: list[Path], root: str | None) -> _Choice:
-    """By accuracy, then by likelihood at the temperature that calibrates it."""
+def entry_of(recipe: Recipe, choice: Choice, split: Split, training: str) -> WeightsEntry:
+    """What is recorded of a checkpoint that was chosen; what can be measured is not in it yet."""
+    info = recipe.dataset
+    return WeightsEntry(
+        model=recipe.model,
+        tag=recipe.tag,
+        dataset=info.title,
+        split=split.name,
+        split_sha256=split.sha256,
+        config=f"configs/{model_info(recipe.model).task}/{recipe.path.name}",
+        seed=int(recipe.content.get("seed_everything", 0)),
+        training=training,
+        versions=library_versions(),
+        licence_code="Apache-2.0",
+        licence_data=f"{info.source} ({info.licence})",
+        licence_weights="research use only; they derive from data without a stated licence",
+        created=datetime.date.today().isoformat(),
+        **choice.values,
+    )
+
+
+def choose_classifier(
+    recipe: Recipe, candidates: list[Path], root: str | None, fold: int | None = None
+) -> Choice:
+    """By accuracy on validation, then by likelihood at the temperature that calibrates it."""
     from chromozoo.registry import get_model
 
     info = recipe.dataset
     best: tuple[tuple[float, float], Path, float] | None = None
     for path in candidates:
         model: Any = get_model(recipe.model, weights=path)
-        crops = info.load_data(root=root, preset=model.transforms.to_dict()).dataset("val")
+        data = info.load_data(root=root, fold=fold, preset=model.transforms.to_dict())
+        crops = data.dataset("val")
         temperature, accuracy, loss = calibrate(model, crops)
         print(f"{path}: val accuracy {accuracy:.4f}, loss {loss:.4f}, T {temperature:.3f}")
         if best is None or (accuracy, -loss) > best[0]:
@@ -207,7 +217,7 @@ def _choose_classifier(recipe: Recipe, candidates: list[Path], root: str | None)
     assert best is not None
     (accuracy, _), path, temperature = best
     model = get_model(recipe.model, weights=path)
-    length = model.transforms.typical_length or typical_length(info.load_data(root=root))
+    length = model.transforms.typical_length or typical_length(info.load_data(root=root, fold=fold))
     preset = dataclasses.replace(model.transforms, typical_length=length).to_dict()
     synthetic = recipe.content["data"].get("init_args", {}).get("synthetic_cells", 0)
     doc = (
@@ -217,7 +227,7 @@ def _choose_classifier(recipe: Recipe, candidates: list[Path], root: str | None)
         if synthetic
         else ""
     )
-    return _Choice(
+    return Choice(
         path,
         "accuracy",
         accuracy,
@@ -235,7 +245,7 @@ def _choose_classifier(recipe: Recipe, candidates: list[Path], root: str | None)
     )
 
 
-def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -> _Choice:
+def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -> Choice:
     """By the AP of what ``segment`` finds in the whole validation images.
 
     Of masks; of boxes where there are no masks, by class where the model tells classes apart.
@@ -266,7 +276,7 @@ def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) 
         if share
         else ""
     )
-    return _Choice(
+    return Choice(
         path,
         metric,
         precision,

@@ -1,0 +1,124 @@
+"""Cross-validation: what each fold trains on, and the row of all cells together."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from chromozoo.cli import cross_validate
+from chromozoo.cli.main import main as chromozoo
+from chromozoo.cli.package import read_recipe
+from chromozoo.data.splits import FOLDS, load_split
+from chromozoo.errors import ChromozooError
+from chromozoo.leaderboard import leaderboard_markdown, read_results
+from chromozoo.registry import get_model
+from chromozoo.synthetic import write_bioimlab_layout
+from chromozoo.weights import REPOSITORY
+
+CONFIG = REPOSITORY / "configs" / "classification" / "timm_backbone_bioimlab.yaml"
+PRESET = {"height": 32, "width": 32, "scale": 0.3}
+
+
+@pytest.fixture
+def one_cell_of_each_fold(tmp_path: Path) -> Path:
+    folder = tmp_path / "bioimlab-classification"
+    cells = [load_split("bioimlab_v1", fold).test[0] for fold in range(FOLDS)]
+    write_bioimlab_layout(folder, cells, seed=0)
+    return folder
+
+
+@pytest.fixture
+def small_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    config = yaml.safe_load(CONFIG.read_text())
+    config["model"]["init_args"] |= {"backbone": "resnet10t", "preset": PRESET}
+    config["data"]["init_args"] |= {"batch_size": 46, "num_workers": 0, "synthetic_cells": 0}
+    config["trainer"] |= {"enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
+    path = tmp_path / CONFIG.name
+    path.write_text(yaml.safe_dump(config))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_each_fold_has_its_own_cells_and_its_own_changes() -> None:
+    recipe = read_recipe(CONFIG)
+    changes = cross_validate.read_changes(
+        ["trainer.max_epochs=3", "model.init_args.init_from=runs/fold{fold}/last.ckpt"]
+    )
+    configs = [cross_validate.config_of(recipe, fold, changes) for fold in range(FOLDS)]
+    for fold, config in enumerate(configs):
+        assert config["data"]["init_args"]["fold"] == fold
+        assert config["trainer"]["max_epochs"] == 3
+        assert config["trainer"]["limit_val_batches"] == 0
+        assert config["model"]["init_args"]["init_from"] == f"runs/fold{fold}/last.ckpt"
+        kept = [item["init_args"].get("filename") for item in config["trainer"]["callbacks"]]
+        assert "last" in kept
+        assert "best" not in kept
+    assert "fold" not in recipe.content["data"]["init_args"]
+
+
+@pytest.mark.parametrize("word", ["trainer.max_epochs", "=3", "data.init_args.fold=2"])
+def test_a_change_that_is_none_is_refused(word: str) -> None:
+    with pytest.raises(ChromozooError, match="--set"):
+        cross_validate.read_changes([word])
+
+
+def test_one_fold_is_trained_and_measured(
+    small_recipe: Path, one_cell_of_each_fold: Path, tmp_path: Path, capsys
+) -> None:
+    results = tmp_path / "results.csv"
+    words = ["cross-validate", str(small_recipe), "--root", str(one_cell_of_each_fold)]
+    words += ["--results", str(results), "--folds", "1"]
+    assert chromozoo([*words, "--set", "trainer.max_epochs=1"]) == 0
+    shown = capsys.readouterr().out
+    assert "training" in shown
+    assert "folds 0, 2, 3, 4 are not measured yet" in shown
+    (row,) = read_results(results)
+    assert (row["split"], row["n_cells"]) == ("bioimlab_v1/fold1", "1")
+    assert "trainer.max_epochs=1" in row["note"]
+
+    # Nothing is trained twice; other values are not taken for the same.
+    assert chromozoo([*words, "--set", "trainer.max_epochs=1"]) == 0
+    assert "training" not in capsys.readouterr().out
+    assert read_results(results) == [row]
+    assert chromozoo([*words, "--set", "trainer.max_epochs=2"]) == 2
+    assert "training with other values" in capsys.readouterr().err
+
+
+def test_all_cells_make_one_row(
+    small_recipe: Path, one_cell_of_each_fold: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def untrained(config: dict[str, Any], folder: Path, root: str | None = None) -> Path:
+        torch.manual_seed(config["data"]["init_args"]["fold"])
+        model = get_model("timm_backbone", weights=None, backbone="resnet10t", preset=PRESET)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "last.ckpt"
+        parts = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+        torch.save(parts, path)
+        return path
+
+    monkeypatch.setattr(cross_validate, "train", untrained)
+    results = tmp_path / "results.csv"
+    words = ["cross-validate", str(small_recipe), "--root", str(one_cell_of_each_fold)]
+    assert chromozoo([*words, "--results", str(results)]) == 0
+    *folds, together = read_results(results)
+    assert [row["split"] for row in folds] == [f"bioimlab_v1/fold{k}" for k in range(FOLDS)]
+    assert len({row["weights_sha256"] for row in (*folds, together)}) == FOLDS + 1
+    assert together["split"] == "bioimlab_v1/folds"
+    assert (together["n_cells"], together["n_chromosomes"]) == (str(FOLDS), str(46 * FOLDS))
+    right = [float(row["accuracy"]) for row in folds]
+    assert float(together["accuracy"]) == pytest.approx(sum(right) / FOLDS, abs=1e-4)
+    assert float(together["accuracy_low"]) <= float(together["accuracy"])
+    table = leaderboard_markdown(read_results(results), split="bioimlab_v1/folds")
+    assert "230 chromosomes of 5 cells" in table
+    assert "trained without it" in table
+
+    # A cell that two folds tested would be counted twice.
+    runs = tmp_path / "runs" / "folds" / small_recipe.stem
+    (runs / "fold1" / "test.npz").write_bytes((runs / "fold0" / "test.npz").read_bytes())
+    assert json.loads((runs / "fold1" / "row.json").read_text())["n_cells"] == 1
+    with pytest.raises(ChromozooError, match="tested in two folds"):
+        cross_validate.all_folds(read_recipe(small_recipe))
