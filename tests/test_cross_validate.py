@@ -66,6 +66,26 @@ def test_a_change_that_is_none_is_refused(word: str) -> None:
         cross_validate.read_changes([word])
 
 
+@pytest.mark.parametrize(
+    ("origin", "seen"),
+    [
+        ("chromozoo/chromozoo_small:bioimlab", "chromozoo_small:bioimlab"),
+        ("chromozoo/chrnet4", "chrnet4:metaphase"),  # which knows BioImLab among others
+        ("chromozoo/chrnet4:pki3", "chrnet4:metaphase"),  # from which these started
+        ("chromozoo/chromozoo_small:pki3", None),
+        ("runs/fold0/last.ckpt", None),
+        (None, None),
+    ],
+)
+def test_weights_that_saw_the_cells_are_refused(origin: str | None, seen: str | None) -> None:
+    recipe = read_recipe(CONFIG)
+    if seen is None:
+        cross_validate.refuse_what_saw_the_cells(recipe, origin)
+        return
+    with pytest.raises(ChromozooError, match=f"starts from {origin}, and {seen} learnt"):
+        cross_validate.refuse_what_saw_the_cells(recipe, origin)
+
+
 def test_one_fold_is_trained_and_measured(
     small_recipe: Path, one_cell_of_each_fold: Path, tmp_path: Path, capsys
 ) -> None:

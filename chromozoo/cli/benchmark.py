@@ -210,24 +210,9 @@ def trained_on(dataset: str) -> list[str]:
     return names
 
 
-def measure(
-    name: str,
-    weights: str,
-    dataset: str,
-    stage: str,
-    *,
-    fold: int | None = None,
-    root: str | None = None,
-    device: str = "auto",
-    note: str = "",
-) -> dict[str, Any]:
-    """Evaluates one set of weights of a classifier and returns its result row.
-
-    The arguments are those of :func:`classified`.
-    """
-    return classified(
-        name, weights, dataset, stage, fold=fold, root=root, device=device, note=note
-    )[1]
+def measure(name: str, weights: str, dataset: str, stage: str, **options: Any) -> dict[str, Any]:
+    """The result row of one set of weights of a classifier; arguments as of :func:`classified`."""
+    return classified(name, weights, dataset, stage, **options)[1]
 
 
 def classified(

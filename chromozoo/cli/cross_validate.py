@@ -4,6 +4,9 @@ Fold k of five tests on part k of the cells, is calibrated on part k + 1, and tr
 three: after all five every cell has been named once, by weights that never saw it. Each fold gives
 a row, and all cells together one more, of the split ``<name>/folds``, with its intervals over
 cells. It can be stopped and called again; the folds may be called one by one.
+
+Weights that a training starts from must not have seen these cells either: those of the zoo whose
+lineage holds the same data are refused.
 """
 
 import argparse
@@ -17,7 +20,10 @@ from chromozoo.cli.runs import change, keep_last_alone, train
 from chromozoo.data.splits import FOLDS
 from chromozoo.errors import ChromozooError
 from chromozoo.leaderboard import METRIC_COLUMNS
+from chromozoo.tasks.init_from import ZOO
 
+# The weights with this tag learnt from several sets.
+PARTS = {"metaphase": ("bioimlab", "pki3", "cil")}
 SHOWN = ("accuracy", "assigned_accuracy", "cells_without_error", "ece")
 
 
@@ -94,6 +100,32 @@ def config_of(recipe: Recipe, fold: int, changes: Mapping[str, str]) -> dict[str
     return config
 
 
+def refuse_what_saw_the_cells(recipe: Recipe, init_from: str | None) -> None:
+    """Follows published weights back through the configs that they come from.
+
+    Raises:
+        ChromozooError: These, or weights that they started from, learnt from the recipe's data.
+    """
+    import yaml
+
+    from chromozoo.registry import model_info
+    from chromozoo.weights import REPOSITORY, weights_entries
+
+    origin, seen = init_from, set[str]()
+    while origin and origin.startswith(ZOO) and origin not in seen:
+        seen.add(origin)
+        name, _, tag = origin.removeprefix(ZOO).partition(":")
+        entry = weights_entries(name)[tag or str(model_info(name).default_weights)]
+        if recipe.tag in (entry.tag, *PARTS.get(entry.tag, ())):
+            raise ChromozooError(
+                f"{recipe.path}: starts from {init_from}, and {entry.model}:{entry.tag} learnt "
+                f"from {recipe.tag}, test cells of the folds included; give others, such as --set "
+                "model.init_args.init_from=null"
+            )
+        config = yaml.safe_load((REPOSITORY / entry.config).read_text(encoding="utf-8"))
+        origin = config["model"]["init_args"].get("init_from")
+
+
 def measure_fold(
     recipe: Recipe,
     fold: int,
@@ -116,7 +148,9 @@ def measure_fold(
     from chromozoo.weights import save_weights
 
     folder = _folder(recipe, fold)
-    last = train(config_of(recipe, fold, changes), folder, root)
+    config = config_of(recipe, fold, changes)
+    refuse_what_saw_the_cells(recipe, config["model"]["init_args"].get("init_from"))
+    last = train(config, folder, root)
     kept = folder / "row.json"
     if kept.exists():
         row: dict[str, Any] = json.loads(kept.read_text())
