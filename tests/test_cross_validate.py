@@ -47,11 +47,12 @@ def test_each_fold_has_its_own_cells_and_its_own_changes() -> None:
     recipe = read_recipe(CONFIG)
     changes = cross_validate.read_changes(
         ["trainer.max_epochs=3", "model.init_args.init_from=runs/fold{fold}/last.ckpt"]
-    )
+    ) | {"data.init_args.composed": "{mixed: 0.5}"}
     configs = [cross_validate.config_of(recipe, fold, changes) for fold in range(FOLDS)]
     for fold, config in enumerate(configs):
         assert config["data"]["init_args"]["fold"] == fold
         assert config["trainer"]["max_epochs"] == 3
+        assert config["data"]["init_args"]["composed"] == {"mixed": 0.5}
         assert config["trainer"]["limit_val_batches"] == 0
         assert config["model"]["init_args"]["init_from"] == f"runs/fold{fold}/last.ckpt"
         kept = [item["init_args"].get("filename") for item in config["trainer"]["callbacks"]]
@@ -64,6 +65,12 @@ def test_each_fold_has_its_own_cells_and_its_own_changes() -> None:
 def test_a_change_that_is_none_is_refused(word: str) -> None:
     with pytest.raises(ChromozooError, match="--set"):
         cross_validate.read_changes([word])
+
+
+def test_a_segmenter_has_no_folds(capsys) -> None:
+    config = REPOSITORY / "configs" / "segmentation" / "chr_fast_bioimlab.yaml"
+    assert chromozoo(["cross-validate", str(config)]) == 2
+    assert "trains no classifier" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

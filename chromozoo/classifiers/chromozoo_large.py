@@ -126,7 +126,7 @@ class ChromozooLarge(ChromosomeClassifier):
     default_weights="bioimlab",
 )
 def chromozoo_large(**kwargs: Any) -> ChromozooLarge:
-    """The most accurate for Q-band, 16.4 M parameters; input ``(B, 2, H, W)``, two views.
+    """Large, two views of a chromosome, 16.4 M parameters; input ``(B, 2, H, W)``, two views.
 
     One trunk, that of ChrNet4, sees the upright and the straightened chromosome, which the preset
     makes from one picture; they are the channels of the input, 32x32 or larger.

@@ -94,7 +94,9 @@ def config_of(recipe: Recipe, fold: int, changes: Mapping[str, str]) -> dict[str
     import yaml
 
     config = copy.deepcopy(recipe.content)
-    values = {key: yaml.safe_load(text.format(fold=fold)) for key, text in changes.items()}
+    values = {
+        key: yaml.safe_load(text.replace("{fold}", str(fold))) for key, text in changes.items()
+    }
     change(config, values | {"data.init_args.fold": fold, "trainer.limit_val_batches": 0})
     keep_last_alone(config, _folder(recipe, fold))
     return config
@@ -148,6 +150,11 @@ def measure_fold(
     from chromozoo.weights import save_weights
 
     folder = _folder(recipe, fold)
+    if recipe.dataset.task != "classification":
+        raise ChromozooError(
+            f"{recipe.path}: trains no classifier; folds are of single chromosomes"
+        )
+    split = recipe.dataset.load_data(root=root, fold=fold).split
     config = config_of(recipe, fold, changes)
     refuse_what_saw_the_cells(recipe, config["model"]["init_args"].get("init_from"))
     last = train(config, folder, root)
@@ -156,7 +163,6 @@ def measure_fold(
         row: dict[str, Any] = json.loads(kept.read_text())
         return row
     choice = choose_classifier(recipe, [last], root, fold)
-    split = recipe.dataset.load_data(root=root, fold=fold).split
     entry = entry_of(recipe, choice, split, training)
     network: Any = get_model(recipe.model, weights=last).network
     file, _ = save_weights(network, entry, folder, "fp16")
