@@ -166,6 +166,8 @@ class McnnGo(ChromosomeClassifier):
             three views.
     """
 
+    joins_views = True
+
     def __init__(
         self,
         preset: dict[str, Any] | None = None,
