@@ -1,10 +1,14 @@
 """The large classifier: two views through one trunk, and how it begins."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from lightning import Trainer
 
-from chromozoo.classifiers.chrnet4 import chrnet4
+from chromozoo.classifiers.chrnet4 import ChrNet4, chrnet4
 from chromozoo.classifiers.chromozoo_large import ChromozooLarge, chromozoo_large
+from chromozoo.errors import WeightsError
 
 VIEWS = ["upright", "straight"]
 CANVAS = {"height": 48, "width": 40, "views": VIEWS}
@@ -37,11 +41,33 @@ def test_it_begins_as_chrnet4_on_both_views() -> None:
     torch.manual_seed(0)
     alone = chrnet4().network.eval()
     large = ChromozooLarge(preset=CANVAS).network.eval()
-    large.take_over(alone)
+    large.take_over(alone.state_dict(), Path("chrnet4.ckpt"))
     views = torch.rand(4, 2, 48, 40)
     with torch.inference_mode():
         expected = (alone(views[:, :1]) + alone(views[:, 1:])) / 2
         torch.testing.assert_close(large(views), expected)
+
+
+def test_it_begins_as_a_checkpoint(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    for name, model in (
+        ("chrnet4", ChrNet4(preset=CANVAS | {"views": ["upright"]}, polarity=True)),
+        ("large", ChromozooLarge(preset=CANVAS)),
+    ):
+        path = tmp_path / f"{name}.ckpt"
+        trainer = Trainer(logger=False, accelerator="cpu", max_epochs=0, barebones=False)
+        trainer.strategy.connect(model)
+        trainer.save_checkpoint(path)
+        begun = ChromozooLarge(preset=CANVAS, init_from=str(path)).network
+        expected = model.network.fc.weight
+        if name == "chrnet4":
+            expected = torch.cat([expected / 2] * 2, dim=1)
+        torch.testing.assert_close(begun.fc.weight, expected)
+        torch.testing.assert_close(begun.conv1.weight, model.network.conv1.weight)
+    other = tmp_path / "other.ckpt"
+    torch.save({"state_dict": {"network.fc.weight": torch.zeros(24, 2048)}}, other)
+    with pytest.raises(WeightsError, match=r"other\.ckpt: does not fit this model"):
+        ChromozooLarge(preset=CANVAS, init_from=str(other))
 
 
 def test_it_begins_as_published_weights() -> None:

@@ -47,7 +47,7 @@ def test_each_fold_has_its_own_cells_and_its_own_changes() -> None:
     recipe = read_recipe(CONFIG)
     changes = cross_validate.read_changes(
         ["trainer.max_epochs=3", "model.init_args.init_from=runs/fold{fold}/last.ckpt"]
-    ) | {"data.init_args.composed": "{mixed: 0.5}"}
+    ) | {"data.init_args.composed": "{mixed: 0.5}", "trainer.callbacks.0.init_args.decay": "0.98"}
     configs = [cross_validate.config_of(recipe, fold, changes) for fold in range(FOLDS)]
     for fold, config in enumerate(configs):
         assert config["data"]["init_args"]["fold"] == fold
@@ -55,10 +55,19 @@ def test_each_fold_has_its_own_cells_and_its_own_changes() -> None:
         assert config["data"]["init_args"]["composed"] == {"mixed": 0.5}
         assert config["trainer"]["limit_val_batches"] == 0
         assert config["model"]["init_args"]["init_from"] == f"runs/fold{fold}/last.ckpt"
+        assert config["trainer"]["callbacks"][0]["init_args"]["decay"] == 0.98
         kept = [item["init_args"].get("filename") for item in config["trainer"]["callbacks"]]
         assert "last" in kept
         assert "best" not in kept
     assert "fold" not in recipe.content["data"]["init_args"]
+
+
+@pytest.mark.parametrize(
+    "key", ["trainer.callbacks.9.decay", "trainer.callbacks.decay", "seed_everything.x"]
+)
+def test_a_place_that_the_config_has_not_is_refused(key: str) -> None:
+    with pytest.raises(ChromozooError, match=f"{key}: the config has no such place"):
+        cross_validate.config_of(read_recipe(CONFIG), 0, {key: "1"})
 
 
 @pytest.mark.parametrize("word", ["trainer.max_epochs", "=3", "data.init_args.fold=2"])

@@ -5,6 +5,8 @@ chromosome that is bent shows its bands in the second view, one whose axis is ha
 them in the first. What was tried for it: ``benchmarks/README.md``.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.init_from import ZOO, published, start_from
 from chromozoo.tasks.losses import CentreLossPreset
 from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.weights import load_checkpoint, load_tensors
 
 VIEWS = ("upright", "straight")
 
@@ -58,11 +61,19 @@ class ChromozooLargeNetwork(ChrNet4Network):
         pictures = x.flatten(0, 1)[:, None].contiguous(memory_format=torch.channels_last)
         return super().forward_features(pictures).reshape(len(x), -1)
 
-    def take_over(self, chrnet4: ChrNet4Network) -> None:
-        """Begins as a trained ChrNet4 that averages its logits over both views."""
-        tensors = {k: v for k, v in chrnet4.state_dict().items() if k in self.state_dict()}
+    def take_over(self, chrnet4: Mapping[str, Tensor], path: Path) -> None:
+        """Begins as a trained ChrNet4 that averages its logits over both views.
+
+        Args:
+            chrnet4: Its tensors.
+            path: Where they come from, to name in an error.
+
+        Raises:
+            WeightsError: They are not those of a ChrNet4.
+        """
+        tensors = {k: v for k, v in chrnet4.items() if k in self.state_dict()}
         tensors["fc.weight"] = torch.cat([tensors["fc.weight"] / len(VIEWS)] * len(VIEWS), dim=1)
-        self.load_state_dict(tensors)
+        load_tensors(self, tensors, path)
 
 
 class ChromozooLarge(ChromosomeClassifier):
@@ -73,8 +84,8 @@ class ChromozooLarge(ChromosomeClassifier):
             144x60, scale 1.5, views upright and straight.
         centre_loss: ``"wen"``, ``"paper-literal"`` or None, see
             :class:`chromozoo.tasks.losses.CentreLoss`.
-        init_from: ``"chromozoo/chrnet4:<tag>"``, weights of ChrNet4 for the trunk;
-            ``"chromozoo/chromozoo_large:<tag>"`` or a checkpoint (``.ckpt``) to tune this model
+        init_from: ``"chromozoo/chrnet4:<tag>"`` or a checkpoint (``.ckpt``) of ChrNet4, for the
+            trunk; ``"chromozoo/chromozoo_large:<tag>"`` or a checkpoint of this model, to tune it
             further; None starts from random numbers.
         contrastive, optimizer, lr, weight_decay, label_smoothing, flip_average: See
             :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
@@ -117,9 +128,18 @@ class ChromozooLarge(ChromosomeClassifier):
                 f"{list(self.transforms.views)}; give for example {list(VIEWS)}"
             )
         if init_from is not None and init_from.startswith(f"{ZOO}chrnet4"):
-            network.take_over(published(init_from.removeprefix(ZOO)))
+            tensors = published(init_from.removeprefix(ZOO)).state_dict()
+            network.take_over(tensors, Path(init_from))
+        elif init_from is not None and _is_of_chrnet4(init_from):
+            network.take_over(load_checkpoint(init_from)[1], Path(init_from))
         elif init_from is not None:
             start_from(network, init_from)
+
+
+def _is_of_chrnet4(path: str) -> bool:
+    """Whether a path is that of a checkpoint whose last layer sees one view."""
+    head = load_checkpoint(path)[1].get("fc.weight") if path.endswith(".ckpt") else None
+    return head is not None and head.shape[1] == FEATURES
 
 
 @register_model(

@@ -13,13 +13,23 @@ from chromozoo.files import replace_file
 
 
 def change(config: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Sets values in a config, by dotted keys such as ``"model.init_args.lr"``."""
+    """Sets values in a config, by dotted keys such as ``"model.init_args.lr"``.
+
+    The place of a list's item is its number, as in ``"trainer.callbacks.0.init_args.decay"``.
+
+    Raises:
+        ChromozooError: A key leads nowhere.
+    """
     for key, value in changes.items():
         *parents, last = key.split(".")
-        place = config
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = copy.deepcopy(value)
+        place: Any = config
+        try:
+            for parent in parents:
+                is_list = isinstance(place, list)
+                place = place[int(parent)] if is_list else place.setdefault(parent, {})
+            place[int(last) if isinstance(place, list) else last] = copy.deepcopy(value)
+        except (ValueError, IndexError, AttributeError, TypeError) as error:
+            raise ChromozooError(f"{key}: the config has no such place ({error})") from error
 
 
 def keep_last_alone(config: dict[str, Any], folder: Path) -> None:
