@@ -297,7 +297,7 @@ def grad_cam(model: Any, images: Sequence[Any], labels: NDArray[np.int64]) -> ND
     from captum.attr import LayerAttribution, LayerGradCam
 
     model.eval()
-    batch = model.looks(torch.stack(list(images)).to(model.device))[0]
+    batch = torch.stack(list(images)).to(model.device)
     layer = last_map(model, batch[:1])
     target = torch.from_numpy(np.asarray(labels)).to(model.device)
     heat = LayerGradCam(model, layer).attribute(

@@ -316,3 +316,18 @@ def test_join_cells_numbers_them() -> None:
     joined = join_cells(items)
     assert joined["label"].tolist() == [0, 1, 0, 1, 2]
     assert joined["cell"].tolist() == [0, 0, 1, 1, 1]
+
+
+def test_the_backbone_may_look_at_two_views() -> None:
+    torch.manual_seed(0)
+    preset: dict[str, Any] = PRESET | {"views": ["upright", "straight"]}
+    made = Karyoset(preset=preset, backbone="chromozoo_large", width=16, layers=1, heads=2).eval()
+    network: Any = told(made.network)  # type: ignore[arg-type]
+    views = torch.rand(6, 2, 48, 40)
+    together = torch.zeros(6, dtype=torch.int64)
+    with torch.inference_mode():
+        evidence = network.forward_features(views)
+        assert evidence.shape == (6, 2 * 2048 + 2)
+        probabilities, up = made.predict_arms(views, together)
+    assert up is None
+    torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(6))

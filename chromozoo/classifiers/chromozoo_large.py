@@ -94,8 +94,6 @@ class ChromozooLarge(ChromosomeClassifier):
         ValueError: The preset does not give two views.
     """
 
-    joins_views = True
-
     def __init__(
         self,
         preset: dict[str, Any] | None = None,

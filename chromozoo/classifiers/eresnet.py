@@ -191,7 +191,7 @@ class EResNet(ChromosomeClassifier):
             start_from(self.network, init_from, prefix="trunk.")
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        features = self.network.forward_features(self.one_view(batch["image"]))
+        features = self.network.forward_features(batch["image"])
         loss = self.class_loss(features, batch["label"])
         if self.training:
             self.network.follow(features.detach(), batch["label"])

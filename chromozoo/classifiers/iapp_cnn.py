@@ -424,7 +424,7 @@ class IappCnn(ChromosomeClassifier):
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Sum of the branches' cross-entropies (equation 14); see the base class."""
         network: Any = self.network
-        logits = network.branch_logits(network.branch_features(self.one_view(batch["image"])))
+        logits = network.branch_logits(network.branch_features(batch["image"]))
         losses = [self.cross_entropy(found, batch["label"]) for found in logits.values()]
         return torch.stack(losses).sum()
 

@@ -227,12 +227,10 @@ class Karyoset(ChromosomeClassifier):
         canvas = ChromosomePreset(**(preset or {}))
         # Not every backbone tells polarity.
         arms = {"polarity": True} if polarity else {}
-        classifier: Any = get_model(backbone, weights=None, preset=preset, **arms)
-        alone = classifier.network
-        self.joins_views = classifier.joins_views
+        alone: Any = get_model(backbone, weights=None, preset=preset, **arms).network
         with torch.no_grad():
-            views = len(canvas.views) if self.joins_views else canvas.channels
-            blank = torch.zeros(1, views, canvas.height, canvas.width)
+            channels = max(canvas.channels, len(canvas.views))
+            blank = torch.zeros(1, channels, canvas.height, canvas.width)
             features = alone.eval().forward_features(blank).shape[1]
         if init_from is not None:
             start_from(alone, init_from)
@@ -275,7 +273,7 @@ class Karyoset(ChromosomeClassifier):
         network: Any = self.network
         label, cell = batch["label"], batch["cell"]
         with torch.set_grad_enabled(not self.frozen):
-            evidence = network.forward_features(mirrored(self.one_view(batch["image"])))
+            evidence = network.forward_features(mirrored(batch["image"]))
         hidden = torch.rand(len(label), device=label.device) < self.hidden
         logits = network.forward_head(evidence, cell, hidden)
         loss: Tensor = self.cross_entropy(logits, label)

@@ -166,8 +166,6 @@ class McnnGo(ChromosomeClassifier):
             three views.
     """
 
-    joins_views = True
-
     def __init__(
         self,
         preset: dict[str, Any] | None = None,

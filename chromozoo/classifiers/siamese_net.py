@@ -151,7 +151,7 @@ class SiameseNet(ChromosomeClassifier):
         """Pair loss of all pairs of the batch; moves the prototypes when in training."""
         network = cast(SiameseNetNetwork, self.network)
         labels = batch["label"]
-        features = network.forward_features(self.one_view(batch["image"]))
+        features = network.forward_features(batch["image"])
         if self.training:
             network.follow(features, labels)
         first, second = torch.triu_indices(

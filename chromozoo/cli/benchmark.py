@@ -479,14 +479,16 @@ def names_of_cells(
     from torch.utils.data import DataLoader
 
     from chromozoo.evaluation import SMALLEST_PROBABILITY
+    from chromozoo.tasks.classification import FLIPS
 
     if not model.sees_cells:
         log_p = np.log(np.maximum(predict(model, crops)[0], SMALLEST_PROBABILITY))
         return lambda rows: log_p[rows]
+    flips = FLIPS if model.flip_average else FLIPS[:1]
     with torch.inference_mode():
         evidence = torch.cat(
             [
-                torch.stack([model.network.forward_features(look) for look in model.looks(images)])
+                torch.stack([model.network.forward_features(images.flip(axes)) for axes in flips])
                 for images in (batch["image"].to(model.device) for batch in DataLoader(crops, 64))
             ],
             dim=1,

@@ -88,9 +88,7 @@ def _predictions(path: Path, origin: str, model: Any, crops: Any) -> "StoredPred
     probabilities, _ = predict(model, crops)
     with torch.inference_mode():
         features = [
-            model.network.forward_features(model.looks(batch["image"].to(model.device))[0])
-            .float()
-            .cpu()
+            model.network.forward_features(batch["image"].to(model.device)).float().cpu()
             for batch in DataLoader(crops, 64)
         ]
     stored = StoredPredictions(

@@ -199,11 +199,14 @@ def extract_features(model: Any, crops: "CropDataset", batch_size: int = 64) -> 
     import torch
     from torch.utils.data import DataLoader
 
+    from chromozoo.tasks.classification import FLIPS
+
+    flips = FLIPS if model.flip_average else FLIPS[:1]
     found = []
     with torch.inference_mode():
         for batch in DataLoader(crops, batch_size):
             x = batch["image"].to(model.device)
-            turned = [model.network.forward_features(look).float() for look in model.looks(x)]
+            turned = [model.network.forward_features(x.flip(axes)).float() for axes in flips]
             found.append(torch.stack(turned).mean(dim=0).flatten(1).cpu())
     return torch.cat(found).numpy()
 

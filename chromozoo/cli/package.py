@@ -304,13 +304,15 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
     from torch.utils.data import DataLoader
 
     from chromozoo.data.composed_cells import whole_cells
+    from chromozoo.tasks.classification import FLIPS
 
+    flips = FLIPS if model.flip_average else FLIPS[:1]
     batches = whole_cells(crops.cells, 64)
     with torch.inference_mode():
         logits = torch.cat(
             [
                 torch.stack(
-                    [model.one_pass(look, batch["cell"])[0] for look in model.looks(batch["image"])]
+                    [model.one_pass(batch["image"].flip(axes), batch["cell"])[0] for axes in flips]
                 )
                 for batch in DataLoader(crops, batch_sampler=batches)
             ],

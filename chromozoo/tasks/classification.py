@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
 # Whether the p arm of an upright chromosome is up (1) or down (-1) in each of them.
 P_ARM_UP = (1.0, -1.0, 1.0, -1.0)
-# Which of two views each of them shows: either view is seen once with the p arm up and once with it
-# down, once with the left side left and once with it right.
-VIEW_OF_FLIP = (0, 1, 1, 0)
 
 
 @dataclass(frozen=True)
@@ -96,9 +93,6 @@ class ChromosomeClassifier(LightningModule):
 
     # Whether what is said of a chromosome depends on the others of its cell.
     sees_cells: ClassVar[bool] = False
-    # Whether the network looks at all views of a chromosome at once. Any other sees one at a time:
-    # one by chance in training, either of two where it predicts.
-    joins_views: bool = False
 
     # Set by `get_model`.
     weights_entry: "WeightsEntry | None" = None
@@ -125,11 +119,6 @@ class ChromosomeClassifier(LightningModule):
         self.network = network.to(memory_format=torch.channels_last)
         mend_narrow_maps(self.network)
         self.transforms = ChromosomePreset(**(preset or {}))
-        if not self.joins_views and len(self.transforms.views) > 2:
-            raise ValueError(
-                f"{type(self).__name__} looks at one or two views of a chromosome, the preset "
-                f"gives {list(self.transforms.views)}"
-            )
         self.optimizer = optimizer
         self.lr = lr
         self.weight_decay = weight_decay
@@ -155,11 +144,8 @@ class ChromosomeClassifier(LightningModule):
         return self.weights_entry.temperature if self.weights_entry else 1.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, 24)`` of ``(B, channels, H, W)``, one pass, no averaging.
-
-        Of two views that the network does not join the first is seen.
-        """
-        logits: Tensor = self.network(x[:, :1] if self._chooses_view() else x)
+        """Logits ``(B, 24)`` of ``(B, channels, H, W)``, one pass, no averaging."""
+        logits: Tensor = self.network(x)
         return logits
 
     # Training
@@ -172,7 +158,7 @@ class ChromosomeClassifier(LightningModule):
                 ``upright`` (B,) bool.
         """
         network: Any = self.network
-        image, label = self.one_view(batch["image"]), batch["label"]
+        image, label = batch["image"], batch["label"]
         if self.polarity:
             image = mirrored(image)
         features = network.forward_features(image)
@@ -247,51 +233,23 @@ class ChromosomeClassifier(LightningModule):
             Probabilities ``(B, 24)``, and the probability that the p arm is up, given each class,
             ``(B, 24)``; None for a model without ``polarity``.
         """
-        looks = self.looks(x)
+        flips = FLIPS if self.flip_average else FLIPS[:1]
+        turned = [x.flip(axes) if axes else x for axes in flips]
         if len(x) == 1:
             # Of one picture a small network sees four mirror images in the time of two. Without
             # `cells` each of them is a cell of its own, as the picture would be.
-            passes = [self.one_pass(torch.cat(looks))]
+            passes = [self.one_pass(torch.cat(turned))]
         else:
-            passes = [self.one_pass(images, cells) for images in looks]
-        by_flip = (len(looks), len(x), len(CLASSES))
+            passes = [self.one_pass(images, cells) for images in turned]
+        by_flip = (len(flips), len(x), len(CLASSES))
         logits = torch.cat([logit for logit, _ in passes]).float().reshape(by_flip)
         arms = [up for _, up in passes if up is not None]
         probabilities = torch.softmax(logits / self.temperature, dim=-1).mean(dim=0)
         if not arms:
             return probabilities, None
-        sign = torch.tensor(P_ARM_UP[: len(looks)], device=x.device)[:, None, None]
+        sign = torch.tensor(P_ARM_UP[: len(flips)], device=x.device)[:, None, None]
         up = (torch.cat(arms).float().reshape(by_flip) * sign).mean(dim=0)
         return probabilities, up.sigmoid()
-
-    def looks(self, x: Tensor) -> list[Tensor]:
-        """What predictions are averaged over: mirror images, of two views in turn.
-
-        Args:
-            x: ``(B, channels, H, W)`` normalised; ``(B, 2, H, W)`` where the preset gives two
-                views.
-
-        Returns:
-            For each of :data:`FLIPS`, or the first of them without ``flip_average``, what the
-            network is given.
-        """
-        flips = FLIPS if self.flip_average else FLIPS[:1]
-        shown = [x] * len(flips)
-        if self._chooses_view():
-            shown = [x[:, view : view + 1] for view in VIEW_OF_FLIP[: len(flips)]]
-        return [
-            image.flip(axes) if axes else image for image, axes in zip(shown, flips, strict=True)
-        ]
-
-    def one_view(self, x: Tensor) -> Tensor:
-        """For training: of each chromosome one view by chance ``(B, 1, H, W)``; else ``x``."""
-        if not self._chooses_view():
-            return x
-        chosen = torch.randint(x.shape[1], (len(x),), device=x.device)
-        return x[torch.arange(len(x), device=x.device), chosen][:, None]
-
-    def _chooses_view(self) -> bool:
-        return len(self.transforms.views) == 2 and not self.joins_views
 
     def one_pass(self, x: Tensor, cells: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits of the classes and of the p arm being up, ``(B, 24)`` each, without averaging.
