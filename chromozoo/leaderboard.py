@@ -62,6 +62,8 @@ OPTIONAL_COLUMNS = frozenset(
     }
 )
 # A second measurement of the same thing replaces the first.
+# Ends the averaging of models that see all chromosomes of a cell together.
+WHOLE_CELLS = "whole cells"
 KEY_COLUMNS = ("model", "weights_sha256", "dataset", "split_sha256", "split", "tta")
 SOURCES = ("measured", "paper")
 WHOLE_NUMBERS = ("n_chromosomes", "n_cells", "n_images", "parameters", "max_detections")
@@ -367,6 +369,11 @@ def _caption(
         f"Split `{split}`: {size}; in brackets the 95 % bootstrap interval over cells. Cells "
         "without error: after cell assignment, where there is one."
     )
+    if any(row["tta"].endswith(WHOLE_CELLS) for row in measured):
+        caption += (
+            f" *{WHOLE_CELLS}*: the model names a chromosome knowing the others of its cell, also "
+            "before any assignment."
+        )
     if split.endswith("/folds"):
         caption += (
             " Each cell is named by weights that were trained without it, one set for each fold "

@@ -246,6 +246,7 @@ def classified(
         ChromozooError: Unknown names, no data, or weights that are not whole.
     """
     from chromozoo.evaluation import evaluate_classification
+    from chromozoo.leaderboard import WHOLE_CELLS
 
     model = load_packaged(name, weights, device)
     info = dataset_info(dataset)
@@ -266,7 +267,8 @@ def classified(
         "split": f"{data.split.name}/{stage}" if fold is None else data.split.name,
         "split_sha256": data.split.sha256[:12],
         **report.to_row(),
-        "tta": "4 flips" if model.flip_average else "none",
+        "tta": ("4 flips" if model.flip_average else "none")
+        + (f", {WHOLE_CELLS}" if model.sees_cells else ""),
         "input_size": f"{preset.height}x{preset.width}",
         "ms_per_image": round(milliseconds, 2),
     }
