@@ -61,9 +61,9 @@ OPTIONAL_COLUMNS = frozenset(
         *("commit", "note"),
     }
 )
-# A second measurement of the same thing replaces the first.
-# Ends the averaging of models that see all chromosomes of a cell together.
+# Ends what is said of the averaging of models that see all chromosomes of a cell together.
 WHOLE_CELLS = "whole cells"
+# A second measurement of the same thing replaces the first.
 KEY_COLUMNS = ("model", "weights_sha256", "dataset", "split_sha256", "split", "tta")
 SOURCES = ("measured", "paper")
 WHOLE_NUMBERS = ("n_chromosomes", "n_cells", "n_images", "parameters", "max_detections")

@@ -55,7 +55,7 @@ def test_it_begins_as_a_checkpoint(tmp_path: Path) -> None:
         ("large", ChromozooLarge(preset=CANVAS)),
     ):
         path = tmp_path / f"{name}.ckpt"
-        trainer = Trainer(logger=False, accelerator="cpu", max_epochs=0, barebones=False)
+        trainer = Trainer(logger=False, accelerator="cpu", max_epochs=0)
         trainer.strategy.connect(model)
         trainer.save_checkpoint(path)
         begun = ChromozooLarge(preset=CANVAS, init_from=str(path)).network

@@ -74,6 +74,15 @@ def test_report_fits_the_columns(tmp_path):
     assert (row["accuracy"], row["n_cells"], row["assigned_accuracy"]) == ("0.75", "2", "")
 
 
+def test_what_sees_whole_cells_is_told_from_what_does_not():
+    explanation = "knowing the others of its cell"
+    assert explanation not in leaderboard_markdown([as_read()], split="bioimlab_v1/test")
+    rows = [as_read(), as_read(model="set", tta="4 flips, whole cells")]
+    table = leaderboard_markdown(rows, split="bioimlab_v1/test")
+    assert "4 flips, whole cells" in table
+    assert explanation in table
+
+
 def test_measuring_again_replaces_the_row_in_its_place(tmp_path):
     path = tmp_path / "r.csv"
     append_row(path, result(model="a", accuracy=0.1))
