@@ -329,8 +329,10 @@ def _cells(row: Mapping[str, str]) -> list[str]:
     if input_size and row["tta"] != "none":
         input_size += f", {row['tta']}"
     is_measured = row["source"] == "measured"
-    # Such as "not shipped": without it a reader would look for the file.
-    weights = f"{row['weights']} ({row['note']})" if is_measured and row["note"] else row["weights"]
+    # Such as "not shipped": without it a reader would look for the file. What follows a semicolon,
+    # such as the changes of a fold's config, is told by the CSV.
+    note = row["note"].partition(";")[0]
+    weights = f"{row['weights']} ({note})" if is_measured and note else row["weights"]
     return [
         row["model"],
         weights,
