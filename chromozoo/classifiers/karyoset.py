@@ -292,6 +292,7 @@ class Karyoset(ChromosomeClassifier):
 @register_model(
     task="classification",
     paper="ours: a set transformer (Lee et al. 2019) over the features of a classifier",
+    default_weights="pki3",
 )
 def karyoset(**kwargs: Any) -> Karyoset:
     """Names all chromosomes of a cell together, any number of them; ``(B, 1 or 3, H, W)``."""
