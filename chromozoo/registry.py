@@ -27,6 +27,7 @@ from chromozoo.weights import WeightsEntry
 
 if TYPE_CHECKING:
     from lightning import LightningModule
+    from torch import Tensor
 
 TASKS = ("classification", "segmentation")
 MODEL_PACKAGES = ("chromozoo.classifiers", "chromozoo.segmenters")
@@ -189,10 +190,10 @@ def get_weight(name: str, tag: str = "DEFAULT") -> WeightsEntry:
     name = info.name
     entries = _weights.weights_entries(name)
     if not entries:
-        trained = ", ".join(list_models(pretrained=True)) or "none yet"
+        trained = ", ".join(list_models(info.task, pretrained=True)) or "none yet"
         raise WeightsError(
-            f"model {name!r} has no weights (models with weights: {trained}); "
-            f"weights=None builds it untrained"
+            f"model {name!r} has no weights of its own (models with weights: {trained}); give "
+            f"weights=None, which builds it untrained, or the path of a .safetensors or .ckpt file"
         )
     if tag == "DEFAULT":
         tag = info.default_weights or (next(iter(entries)) if len(entries) == 1 else "DEFAULT")
@@ -230,16 +231,15 @@ def get_model(
             )
         name = info.name
     if weights is None:
-        model = _build(info, kwargs)
+        model = _builder(info)(**kwargs)
         model.weights_entry = None
     elif os.fspath(weights).lower().endswith(".ckpt"):
         path = Path(weights)
         init_args, tensors = _weights.load_checkpoint(path)
-        model = _build(info, _merge(kwargs, init_args, path))
-        _weights.load_tensors(model.network, tensors, path)
+        model = _build_for(info, kwargs, init_args, tensors, path)
         model.weights_entry = None
     else:
-        if _is_path(weights):
+        if is_path(weights):
             path = Path(weights)
             entry = _weights.read_entry(path)
             if entry.model != name:
@@ -250,17 +250,66 @@ def get_model(
         else:
             entry = get_weight(name, os.fspath(weights))
             path = _weights.find_weights(entry)
-        model = _build(info, _merge(kwargs, entry.init_args, path))
-        _weights.load_into(model.network, path, entry)
+        tensors = _weights.read_tensors(path, entry)
+        model = _build_for(info, kwargs, entry.init_args, tensors, path)
         model.weights_entry = entry
     built: LightningModule = model.eval()
     return built
 
 
-def _build(info: ModelInfo, kwargs: dict[str, Any]) -> Any:
+def _builder(info: ModelInfo) -> Callable[..., Any]:
     if info.name not in _REGISTERED:
         import_module(info.module)  # runs register_model
-    return _REGISTERED[info.name][1](**kwargs)
+    return _REGISTERED[info.name][1]
+
+
+def _build_for(
+    info: ModelInfo,
+    kwargs: dict[str, Any],
+    init_args: dict[str, Any],
+    tensors: dict[str, Tensor],
+    path: Path,
+) -> Any:
+    """A model with the weights of a file, whose arguments may be anything.
+
+    Args:
+        info: Of the model.
+        kwargs: Arguments of the user.
+        init_args: Arguments of the file.
+        tensors: Of the file, for the network.
+        path: The file.
+
+    Raises:
+        WeightsError: No model can be made with the arguments of the file, or the tensors are not
+            those of its network.
+    """
+    builder = _builder(info)
+    # The file has tensors of its own: nothing is fetched or read to start from.
+    init_args = {key: value for key, value in init_args.items() if key != "init_from"}
+    arguments = _merge(kwargs, init_args, path)
+    elements = sum(tensor.numel() for tensor in tensors.values())
+    try:
+        with _weights.bounded_allocation(elements):
+            model = builder(**arguments)
+    except Exception as error:  # builders complain in every way of what they are not made for
+        if kwargs and _can_build(builder, init_args, elements):
+            raise  # of what the user has asked for
+        raise WeightsError(
+            f"{path}: no {info.name} can be built with the arguments that it holds "
+            f"({type(error).__name__}: {str(error)[:300]}); choose weights of this model that this "
+            "version of ChromoZoo has saved"
+        ) from error
+    _weights.load_tensors(model.network, tensors, path)
+    return model
+
+
+def _can_build(builder: Callable[..., Any], arguments: dict[str, Any], elements: int) -> bool:
+    try:
+        with _weights.bounded_allocation(elements):
+            builder(**arguments)
+    except Exception:
+        return False
+    return True
 
 
 def _merge(kwargs: dict[str, Any], init_args: dict[str, Any], path: Path) -> dict[str, Any]:
@@ -278,10 +327,23 @@ def _merge(kwargs: dict[str, Any], init_args: dict[str, Any], path: Path) -> dic
     return init_args | kwargs
 
 
-def _is_path(weights: str | os.PathLike[str]) -> bool:
+def is_path(weights: str | os.PathLike[str]) -> bool:
     """Tells a path from a tag, which is a plain word."""
     path = Path(weights)
     return not isinstance(weights, str) or bool(path.suffix) or len(path.parts) > 1
+
+
+def registered_elsewhere() -> list[str]:
+    """Names of the modules outside of the zoo that have registered models.
+
+    A process that is started to work with them imports these first.
+    """
+    modules = {info.module for info, _ in _REGISTERED.values()}
+    return sorted(
+        module
+        for module in modules
+        if module != "__main__" and module.rpartition(".")[0] not in MODEL_PACKAGES
+    )
 
 
 @lru_cache

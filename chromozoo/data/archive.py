@@ -4,20 +4,33 @@ import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 from chromozoo.errors import DatasetError, DatasetNotFoundError
+from chromozoo.strict_json import shown
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+# What a file of a data set may have at most, also as a zip file claims it: it is read as a whole.
+LARGEST_FILE = 512 << 20
+# Bit of a zip entry's flags.
+ENCRYPTED = 0x1
+PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class Archive(Protocol):
     """A folder or a zip file: names with forward slashes, relative to its root."""
 
-    def names(self) -> list[str]: ...
+    def names(self) -> list[str]:
+        """Of all files, sorted."""
 
-    def read(self, name: str) -> bytes: ...
+    def read(self, name: str) -> bytes:
+        """The content of one file.
+
+        Raises:
+            DatasetError: It is not there, damaged, encrypted or far too large.
+        """
 
 
 def data_folders(root: str | os.PathLike[str] | None = None) -> list[Path]:
@@ -64,17 +77,34 @@ def find_dataset(
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """Opens a zip file or a folder for reading.
+    """Opens a zip file or a folder for reading. Nothing is ever unpacked to the disk.
 
     Raises:
-        DatasetError: The zip file is damaged.
+        DatasetError: There is none; the zip file is damaged or of a kind that cannot be read, or
+            has two files of one name or one that leads out of it.
     """
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    if is_folder:
         yield _Folder(path)
         return
+    if not is_file:  # a pipe would never end
+        raise DatasetError(f"{path}: no such folder or zip file; check the path")
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
+    except NotImplementedError as error:
+        raise DatasetError(
+            f"{path}: a zip file of a kind that cannot be read ({error}); pack it again as an "
+            "ordinary one, or unpack it and name the folder"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(
+            f"{path}: a name in the zip file is said to be UTF-8 and is not ({error}); pack it "
+            "again, or unpack it and name the folder"
+        ) from error
+    except Exception as error:  # BadZipFile, OSError, and others by the sort of damage
         raise DatasetError(
             f"{path}: not a whole zip file ({error}); fetch or copy it again"
         ) from error
@@ -82,30 +112,88 @@ def open_archive(path: Path) -> Iterator[Archive]:
         yield _Zip(archive, path)
 
 
+def name_bytes(name: str) -> bytes:
+    """A name of an archive for a hash: in UTF-8, or as the file system has it where it is not."""
+    return name.encode("utf-8", "surrogateescape")
+
+
 class _Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def names(self) -> list[str]:
-        files = (file for file in self.path.rglob("*") if file.is_file())
-        return sorted(file.relative_to(self.path).as_posix() for file in files)
+        return sorted(
+            file.relative_to(self.path).as_posix()
+            for file in self.path.rglob("*")
+            if _is_file(file)
+        )
 
     def read(self, name: str) -> bytes:
-        return (self.path / name).read_bytes()
+        file = self.path / name
+        if not _is_file(file):
+            raise DatasetError(f"{file}: no such file; check the path")
+        try:
+            _check_size(file.stat().st_size, str(file))
+            return file.read_bytes()
+        except OSError as error:
+            raise DatasetError(
+                f"{file}: cannot be read ({error.strerror}); check the disk and the rights"
+            ) from error
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # in a folder that may be listed, but not entered
+        return False
 
 
 class _Zip:
     def __init__(self, archive: zipfile.ZipFile, path: Path) -> None:
         self.archive = archive
         self.path = path
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            # Old packers on Windows write its separators.
+            name = member.filename.replace("\\", "/")
+            if name.endswith("/"):
+                continue
+            if name.startswith("/") or ".." in name.split("/"):
+                raise DatasetError(
+                    f"{path}: the name {shown(name)} leads out of the zip file; pack it again"
+                )
+            if name in self.members:
+                raise DatasetError(
+                    f"{path}: holds two files named {shown(name)}; pack it again with one"
+                )
+            self.members[name] = member
 
     def names(self) -> list[str]:
-        return sorted(name for name in self.archive.namelist() if not name.endswith("/"))
+        return sorted(self.members)
 
     def read(self, name: str) -> bytes:
-        try:
-            return self.archive.read(name)
-        except Exception as error:  # BadZipFile, zlib.error, NotImplementedError (encrypted), ...
+        source = f"{self.path}: {name}"
+        member = self.members.get(name)
+        if member is None:
+            raise DatasetError(f"{source} is not there; fetch the archive again")
+        if member.flag_bits & ENCRYPTED:
             raise DatasetError(
-                f"{self.path}: {name} is damaged ({error}); fetch the archive again"
-            ) from error
+                f"{source} is encrypted; unpack the archive with its password and name the folder"
+            )
+        _check_size(member.file_size, source)
+        # In steps: a stream that holds more than it claims is never decompressed as a whole. Of the
+        # rarer methods one step may make 20,000 times as much.
+        step = 1 << 20 if member.compress_type in PLAIN_METHODS else 4096
+        try:
+            with self.archive.open(member) as file:
+                return b"".join(iter(partial(file.read, step), b""))
+        except Exception as error:  # BadZipFile, zlib.error, NotImplementedError, EOFError, ...
+            raise DatasetError(f"{source} is damaged ({error}); fetch the archive again") from error
+
+
+def _check_size(size: int, source: str) -> None:
+    if size > LARGEST_FILE:
+        raise DatasetError(
+            f"{source} has {size:,} bytes, more than any file of a data set ({LARGEST_FILE:,}); "
+            "divide it or fetch it again"
+        )

@@ -42,8 +42,10 @@ INSTRUCTIONS = """To get it:
   3. Check it: chromozoo data verify bioimlab"""
 
 _FILE = re.compile(
-    r"(?:^|/)(?P<cell>\d+)/(?P=cell) (?P<number>\d+)(?P<copy>[a-z]?)\.bmp$", re.IGNORECASE
+    r"(?:^|/)(?P<cell>[0-9]+)/(?P=cell) (?P<number>[0-9]+)(?P<copy>[a-z]?)\.bmp$", re.IGNORECASE
 )
+# Of the number of a cell: more do not fit into 64 bits.
+MOST_DIGITS = 18
 
 
 def list_files(path: Path) -> list[ChromosomeFile]:
@@ -56,12 +58,21 @@ def list_files(path: Path) -> list[ChromosomeFile]:
     with open_archive(path) as archive:
         for name in archive.names():
             if match := _FILE.search(name):
-                number = int(match["number"])
-                if not 1 <= number <= len(CLASSES):
+                number, cell = (
+                    int(digits) if len(digits) <= MOST_DIGITS else None
+                    for digits in (match["number"], match["cell"])
+                )
+                if number is None or not 1 <= number <= len(CLASSES):
                     raise DatasetError(
-                        f"{path}: {name} has class {number}; the set has 1 to {len(CLASSES)}"
+                        f"{path}: {name[:99]} has class {match['number'][:20]}; the set has 1 to "
+                        f"{len(CLASSES)}: rename or remove the file"
                     )
-                found.append(ChromosomeFile(name, int(match["cell"]), number - 1))
+                if cell is None:
+                    raise DatasetError(
+                        f"{path}: {name[:99]} has a cell number of {len(match['cell'])} digits; "
+                        "rename or remove the file"
+                    )
+                found.append(ChromosomeFile(name, cell, number - 1))
     if not found:
         raise DatasetError(
             f"{path}: holds no file named <cell>/<cell> <class>[a|b].bmp; this is not the BioImLab "

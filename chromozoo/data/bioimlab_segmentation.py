@@ -9,13 +9,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from chromozoo.data.archive import find_dataset, open_archive
+from chromozoo.data.archive import find_dataset, name_bytes, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import sha256_of
 from chromozoo.data.metaphases import metaphase_files
 from chromozoo.data.polygons import MetaphaseFiles, faults
 from chromozoo.data.splits import load_split
-from chromozoo.data.verification import split_faults, split_lines
+from chromozoo.data.verification import content_line, split_faults, split_lines
 from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.images.reading import IMAGE_SUFFIXES
@@ -77,11 +77,12 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         sizes.add(metaphase.image.shape[::-1])
     found += split_faults(split, keys, "image")
     lines = [
-        f"content sha256 {contents_sha256(root)}",
+        content_line(_contents(path)),
         f"{len(keys)} images, {sum(polygons.values())} polygons",
         "sizes: " + ", ".join(f"{width}x{height}" for width, height in sorted(sizes)),
         *split_lines(split, polygons, "images", "polygons"),
         f"{split.name}: left out {', '.join(split.excluded)}",
+        *(f"left out: {what}" for what in files.left_out),
     ]
     return Verification(path, tuple(lines), tuple(found))
 
@@ -114,4 +115,4 @@ def _contents(path: Path) -> Iterator[bytes]:
     with open_archive(folder) as archive:
         for name in archive.names():
             if PurePosixPath(name).suffix.lower() in {".json", *IMAGE_SUFFIXES}:
-                yield from (name.encode(), archive.read(name))
+                yield from (name_bytes(name), archive.read(name))

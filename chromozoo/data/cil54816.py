@@ -15,6 +15,7 @@ tight, so the rim is taken off wherever boxes are learnt or judged. Figures of o
 are for the boxes with their rims.
 """
 
+import math
 import os
 import re
 from collections import Counter
@@ -27,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX, CLASSES
-from chromozoo.data.archive import Archive, find_dataset, open_archive
+from chromozoo.data.archive import Archive, find_dataset, name_bytes, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import sha256_of
 from chromozoo.data.polygons import Metaphase
@@ -36,10 +37,11 @@ from chromozoo.data.single_chromosomes import (
     SingleChromosomes,
 )
 from chromozoo.data.splits import load_split
-from chromozoo.data.verification import class_line, split_lines
+from chromozoo.data.verification import class_line, content_line, split_lines
 from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
+from chromozoo.strict_json import shown
 
 FILE_NAME = "gband-cil54816.zip"
 SPLIT = "cil54816_v1"
@@ -49,6 +51,10 @@ MARGIN = 4
 RIM = np.array([6.0, 8.0, 5.0, 4.0])
 # No more of a box's side than this is taken for its rim.
 LARGEST_RIM = 0.6
+# Of one annotation. The published ones have 15 kB.
+LARGEST_XML = 4 << 20
+# Of an image, in pixels.
+LARGEST_SIDE = 1_000_000
 
 INSTRUCTIONS = """To get it:
   1. Download CIL:54816 from the Cell Image Library (doi 10.7295/W9CIL54816; Tseng et al. 2023,
@@ -63,7 +69,7 @@ INSTRUCTIONS = """To get it:
      or name another folder: CHROMOZOO_DATA=/folder, or --data.init_args.root /folder
   3. Check it: chromozoo data verify cil54816"""
 
-_NAME = re.compile(r"^[A-G]?(?P<label>\d{1,2}|X|Y)$")
+_NAME = re.compile(r"^[A-G]?(?P<label>[0-9]{1,2}|X|Y)$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +137,7 @@ class CIL54816Crops(SingleChromosomes):
 
         def pictures() -> Iterator[tuple[str, NDArray[np.generic]]]:
             for key, annotation in annotations.items():
-                image = files.image(key)
+                image = files.read(key).image
                 for number, box in enumerate(annotation.tight):
                     name = f"{files.path}: {files.pictures[key]}, box {number}"
                     yield name, cut_box(image, box)
@@ -169,8 +175,12 @@ class CILFiles:
                 if file.name in ("train.txt", "test.txt"):
                     self.listed |= set(archive.read(name).decode("utf-8", "replace").split())
                 elif not file.name.startswith("."):
-                    kind = {".jpg": self.pictures, ".xml": self.annotations}
-                    kind.get(file.suffix.lower(), {})[file.stem] = name
+                    kinds = {".jpg": self.pictures, ".xml": self.annotations}
+                    kind = kinds.get(file.suffix.lower(), {})
+                    if (twin := kind.setdefault(file.stem, name)) != name:
+                        raise DatasetError(
+                            f"{path}: {twin} and {name} are both of image {file.stem!r}; remove one"
+                        )
         if not self.keys():
             raise DatasetError(
                 f"{path}: holds no <id>.jpg with <id>.xml; this is not the CIL:54816 set"
@@ -231,13 +241,13 @@ class CILFiles:
         kept: dict[tuple[float, ...], int] = {}
         clipped = duplicates = empty = 0
         try:
-            root = ElementTree.fromstring(archive.read(self.annotations[key]))
+            root = _parse_xml(archive.read(self.annotations[key]))
             width, height = (_number(root, f"size/{side}") for side in ("width", "height"))
             for shape in root.iterfind("object"):
                 name = shape.findtext("name", "")
                 match = _NAME.match(name)
                 if match is None or match["label"] not in CLASS_INDEX:
-                    raise ValueError(f"unknown class {name!r}")
+                    raise ValueError(f"unknown class {shown(name)}")
                 corners = [
                     _number(shape, f"bndbox/{end}") for end in ("xmin", "ymin", "xmax", "ymax")
                 ]
@@ -249,7 +259,8 @@ class CILFiles:
                 else:
                     clipped += list(box) != corners
                     kept[box] = CLASS_INDEX[match["label"]]
-        except (ElementTree.ParseError, ValueError) as error:
+        except (ElementTree.ParseError, ValueError, LookupError) as error:
+            # LookupError: of an encoding that Python does not know.
             raise DatasetError(
                 f"{source}: no annotation in Pascal VOC ({error}); mend it or fetch it again"
             ) from error
@@ -311,7 +322,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
     by_image = Counter({key: len(one.boxes) for key, one in found.items()})
     without_file = sorted(files.listed - {*keys})
     lines = [
-        f"content sha256 {sha256_of(_contents(files))}",
+        content_line(_contents(files)),
         f"{len(keys)} images of {len({group_of(key) for key in keys})} groups",
         f"{by_image.total()} boxes",
         f"clipped at the edge of the image: {sum(one.clipped for one in found.values())} boxes",
@@ -327,13 +338,28 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
     return Verification(path, tuple(lines), tuple(faults))
 
 
+class _NoDoctype(ElementTree.TreeBuilder):
+    def doctype(self, name: str, pubid: str, system: str) -> None:
+        # Its entities may stand for each other, until a few lines are a billion.
+        raise ValueError("it declares a document type, which is not read")
+
+
+def _parse_xml(data: bytes) -> ElementTree.Element:
+    if len(data) > LARGEST_XML:
+        raise ValueError(f"{len(data):,} bytes are more than {LARGEST_XML:,}")
+    return ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoDoctype()))
+
+
 def _number(element: ElementTree.Element, path: str) -> float:
     text = element.findtext(path)
     if text is None:
         raise ValueError(f"no {path}")
-    number = float(text)
-    if not np.isfinite(number):
-        raise ValueError(f"{path} is {text}")
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not abs(number) <= LARGEST_SIDE:
+        raise ValueError(f"{path} is {shown(text)}")
     return number
 
 
@@ -341,4 +367,4 @@ def _contents(files: CILFiles) -> Iterator[bytes]:
     with open_archive(files.path) as archive:
         for key in files.keys():  # noqa: SIM118
             for name in (files.annotations[key], files.pictures[key]):
-                yield from (name.encode(), archive.read(name))
+                yield from (name_bytes(name), archive.read(name))

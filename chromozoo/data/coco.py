@@ -3,24 +3,36 @@
 import json
 import os
 import tempfile
+import warnings
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from chromozoo.data.archive import open_archive
 from chromozoo.data.labelme import PREFIX, parse_json
 from chromozoo.data.polygons import (
     Metaphase,
+    check_size,
     mask_box,
     natural_order,
     polygon_mask,
     read_polygon,
 )
-from chromozoo.errors import ChromozooError, DatasetError, ImageError
-from chromozoo.images.reading import read_bytes, read_grey
+from chromozoo.data.result_files import (
+    ImageFile,
+    find_image,
+    names_of,
+    outline_of_runs,
+    read_image,
+    sha256_in,
+)
+from chromozoo.errors import ChromozooError, DatasetError
+from chromozoo.strict_json import shown, whole
 
 FILE_NAME = "annotations.json"
 
@@ -28,10 +40,19 @@ FILE_NAME = "annotations.json"
 class CocoFiles:
     """A COCO instance file and its images, in a folder or zip file.
 
+    Chromosomes are outlined by one polygon or by a mask in run lengths (RLE), also where CVAT marks
+    a mask of its brush as a crowd. Numbers may be text. Names of images may have the separators of
+    Windows, and folders of another machine.
+
     Args:
         path: Folder or zip file.
         name: Of the JSON in it. Images are looked for beside it, in ``images/`` beside it, and in
-            ``images/`` beside its folder.
+            ``images/`` beside its folder; those of a file that ``chromozoo segment`` wrote also
+            where it found them, and they must not have changed.
+
+    Attributes:
+        left_out: What is no chromosome to learn from, and how much of it: crowds without a mask,
+            and annotations of images that are not listed. A warning says it, too.
 
     Raises:
         DatasetError: The JSON is damaged or no COCO file, names an image twice or one that is
@@ -43,72 +64,129 @@ class CocoFiles:
         self.source = f"{path}: {name}"
         with open_archive(path) as archive:
             data = parse_json(archive.read(name), self.source)
-            files = set(archive.names())
-        try:
-            self.labels = {row["id"]: str(row["name"]) for row in data["categories"]}
-            self.images: dict[str, dict[str, Any]] = {}
-            self.annotations: dict[Any, list[dict[str, Any]]] = {}
-            for image in data["images"]:
-                file = _find(str(image["file_name"]), PurePosixPath(name).parent, files)
-                if file is None:
-                    raise DatasetError(
-                        f"{self.source}: image {image['file_name']} is not there; put it beside "
-                        "the file or into images/"
-                    )
-                key = PurePosixPath(file).stem.removeprefix(PREFIX)
-                if key in self.images:
-                    raise DatasetError(f"{self.source}: two images are named {key!r}; rename one")
-                self.images[key] = {**image, "file_name": file}
-                self.annotations[image["id"]] = []
-            for row in data["annotations"]:
-                # A crowd is a region that nobody outlined one by one.
-                if not row.get("iscrowd"):
-                    self.annotations[row["image_id"]].append(row)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DatasetError(
-                f"{self.source}: not a COCO instance file ({error!r} is missing or out of place); "
-                "export it again"
-            ) from error
+            names = set(archive.names())
+        self.labels = {
+            self._id(row, "id"): str(self._field(row, "name", str, int))
+            for row in self._rows(data, "categories")
+        }
+        self.images: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, ImageFile] = {}
+        self.annotations: dict[int | str, list[dict[str, Any]]] = {}
+        # Its images are the user's own, and lie where they lay when they were segmented.
+        self.is_of_segment = _is_of_segment(data)
+        folder = PurePosixPath(name).parent
+        for row in self._rows(data, "images"):
+            file_name = self._field(row, "file_name", str)
+            file = find_image(row, "file_name", folder, names, path, follow=self.is_of_segment)
+            if file is None:
+                raise DatasetError(
+                    f"{self.source}: image {file_name} is not there; put it beside the file or "
+                    "into images/"
+                )
+            self._add_image(row, file)
+        self.left_out = self._sort_annotations(self._rows(data, "annotations"))
+        if self.left_out:
+            warnings.warn(f"{self.source}: left out: {', '.join(self.left_out)}", stacklevel=2)
 
     def keys(self) -> list[str]:
         """Names of the images, in natural order."""
         return natural_order(self.images)
 
     def read(self, key: str) -> Metaphase:
-        """Decodes one image and its polygons.
+        """Decodes one image and its outlines.
 
         Raises:
-            DatasetError: The image is damaged or of another size, or an outline is not one
-                polygon.
+            DatasetError: The image is damaged or of another size, or an outline is neither one
+                polygon nor a mask.
         """
         row = self.images[key]
-        source = f"{self.path}: {row['file_name']}"
         with open_archive(self.path) as archive:
-            data = archive.read(row["file_name"])
-        try:
-            image = read_grey(read_bytes(data, source), source)
-        except ImageError as error:
-            raise DatasetError(str(error)) from error
-        told = row.get("width"), row.get("height")
-        if told != image.shape[::-1]:
-            raise DatasetError(
-                f"{source}: {self.source} says that it is {told[0]}x{told[1]}, but it is "
-                f"{image.shape[1]}x{image.shape[0]}; put back the image that was annotated"
-            )
-        annotations = self.annotations[row["id"]]
-        shapes = [f"annotation {annotation.get('id')}" for annotation in annotations]
-        polygons, labels = [], []
-        for annotation, shape in zip(annotations, shapes, strict=True):
-            rings = annotation.get("segmentation")
-            if not isinstance(rings, list) or len(rings) != 1 or not isinstance(rings[0], list):
-                raise DatasetError(
-                    f"{source}: {shape} is not outlined by one polygon; export polygons, one for "
-                    "each chromosome"
-                )
-            points = [rings[0][start : start + 2] for start in range(0, len(rings[0]), 2)]
-            polygons.append(read_polygon(points, f"{source}: {shape}"))
-            labels.append(self.labels.get(annotation.get("category_id"), ""))
+            sha256 = sha256_in(row) if self.is_of_segment else None
+            image, source = read_image(self.files[key], archive, self.path, sha256)
+        check_size(row.get("width"), row.get("height"), image.shape, source, self.source)
+        annotations = self.annotations[self._id(row, "id")]
+        shapes = [f"annotation {shown(annotation.get('id'))}" for annotation in annotations]
+        polygons = [
+            _outline(annotation.get("segmentation"), image, f"{source}: {shape}")
+            for annotation, shape in zip(annotations, shapes, strict=True)
+        ]
+        labels = [
+            ""
+            if annotation.get("category_id") is None
+            else self.labels.get(self._id(annotation, "category_id"), "")
+            for annotation in annotations
+        ]
         return Metaphase(key, image, polygons, labels, source, shapes)
+
+    def _add_image(self, row: dict[str, Any], file: ImageFile) -> None:
+        image_id = self._id(row, "id")
+        if image_id in self.annotations:
+            raise self._fault(f"two images have the id {shown(image_id)}")
+        self.annotations[image_id] = []
+        # The stem, as split lists have it; more where images of several folders or kinds share it.
+        stem, *longer = names_of(file)
+        names = (stem.removeprefix(PREFIX), *longer)
+        key = next((name for name in names if name not in self.images), None)
+        if key is None or any(self.files.get(name) == file for name in names):
+            raise DatasetError(f"{self.source}: two images are named {names[0]!r}; rename one")
+        self.images[key], self.files[key] = row, file
+
+    def _sort_annotations(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Gives the outlines to their images; says what is none, and how much of it."""
+        crowds, strays = Counter[Any](), Counter[Any]()
+        for row in rows:
+            image_id = self._id(row, "image_id")
+            is_mask = isinstance(row.get("segmentation"), dict)
+            if image_id not in self.annotations:
+                strays[image_id] += 1
+            elif self._is_crowd(row) and not is_mask:
+                # A region that nobody outlined one by one.
+                crowds[image_id] += 1
+            else:
+                self.annotations[image_id].append(row)
+        return [
+            f"{found.total()} {what} (image_id {', '.join(map(str, [*found][:5]))}"
+            f"{', ...' if len(found) > 5 else ''})"
+            for found, what in (
+                (crowds, "crowds without a mask"),
+                (strays, "annotations of images that are not listed"),
+            )
+            if found
+        ]
+
+    def _is_crowd(self, row: dict[str, Any]) -> bool:
+        value = row.get("iscrowd")
+        try:
+            return value is not None and bool(
+                whole(int(value) if value in (True, False) else value)
+            )
+        except ValueError as error:
+            raise self._fault(f"iscrowd is {shown(value)}") from error
+
+    def _rows(self, data: dict[str, Any], name: str) -> list[dict[str, Any]]:
+        rows = data.get(name)
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise self._fault(f"{name!r} is missing or no list of objects")
+        return rows
+
+    def _field(self, row: dict[str, Any], name: str, *kinds: type) -> str:
+        value = row.get(name)
+        if not isinstance(value, kinds) or value == "":
+            raise self._fault(f"{name!r} is missing or no text: {shown(value)}")
+        return str(value)
+
+    def _id(self, row: dict[str, Any], name: str) -> int | str:
+        """An id; numbers are the same as text."""
+        value = row.get(name)
+        try:
+            return whole(value)
+        except ValueError as error:
+            if isinstance(value, str) and value:
+                return value
+            raise self._fault(f"{name!r} is missing or no id: {shown(value)}") from error
+
+    def _fault(self, what: str) -> DatasetError:
+        return DatasetError(f"{self.source}: not a COCO instance file ({what}); export it again")
 
 
 def write_coco(
@@ -159,7 +237,9 @@ def _write(metaphases: Iterable[Metaphase], folder: Path, description: str) -> i
         grey = np.clip(np.round(metaphase.image), 0, 255).astype(np.uint8)
         Image.fromarray(grey).save(folder / "images" / file_name)
         images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
-        for polygon in metaphase.polygons:
+        for exact in metaphase.polygons:
+            # What is written of the outline must be true of what is read again.
+            polygon = exact.round(2)
             mask = polygon_mask(polygon, height, width)
             x0, y0, x1, y1 = mask_box(mask).tolist()
             annotations.append(
@@ -167,7 +247,7 @@ def _write(metaphases: Iterable[Metaphase], folder: Path, description: str) -> i
                     "id": len(annotations) + 1,
                     "image_id": image_id,
                     "category_id": 1,
-                    "segmentation": [polygon.round(2).ravel().tolist()],
+                    "segmentation": [polygon.ravel().tolist()],
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": int(mask.sum()),
                     "iscrowd": 0,
@@ -183,9 +263,21 @@ def _write(metaphases: Iterable[Metaphase], folder: Path, description: str) -> i
     return len(images)
 
 
-def _find(file_name: str, folder: PurePosixPath, files: set[str]) -> str | None:
-    for place in (folder, folder / "images", folder.parent / "images"):
-        candidate = (place / file_name).as_posix()
-        if candidate in files:
-            return candidate
-    return None
+def _is_of_segment(data: dict[str, Any]) -> bool:
+    """Whether ``chromozoo segment`` wrote it, whose images are where the user has them."""
+    info = data.get("info")
+    said = info.get("description") if isinstance(info, dict) else None
+    return isinstance(said, str) and said.startswith("ChromoZoo ")
+
+
+def _outline(segmentation: Any, image: NDArray[np.float32], name: str) -> NDArray[np.float64]:
+    if isinstance(segmentation, dict):
+        height, width = image.shape
+        return outline_of_runs(segmentation, (height, width), name)
+    match segmentation:
+        case [list() as ring]:
+            return read_polygon([ring[start : start + 2] for start in range(0, len(ring), 2)], name)
+    raise DatasetError(
+        f"{name} is not outlined by one polygon or mask; export polygons or masks, one for each "
+        "chromosome"
+    )

@@ -35,7 +35,7 @@ BRIGHT_GROUND = 50
 CHROMOSOME, GROUND = np.uint8(1), np.uint8(2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CutChromosome:
     """A chromosome cut out of a metaphase, or drawn.
 
@@ -52,7 +52,7 @@ class CutChromosome:
     level: float = 128.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bank:
     """What metaphases are composed of.
 

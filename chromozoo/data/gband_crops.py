@@ -5,14 +5,16 @@ patients, upright (p arm up) on white; not all karyotypes are normal. Layout as 
 ``<patient>_<cell>/<class>_<copy>.png``, classes 1 to 22, X and Y.
 """
 
+import csv
+import io
 import os
 import re
 from collections import Counter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER
-from chromozoo.data.archive import find_dataset, open_archive
+from chromozoo.data.archive import Archive, find_dataset, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.single_chromosomes import (
     ChromosomeFile,
@@ -24,6 +26,7 @@ from chromozoo.data.single_chromosomes import (
 from chromozoo.data.splits import draw_split, load_split
 from chromozoo.data.verification import class_line, split_faults, split_lines
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
+from chromozoo.strict_json import shown
 
 FILE_NAME = "gband-pki3.zip"
 SPLIT = "pki3_v1"
@@ -41,22 +44,29 @@ INSTRUCTIONS = """To get it:
      --data.init_args.root /folder
   3. Check it: chromozoo data verify pki3"""
 
-Layout = Literal["pki3", "cir-net", "class-folders"]
+Layout = Literal["pki3", "cir-net", "class-folders", "labels-csv"]
 
-_CLASS = r"(?P<label>\d{1,2}|[XYxy])"
+# What `chromozoo data from-karyogram` and `chromozoo synthesize` write beside their pictures.
+LABELS = "labels.csv"
+
+_CLASS = r"(?P<label>[0-9]{1,2}|[XYxy])"
 _IMAGE = r"\.(?:png|bmp|tiff?|jpe?g)$"
 _NAMES: dict[str, tuple[str, re.Pattern[str]]] = {
     "pki3": (
         "<patient>_<cell>/<class>_<copy>.png",
-        re.compile(rf"(?:^|/)(?P<cell>[^/_]+_[^/]+)/{_CLASS}_\d+{_IMAGE}", re.IGNORECASE),
+        re.compile(rf"(?:^|/)(?P<cell>[^/_]+_[^/]+)/{_CLASS}_[0-9]+{_IMAGE}", re.IGNORECASE),
     ),
     "cir-net": (
         "<anything>.<label 0 to 23>.png or .tiff",
-        re.compile(r"(?:^|/)[^/.][^/]*\.(?P<label>\d{1,2})\.(?:png|tiff?)$", re.IGNORECASE),
+        re.compile(r"(?:^|/)[^/.][^/]*\.(?P<label>[0-9]{1,2})\.(?:png|tiff?)$", re.IGNORECASE),
     ),
     "class-folders": (
         "<class>/<anything>.png",
         re.compile(rf"(?:^|/){_CLASS}/[^/.][^/]*{_IMAGE}", re.IGNORECASE),
+    ),
+    "labels-csv": (
+        "in labels.csv, with the columns file and class, or label",
+        re.compile(rf"(?:^|/){LABELS}$"),
     ),
 }
 
@@ -72,24 +82,59 @@ def list_files(path: Path, layout: Layout = "pki3") -> list[ChromosomeFile]:
         DatasetError: No file has a name of the layout, or a class is unknown.
     """
     description, pattern = _NAMES[layout]
-    found = []
+    found: list[ChromosomeFile] = []
     with open_archive(path) as archive:
         for name in archive.names():
-            if match := pattern.search(name):
-                label = _label(match["label"], layout)
-                if label is None:
-                    raise DatasetError(
-                        f"{path}: {name} has class {match['label']}; files of the layout {layout} "
-                        f"are named {description} with "
-                        + ("0 to 23" if layout == "cir-net" else "1 to 22, X and Y")
-                    )
-                found.append(ChromosomeFile(name, match.groupdict().get("cell", name), label))
+            if not (match := pattern.search(name)):
+                continue
+            if layout == "labels-csv":
+                found += _files_of_table(path, archive, name)
+                continue
+            label = _label(match["label"], layout)
+            if label is None:
+                raise DatasetError(
+                    f"{path}: {name} has class {match['label']}; files of the layout {layout} are "
+                    f"named {description} with "
+                    + ("0 to 23" if layout == "cir-net" else "1 to 22, X and Y")
+                )
+            found.append(ChromosomeFile(name, match.groupdict().get("cell", name), label))
     if not found:
         others = ", ".join(f"{key}: {words}" for key, (words, _) in _NAMES.items() if key != layout)
         raise DatasetError(
             f"{path}: holds no file named {description}; give the layout that it has ({others})"
         )
     return sorted(found, key=lambda file: (file.cell, file.label, file.name))
+
+
+def _files_of_table(path: Path, archive: Archive, name: str) -> list[ChromosomeFile]:
+    """The chromosomes that a ``labels.csv`` lists.
+
+    Their cell is the folder of the picture, for that is what both commands write.
+
+    Raises:
+        DatasetError: It is damaged, or names a file that is not there or an unknown class.
+    """
+    source = f"{path}: {name}"
+    try:
+        text = archive.read(name).decode("utf-8-sig")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"{source}: no CSV in UTF-8 ({error}); write it again") from error
+    names, folder = set(archive.names()), PurePosixPath(name).parent
+    found: dict[str, ChromosomeFile] = {}
+    for number, row in enumerate(rows, start=1):
+        file = (folder / (row.get("file") or "")).as_posix()
+        label = _label(row.get("class") or row.get("label") or "", "class-folders")
+        if file not in names or file in found or label is None:
+            raise DatasetError(
+                f"{source}: row {number} names the file {shown(row.get('file'))} and the class "
+                f"{shown(row.get('class', row.get('label')))}; give each file of the folder once, "
+                "with a class of 1 to 22, X and Y"
+            )
+        cell = PurePosixPath(file).parent.as_posix()
+        patient = cell.rpartition("_")[0] if "karyogram" in row else ""
+        found[file] = ChromosomeFile(file, cell, label, patient or cell)
+    return list(found.values())
 
 
 def patient_of(cell: str) -> str:
@@ -111,9 +156,13 @@ class GBandCrops(SingleChromosomes):
       and chromosomes of one metaphase may stand on both sides of the split.
     - ``"class-folders"``: one folder for each class, 1 to 22, X and Y (or 23 and 24), with pictures
       of any name; folders above it do not matter. Cells are as unknown as with ``"cir-net"``.
+    - ``"labels-csv"``: what ``chromozoo data from-karyogram`` and ``chromozoo synthesize`` write:
+      the classes stand in ``labels.csv``, and each folder of pictures is a cell. The name of a
+      karyogram up to its last ``_`` is the patient.
 
-    Without known cells the split is drawn by the hash of the file's name: 70 % train, 10 % val and
-    20 % test, or five equal folds; a file stays where it is when others come.
+    Where there is no committed split it is drawn by the hash of the patient, the cell, or the
+    file's name, by what is known: 70 % train, 10 % val and 20 % test, or five equal folds; what is
+    there stays where it is when others come.
 
     Args:
         root: For ``"pki3"`` as in :class:`chromozoo.data.single_chromosomes.SingleChromosomes`; for
@@ -147,7 +196,9 @@ class GBandCrops(SingleChromosomes):
         path = _find(self.root, self.layout)
         files = list_files(path, self.layout)
         if self.layout != "pki3":
-            self.split = draw_split(self.layout, (file.cell for file in files), self.fold)
+            patients = {file.cell: file.patient or file.cell for file in files}
+            drawn = draw_split(self.layout, patients.values(), self.fold)
+            self.split = drawn.of_members(patients)
         return chromosomes_of_files(path, files, upright=self.layout == "pki3")
 
 
@@ -194,6 +245,8 @@ def _find(root: str | os.PathLike[str] | None, layout: Layout) -> Path:
 
 def _label(word: str, layout: Layout) -> int | None:
     """Class index of what a name says; None where there is no such class."""
+    if not re.fullmatch("[0-9]{1,2}|[XYxy]", word):
+        return None
     if layout == "cir-net":
         return int(word) if int(word) < len(CLASSES) else None
     if word.isdigit() and len(CLASS_INDEX) - 2 < int(word) <= len(CLASSES):

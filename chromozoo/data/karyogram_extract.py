@@ -11,11 +11,13 @@ whole, because a wrong name in a data set is worse than a missing chromosome.
 """
 
 import csv
+import hashlib
 import math
 import os
 import tempfile
+import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise, permutations, product
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from chromozoo.classes import AUTOSOMES, CLASSES, SEX_CHROMOSOMES
-from chromozoo.errors import ChromozooError, ImageError, UnknownNameError
+from chromozoo.errors import ChromozooError, ImageError, OutputError, UnknownNameError
 from chromozoo.images.reading import read_bytes, read_grey
 
 # The classes of each row from left to right.
@@ -71,8 +73,19 @@ MOST_DEVIATIONS = 2
 PLAIN = 1.25
 # Pixels of paper around a crop.
 MARGIN = 4
+# More is no karyogram, or noise, and the work grows with its square: pixels (a page at 600 dpi),
+# specks of ink, pieces as thick as a chromosome, and those of them between two blank lines. A page
+# with rulers, numbers and a title has about 100 pieces, at most 15 in a row.
+MOST_PIXELS = 40_000_000
+MOST_SPECKS = 50_000
+MOST_PIECES = 1000
+MOST_IN_ROW = 100
 
 LABELS = "labels.csv"
+# Of a folder, in bytes; most file systems take 255.
+LONGEST_NAME = 200
+# Colour pictures become grey between whole levels; from so many levels on these are rounded.
+FEWEST_LEVELS = 128
 
 # How far a number of X and Y is from a normal one.
 _SEX_DEVIATIONS: dict[tuple[int, ...], int] = {
@@ -127,11 +140,20 @@ def extract_chromosomes(
     if layout not in LAYOUTS:
         raise UnknownNameError(f"unknown layout {layout!r}: use {', '.join(LAYOUTS)}")
     grey = read_grey(picture, name)
+    if grey.size > MOST_PIXELS:
+        raise ImageError(
+            f"{name}: {grey.shape[1]}x{grey.shape[0]} pixels are more than a karyogram needs; "
+            "reduce it, for example to 300 dpi"
+        )
     paper = float(np.median(grey))
     density = _density(grey, paper, name)
     seen = density > INK_SHARE
     coloured = _coloured(np.asarray(picture), seen)
-    ink = _without_holes(seen & ~coloured)
+    ink = seen & ~coloured
+    specks = cv2.connectedComponents(ink.astype(np.uint8))[0] - 1
+    if specks > MOST_SPECKS:
+        raise _noise(name, f"{specks:,} specks of ink")
+    ink = _without_holes(ink)
     pieces, thickness = _thick_pieces(ink, name)
     rows = _find_rows(pieces, thickness, LAYOUTS[layout], name, layout)
     # By the ink of the whole picture, however it is divided.
@@ -196,6 +218,12 @@ def _pieces(labels: NDArray[np.int32], top: int = 0) -> list[_Piece]:
     return sorted(found, key=lambda one: one.left + one.width / 2)
 
 
+def _noise(name: str, what: str) -> ImageError:
+    return ImageError(
+        f"{name}: shows {what}, which is noise and no karyogram; scan or export it again"
+    )
+
+
 def _density(grey: NDArray[np.float32], paper: float, name: str) -> NDArray[np.float32]:
     """How far each pixel departs from the paper, of the picture's contrast."""
     departure = grey - np.float32(paper)
@@ -231,7 +259,8 @@ def _without_holes(ink: NDArray[np.bool_]) -> NDArray[np.bool_]:
     area = [cv2.contourArea(outline) for outline in outlines]
     for hole, (_, _, _, parent) in enumerate(parents[0].tolist() if outlines else []):
         if parent >= 0 and area[hole] < HOLE_SHARE * area[parent]:
-            cv2.drawContours(filled, outlines, hole, 1, cv2.FILLED)
+            # All outlines at once would be converted for every hole.
+            cv2.drawContours(filled, [outlines[hole]], 0, 1, cv2.FILLED)
     return filled > 0
 
 
@@ -260,8 +289,10 @@ def _thick_pieces(ink: NDArray[np.bool_], name: str) -> tuple[NDArray[np.int32],
     good = (sides < LARGEST_SIDE * np.array([width, height])).all(axis=1)
     # Rulers that are not thin enough lie flat.
     good &= sides[:, 0] < FLAT * sides[:, 1]
+    if (number := np.count_nonzero(good)) > MOST_PIECES:
+        raise _noise(name, f"{number:,} pieces as thick as a chromosome")
     numbers = np.zeros(count, np.int32)
-    numbers[1:][good] = np.arange(1, good.sum() + 1)
+    numbers[1:][good] = np.arange(1, number + 1)
     return numbers[labels], thickness
 
 
@@ -282,7 +313,11 @@ def _find_rows(
 ) -> list[list[_Piece]]:
     """The chromosomes of each row, from left to right; what is none leaves ``pieces``."""
     edges = np.flatnonzero(np.diff(np.pad((pieces > 0).any(axis=1), 1).astype(np.int8)))
-    found = [_joined(pieces[top:end], top, thickness) for top, end in edges.reshape(-1, 2).tolist()]
+    found = []
+    for top, end in edges.reshape(-1, 2).tolist():
+        if (number := len(_pieces(pieces[top:end], top))) > MOST_IN_ROW:
+            raise _noise(name, f"{number} pieces as thick as a chromosome in one row")
+        found.append(_joined(pieces[top:end], top, thickness))
     tallest = max((one.height for row in found for one in row), default=0)
     area = np.percentile([one.area for row in found for one in row] or [0], 90)
     # Letters as thick as a chromosome make lines of their own. Every row of chromosomes has a long
@@ -318,9 +353,10 @@ def _joined(labels: NDArray[np.int32], top: int, thickness: float) -> list[_Piec
     total = np.cumsum([one.area for one in order])
     foot = order[int(np.searchsorted(total, total[-1] / 2))].bottom
     kept = {one.number for one in found if one.top < foot - LEAST_THICKNESS * thickness}
-    bridge = np.ones((2 * round(thickness) + 1, 1), np.uint8)
+    reach = round(thickness)
+    bridge = np.ones((2 * reach + 1, 1), np.uint8)
+    found = [one for one in found if one.number in kept]
     while True:
-        found = [one for one in found if one.number in kept]
         pairs = [
             (lower.top - upper.bottom, upper.number, lower.number)
             for upper, lower in permutations(found, 2)
@@ -331,10 +367,18 @@ def _joined(labels: NDArray[np.int32], top: int, thickness: float) -> list[_Piec
         if not pairs or min(pairs)[0] > 2 * thickness:
             return found
         _, number, other = min(pairs)
-        both = np.isin(labels, (number, other))
+        parts = [one for one in found if one.number in (number, other)]
+        left, right = min(one.left for one in parts), max(one.right for one in parts)
+        first = max(0, min(one.top for one in parts) - top - 2 * reach)
+        last = max(one.bottom for one in parts) - top + 2 * reach
+        window = labels[first:last, left:right]
+        both = np.isin(window, (number, other))
         closed = cv2.morphologyEx(both.astype(np.uint8), cv2.MORPH_CLOSE, bridge) > 0
-        labels[both | (closed & (labels == 0))] = number
-        found = _pieces(labels, top)
+        window[both | (closed & (window == 0))] = number
+        (whole,) = _pieces(np.where(window == number, number, 0).astype(np.int32), top + first)
+        found = [one for one in found if one not in parts]
+        found.append(replace(whole, left=whole.left + left))
+        found.sort(key=lambda one: one.left + one.width / 2)
 
 
 @dataclass(frozen=True)
@@ -376,7 +420,9 @@ def _divide_row(
 ) -> list[list[_Piece]]:
     """The copies of each class. Where the count is not normal, touching neighbours are parted."""
     sizes, deviations, fault = _class_sizes(found, row)
-    touching = [one for one in found if deviations and row.may_be_two(one)]
+    # Parting makes more of them.
+    is_few = len(found) < 2 * len(row.classes) + MOST_DEVIATIONS
+    touching = [one for one in found if deviations and is_few and row.may_be_two(one)]
     if touching:
         parted = pieces.copy()
         for one in touching:
@@ -529,8 +575,10 @@ def extract_files(
     """Makes a folder of labelled single chromosomes of karyogram files.
 
     Written are ``<output>/<karyogram>/<class><a|b|..>.png`` and ``<output>/labels.csv`` with the
-    columns ``file, class, x, y, w, h, karyogram`` (the box in pixels of the karyogram). The folder
-    appears when it is whole, or not at all.
+    columns ``file, class, x, y, w, h, karyogram`` (the box in pixels of the karyogram), which
+    :class:`chromozoo.data.gband_crops.GBandCrops` reads with the layout ``"labels-csv"``. The
+    folder appears when it is whole, or not at all. It is named after the stem of the karyogram's
+    file; what of it no file system takes is written as ``%`` and a number.
 
     Args:
         karyograms: Picture files; no two may have one stem.
@@ -543,54 +591,121 @@ def extract_files(
 
     Raises:
         ChromozooError: The folder exists, two files have one stem, or no file gave a chromosome.
+        OutputError: The folder cannot be written.
     """
     if output.exists() and not (overwrite and (output / LABELS).is_file()):
         raise ChromozooError(
             f"{output} exists already; choose another folder"
             + (f" (it holds no {LABELS}, so it is not replaced)" if overwrite else ", or overwrite")
         )
-    stems: dict[str, Path] = {}
-    for path in karyograms:
-        if stems.setdefault(path.stem, path) is not path:
-            raise ChromozooError(
-                f"{stems[path.stem]} and {path} would both be written to {output / path.stem}; "
-                "rename one"
-            )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f".{output.name}.", suffix=".part", dir=output.parent
-    ) as work:
-        made = Path(work, "new")
-        made.mkdir()
-        counts: dict[Path, int] = {}
-        errors: list[str] = []
-        rows: list[list[str | int]] = [["file", "class", "x", "y", "w", "h", "karyogram"]]
-        for stem, path in stems.items():
-            try:
-                crops = extract_chromosomes(_read(path), str(path), layout)
-            except ImageError as error:
-                errors.append(str(error))
-                continue
-            (made / stem).mkdir()
-            for crop in crops:
-                file = f"{stem}/{crop.label}{crop.copy}.png"
-                depth = np.uint8 if crop.image.max() < 256 else np.uint16
-                _, data = cv2.imencode(".png", np.round(crop.image).astype(depth))
-                (made / file).write_bytes(data.tobytes())
-                rows.append([file, crop.label, *crop.box, path.name])
-            counts[path] = len(crops)
-        if not counts:
-            raise ChromozooError("\n".join(["no karyogram could be cut:", *errors]))
-        with (made / LABELS).open("w", newline="", encoding="utf-8") as table:
-            csv.writer(table, lineterminator="\n").writerows(rows)
-        if output.exists():
-            os.replace(output, Path(work, "old"))
-        os.replace(made, output)
+    folders = _folders(karyograms, output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Not named after the output: its own name may be as long as a name can be.
+        with tempfile.TemporaryDirectory(
+            prefix=".karyograms.", suffix=".part", dir=output.parent
+        ) as work:
+            made = Path(work, "new")
+            made.mkdir()
+            counts, errors = _extract_into(made, folders, layout)
+            if output.exists():
+                os.replace(output, Path(work, "old"))
+            os.replace(made, output)
+    except OSError as error:
+        if isinstance(error, ChromozooError):
+            raise
+        raise OutputError(
+            f"{output}: cannot be written ({error.strerror or error}); free space or choose "
+            "another folder"
+        ) from error
     return counts, errors
+
+
+def _extract_into(
+    made: Path, folders: dict[str, Path], layout: str
+) -> tuple[dict[Path, int], list[str]]:
+    counts: dict[Path, int] = {}
+    errors: list[str] = []
+    rows: list[list[str | int]] = [["file", "class", "x", "y", "w", "h", "karyogram"]]
+    for folder, path in folders.items():
+        try:
+            crops = extract_chromosomes(_read(path), str(path), layout)
+        except ImageError as error:
+            errors.append(str(error))
+            continue
+        (made / folder).mkdir()
+        for crop, image in zip(crops, _whole_levels([one.image for one in crops]), strict=True):
+            file = f"{folder}/{crop.label}{crop.copy}.png"
+            (made / file).write_bytes(cv2.imencode(".png", image)[1].tobytes())
+            rows.append([file, crop.label, *crop.box, _plain(path.name)])
+        counts[path] = len(crops)
+    if not counts:
+        raise ChromozooError("\n".join(["no karyogram could be cut:", *errors]))
+    with (made / LABELS).open("w", newline="", encoding="utf-8") as table:
+        csv.writer(table, lineterminator="\n").writerows(rows)
+    return counts, errors
+
+
+def _folders(karyograms: Sequence[Path], output: Path) -> dict[str, Path]:
+    """The karyograms by the names of their folders, which are their stems where these will do.
+
+    Raises:
+        ChromozooError: Two would have one folder, also where capitals do not count.
+    """
+    folders: dict[str, Path] = {}
+    seen: dict[str, Path] = {}
+    for path in karyograms:
+        folder = _folder_name(path.stem)
+        key = unicodedata.normalize("NFC", folder).casefold()
+        if key in seen:
+            raise ChromozooError(
+                f"{seen[key]} and {path} would both be written to {output / folder}; rename one"
+            )
+        folders[folder] = seen[key] = path
+    return folders
+
+
+def _folder_name(stem: str) -> str:
+    """A name that every file system takes, and that is none of this module's own files."""
+    name = _plain(stem, forbidden='<>:"/\\|?*').rstrip(". ")
+    if name.casefold() in ("", LABELS):
+        name = f"karyogram_{name}".rstrip("_")
+    if len(name.encode()) > LONGEST_NAME:
+        digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+        name = f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}_{digest}"
+    return name
+
+
+def _plain(name: str, forbidden: str = "") -> str:
+    """Text that can be written; what cannot becomes ``%`` and its number."""
+    return "".join(
+        letter if letter.isprintable() and letter not in forbidden else f"%{ord(letter):x}"
+        for letter in name
+    )
+
+
+def _whole_levels(
+    images: Sequence[NDArray[np.float32]],
+) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
+    """The crops of one picture as a PNG has them: 8 or 16 bits.
+
+    Levels stay as they are where these hold them; others, such as 0..1, are spread over 16 bits.
+    """
+    low = min(float(image.min()) for image in images)
+    high = max(float(image.max()) for image in images)
+    fits = low >= 0 and high < 2**16 - 0.5
+    if not fits or (high < FEWEST_LEVELS and any((image % 1).any() for image in images)):
+        spread = (2**16 - 1) / max(high - low, 1e-12)
+        return [np.round((image - low) * spread).astype(np.uint16) for image in images]
+    if high < 2**8 - 0.5:
+        return [np.round(image).astype(np.uint8) for image in images]
+    return [np.round(image).astype(np.uint16) for image in images]
 
 
 def _read(path: Path) -> NDArray[np.generic]:
     try:
+        if not path.is_file():  # a pipe would never end
+            raise ImageError(f"{path}: no such image file; check the path")
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"{path}: the file cannot be read ({error}); check the path") from error

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX, DIPLOID_NUMBER
-from chromozoo.data.archive import Archive, open_archive
+from chromozoo.data.archive import Archive, name_bytes, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import sha256_of
 from chromozoo.data.karyogram_extract import KaryogramCrop, extract_chromosomes
@@ -80,7 +80,9 @@ class Karyograms(SingleChromosomes):
         return Chromosomes(
             np.array([CLASS_INDEX[crop.label] for _, crop in crops]),
             np.array([key for key, _ in crops]),
-            sha256_of(part for key, crop in crops for part in (key.encode(), crop.image.tobytes())),
+            sha256_of(
+                part for key, crop in crops for part in (name_bytes(key), crop.image.tobytes())
+            ),
             pictures,
         )
 
@@ -114,7 +116,7 @@ def cut_karyograms(
             try:
                 picture = read_bytes(archive.read(name), source)
                 cut[key] = extract_chromosomes(picture, source, layout)
-            except ImageError as error:
+            except (DatasetError, ImageError) as error:
                 refused.append(str(error))
     return cut, refused
 

@@ -6,7 +6,7 @@ What the segmentation DataModules share, whatever the data set.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, Generic, TypeVar
 
 import cv2
@@ -21,7 +21,7 @@ from chromozoo.data.archive import open_archive
 from chromozoo.data.coco import FILE_NAME as COCO_NAME
 from chromozoo.data.coco import CocoFiles
 from chromozoo.data.cut_and_paste import RADIUS, Bank, compose
-from chromozoo.data.labelme import LabelmeFiles
+from chromozoo.data.labelme import LabelmeFiles, parse_json
 from chromozoo.data.polygons import (
     Metaphase,
     MetaphaseFiles,
@@ -30,6 +30,7 @@ from chromozoo.data.polygons import (
     polygon_area,
     polygon_mask,
 )
+from chromozoo.data.result_files import is_result
 from chromozoo.errors import DatasetError
 from chromozoo.images.metaphase import MetaphasePreset
 
@@ -124,7 +125,7 @@ BARE = MetaphaseAugmentation(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Picture:
     """A prepared metaphase.
 
@@ -376,26 +377,42 @@ def collate(items: Sequence[dict[str, Tensor]]) -> dict[str, Any]:
     }
 
 
-def metaphase_files(path: Path) -> MetaphaseFiles:
-    """Opens labelme files or a COCO JSON, in a folder or zip file.
+def metaphase_files(path: Path) -> CocoFiles | LabelmeFiles:
+    """Opens labelme files or a COCO JSON, in a folder or zip file, or a JSON itself.
+
+    Results of ``chromozoo segment`` and ``chromozoo karyotype`` are read, too: the file about all
+    images is one of COCO, those about one image are read like those of labelme.
 
     Raises:
         DatasetError: There is neither, or there are several COCO files.
     """
     if path.suffix.lower() == ".json":
-        return CocoFiles(path.parent, path.name)
+        if _is_coco(path):
+            return CocoFiles(path.parent, path.name)
+        return LabelmeFiles(path.parent, path.name)
     with open_archive(path) as archive:
         names = [PurePosixPath(name) for name in archive.names()]
-    coco = [
-        name
-        for name in names
-        if name.name == COCO_NAME or (name.name.startswith("instances") and name.suffix == ".json")
-    ]
+    coco = [name for name in names if _is_called_coco(name)]
     if len(coco) > 1:
         raise DatasetError(
             f"{path}: holds several COCO files ({', '.join(map(str, coco))}); name one of them"
         )
     return CocoFiles(path, str(coco[0])) if coco else LabelmeFiles(path)
+
+
+def _is_called_coco(name: PurePath) -> bool:
+    return name.name == COCO_NAME or (
+        name.name.startswith("instances") and name.suffix.lower() == ".json"
+    )
+
+
+def _is_coco(path: Path) -> bool:
+    """Whether a JSON file is one of COCO, or else one about a single image."""
+    if _is_called_coco(path):
+        return True
+    with open_archive(path.parent) as archive:
+        data = parse_json(archive.read(path.name), str(path))
+    return "images" in data or not ("shapes" in data or is_result(data))
 
 
 def _known(target: dict[str, Tensor], boxes_only: bool) -> dict[str, Tensor]:

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASSES, DIPLOID_NUMBER
-from chromozoo.data.archive import Archive, find_dataset, open_archive
+from chromozoo.data.archive import Archive, find_dataset, name_bytes, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import sha256_of
 from chromozoo.data.polygons import Metaphase, faults, mask_polygon
 from chromozoo.data.splits import load_split
-from chromozoo.data.verification import class_line, split_faults, split_lines
+from chromozoo.data.verification import class_line, content_line, split_faults, split_lines
 from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
@@ -56,6 +56,8 @@ MEGABASES = (
 LARGEST = 1.8
 # What covers fewer pixels, beside overlaps, is dust.
 FEWEST_PIXELS = 20
+# A map of more pieces is noise, and joining them takes long. The published ones have up to 100.
+MOST_PIECES = 2000
 
 _FILE = re.compile(r"(?:^|/)(?P<key>[APV]\d{4}[0-9A-Z]{2})(?P<plane>[DK])\.png$")
 
@@ -92,7 +94,9 @@ class MFISHFiles:
         with open_archive(path) as archive:
             for name in archive.names():
                 if match := _FILE.search(name):
-                    self.names.setdefault(match["key"], {})[match["plane"]] = name
+                    planes = self.names.setdefault(match["key"], {})
+                    if (twin := planes.setdefault(match["plane"], name)) != name:
+                        raise DatasetError(f"{path}: {twin} and {name} have one name; remove one")
         if not self.names:
             raise DatasetError(
                 f"{path}: holds no <id>D.png and <id>K.png; this is not the M-FISH set"
@@ -130,7 +134,10 @@ class MFISHFiles:
                 f"{source}: has the value {unknown[0]:g}; a map has 0 to 24 and {OVERLAP}: fetch "
                 "it again"
             )
-        found = instances_of(values.astype(np.uint8))
+        try:
+            found = instances_of(values.astype(np.uint8))
+        except ValueError as error:
+            raise DatasetError(f"{source}: {error}; fetch it again") from error
         return Metaphase(
             key,
             image,
@@ -165,8 +172,13 @@ def instances_of(class_map: NDArray[np.uint8]) -> list[tuple[int, NDArray[np.boo
 
     Returns:
         Class index 0 to 23 and mask ``(H, W)`` bool of each, in the order of the classes.
+
+    Raises:
+        ValueError: The map is of more than 2,000 pieces.
     """
     pieces, numbers, regions, region_areas = _pieces(class_map)
+    if len(pieces) > MOST_PIECES:
+        raise ValueError(f"the map is of {len(pieces):,} pieces, noise and no chromosomes")
     free = [piece for piece in pieces if not piece.regions] or pieces
     scale = float(np.median([piece.area / MEGABASES[piece.label] for piece in free] or [0]))
 
@@ -219,7 +231,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
     found += split_faults(split, keys, "image")
     normal = [counts[key] for key in counts if karyotype_of(key) in NORMAL_KARYOTYPES]
     lines = [
-        f"content sha256 {contents_sha256(root)}",
+        content_line(_contents(files)),
         f"{len(keys)} images of {len({slide_of(key) for key in keys})} slides",
         f"{sum(counts.values())} chromosomes",
         f"{DIPLOID_NUMBER} in {normal.count(DIPLOID_NUMBER)} of {len(normal)} normal karyotypes",
@@ -319,4 +331,4 @@ def _contents(files: MFISHFiles) -> Iterator[bytes]:
     with open_archive(files.path) as archive:
         for key in files.keys():  # noqa: SIM118
             for name in files.names[key].values():
-                yield from (name.encode(), archive.read(name))
+                yield from (name_bytes(name), archive.read(name))

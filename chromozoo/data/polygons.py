@@ -16,12 +16,19 @@ from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 
 from chromozoo.errors import DatasetError
+from chromozoo.strict_json import shown, whole
 
 # Annotation tools let a stroke end half a pixel beyond the edge.
 OUTSIDE_TOLERANCE = 1.0
+# In pixels. COCO's rule walks along an outline, so its length bounds time and memory; that of a
+# chromosome is below 10,000 even in the largest images.
+LARGEST_OUTLINE = 1_000_000
+_DIGITS = re.compile("[0-9]+")
+# A mask of more pieces and holes is noise.
+MOST_RINGS = 1000
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metaphase:
     """One annotated picture.
 
@@ -116,6 +123,45 @@ def mask_polygon(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     return polygon
 
 
+def mask_outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Outline of any mask, of several pieces and with holes, as one polygon.
+
+    :func:`polygon_mask` makes exactly the mask of it: what an outline goes round twice is outside,
+    and the seams from piece to piece and to the holes are gone along twice, there and back.
+
+    Args:
+        mask: ``(H, W)``.
+
+    Returns:
+        ``(K, 2)`` float64 xy; K is 0 for an empty mask.
+
+    Raises:
+        ValueError: It is of more than 1,000 pieces and holes.
+    """
+    rings: list[NDArray[np.float64]] = []
+    rest, is_hole = mask.copy(), False
+    while rest.any():
+        # First the pieces, then the holes in them, then what lies in the holes, ...
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(
+            rest.astype(np.uint8), connectivity=4
+        )
+        if len(rings) + count - 1 > MOST_RINGS:
+            raise ValueError(f"the mask is of more than {MOST_RINGS:,} pieces and holes")
+        for number in range(1, count):
+            left, top, width, height = stats[number, :4].tolist()
+            window = np.s_[top : top + height, left : left + width]
+            ring = mask_polygon(labels[window] == number)
+            rest[window] ^= polygon_mask(ring, height, width)
+            # Holes run the other way round, so that their area is subtracted.
+            rings.append((ring[::-1] if is_hole else ring) + (left, top))
+        is_hole = not is_hole
+    if not rings:
+        return np.zeros((0, 2))
+    there = [point for ring in rings for point in (ring, ring[:1])]
+    back = [ring[:1] for ring in rings[-2::-1]]
+    return np.concatenate([*there, *back]) if len(rings) > 1 else rings[0]
+
+
 def polygon_area(polygon: NDArray[np.float64]) -> float:
     """Area of an outline ``(K, 2)`` in square pixels; what crosses itself counts less."""
     x, y = polygon.T
@@ -134,11 +180,41 @@ def mask_box(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], np.float32)
 
 
+def check_size(
+    width: Any, height: Any, shape: tuple[int, ...], source: str, annotation: str
+) -> None:
+    """Compares the size of an image ``(H, W)`` with what its annotation says, in numbers or text.
+
+    Args:
+        width: As the annotation has it; None where it says neither width nor height.
+        height: The same.
+        shape: Of the image as it is read, upright as its EXIF data say.
+        source: Of the image, for the error.
+        annotation: Who says it, for the error.
+
+    Raises:
+        DatasetError: They differ.
+    """
+    if width is None and height is None:
+        return
+    try:
+        told: tuple[int | str, ...] = whole(height), whole(width)
+    except ValueError:
+        told = shown(height), shown(width)
+    if told != shape:
+        turned = " turned upright, as its EXIF data say," if told == shape[::-1] else ""
+        raise DatasetError(
+            f"{source}: {annotation} says that it is {told[1]}x{told[0]}, but it is{turned} "
+            f"{shape[1]}x{shape[0]}; put back the image that was annotated, or annotate this one"
+        )
+
+
 def read_polygon(points: Any, name: str) -> NDArray[np.float64]:
     """Points of a file ``[[x, y], ...]`` as ``(K, 2)``; K may be too small (:func:`faults`).
 
     Raises:
-        DatasetError: These are no finite numbers in pairs; the message begins with the name.
+        DatasetError: These are no finite numbers in pairs, or the outline is far longer than that
+            of any chromosome; the message begins with the name.
     """
     try:
         polygon = np.asarray(points, np.float64).reshape(len(points), 2)
@@ -148,6 +224,14 @@ def read_polygon(points: Any, name: str) -> NDArray[np.float64]:
         raise DatasetError(
             f"{name} is no list of points x, y ({error}); draw it again or remove it"
         ) from error
+    steps = np.abs(polygon - np.roll(polygon, 1, axis=0))
+    length = float(steps.max(axis=1).sum()) if len(polygon) else 0.0
+    reach = max(length, float(np.abs(polygon).max(initial=0)))
+    if reach > LARGEST_OUTLINE:
+        raise DatasetError(
+            f"{name} goes over {reach:.3g} pixels, no outline of a chromosome; draw it again or "
+            "remove it"
+        )
     return polygon
 
 
@@ -199,4 +283,10 @@ def check(metaphase: Metaphase) -> Metaphase:
 
 def natural_order(keys: Iterable[str]) -> list[str]:
     """Sorted as people count: 5, 24a, 24b, 107."""
-    return sorted(keys, key=lambda key: ([int(run) for run in re.findall("[0-9]+", key)], key))
+    return sorted(keys, key=lambda key: ([_number(run) for run in _DIGITS.findall(key)], key))
+
+
+def _number(digits: str) -> tuple[int, str]:
+    """Sorts as the number does; Python makes none of thousands of digits."""
+    significant = digits.lstrip("0")
+    return len(significant), significant

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from chromozoo.classes import CLASSES
-from chromozoo.data.archive import open_archive
+from chromozoo.data.archive import name_bytes, open_archive
 from chromozoo.data.composed_cells import AS_THEY_ARE, ComposedCells, Composition, join_cells
 from chromozoo.data.crops import CropDataset, prepared_crops, sha256_of
 from chromozoo.data.splits import Split, draw_split, load_split
@@ -33,11 +33,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ChromosomeFile:
-    """One file of a set: its name in the archive, its cell (as in the split) and class index."""
+    """One file of a set: its name in the archive, its cell (as in the split) and class index.
+
+    ``patient`` is that of the cell, where a split must be drawn and a patient has several.
+    """
 
     name: str
     cell: Any
     label: int
+    patient: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -287,17 +291,22 @@ def chromosomes_of_files(
     Raises:
         DatasetError: A file is damaged.
     """
-    with open_archive(path) as archive:
-        contents = {file.name: archive.read(file.name) for file in files}
+
+    def contents() -> Iterator[bytes]:
+        with open_archive(path) as archive:
+            for file in files:
+                yield from (name_bytes(file.name), archive.read(file.name))
 
     def pictures() -> Iterator[tuple[str, NDArray[np.generic]]]:
-        for name, data in contents.items():
-            yield (full_name := f"{path}: {name}"), read_bytes(data, full_name)
+        with open_archive(path) as archive:
+            for file in files:
+                name = f"{path}: {file.name}"
+                yield name, read_bytes(archive.read(file.name), name)
 
     return Chromosomes(
         np.array([file.label for file in files]),
         np.array([file.cell for file in files]),
-        sha256_of(part for name, data in contents.items() for part in (name.encode(), data)),
+        sha256_of(contents()),
         pictures,
         np.full(len(files), upright),
     )
@@ -307,17 +316,24 @@ def read_all(path: Path, files: Sequence[ChromosomeFile]) -> tuple[str, int, lis
     """Decodes every file.
 
     Returns:
-        Hash of the content, number of the files in colour, and what is wrong with the others.
+        Hash of the content, number of the files in colour, and what is wrong with others.
     """
     faults: list[str] = []
-    digests: list[bytes] = []
     colour = 0
-    with open_archive(path) as archive:
-        for file in files:
-            data = archive.read(file.name)
-            digests += [file.name.encode(), data]
-            try:
-                colour += read_bytes(data, file.name).ndim == 3
-            except ImageError as error:
-                faults.append(str(error))
-    return sha256_of(digests), colour, faults
+
+    def contents() -> Iterator[bytes]:
+        nonlocal colour
+        with open_archive(path) as archive:
+            for file in files:
+                try:
+                    data = archive.read(file.name)
+                except DatasetError as error:
+                    faults.append(str(error))
+                    continue
+                try:
+                    colour += read_bytes(data, f"{path}: {file.name}").ndim == 3
+                except ImageError as error:
+                    faults.append(str(error))
+                yield from (name_bytes(file.name), data)
+
+    return sha256_of(contents()), colour, faults

@@ -5,8 +5,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from chromozoo.classes import CLASSES
+from chromozoo.data.crops import sha256_of
 from chromozoo.data.polygons import natural_order
 from chromozoo.data.splits import STAGES, Split
+from chromozoo.errors import DatasetError
+
+
+def content_line(contents: Iterable[bytes]) -> str:
+    """Hash of all files of a set; where one cannot be read, the line says so."""
+    try:
+        return f"content sha256 {sha256_of(contents)}"
+    except DatasetError:
+        return "content sha256 unknown, for a file cannot be read"
 
 
 def class_line(labels: Iterable[int]) -> str:

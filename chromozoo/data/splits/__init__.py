@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from chromozoo.data.archive import name_bytes
 from chromozoo.errors import UnknownNameError
 
 STAGES = ("train", "val", "test")
@@ -106,7 +107,8 @@ def draw_split(name: str, ids: Iterable[str], fold: int | None = None) -> Split:
         raise UnknownNameError(f"split {name!r} has folds 0 to {FOLDS - 1}, not {fold}")
     parts: dict[str, list[str]] = {stage: [] for stage in STAGES}
     for one in sorted(set(ids)):
-        place = int.from_bytes(hashlib.sha256(one.encode()).digest()[:8], "big") / 2**64
+        digest = hashlib.sha256(name_bytes(one)).digest()
+        place = int.from_bytes(digest[:8], "big") / 2**64
         if fold is None:
             stage = "test" if place < 0.2 else "val" if place < 0.3 else "train"
         else:
