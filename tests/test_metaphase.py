@@ -8,12 +8,8 @@ from PIL import Image
 
 from chromozoo.classes import Stain
 from chromozoo.errors import ImageError
-from chromozoo.images.metaphase import (
-    MetaphasePreset,
-    chromosome_width,
-    signal_metaphase,
-    stain_of,
-)
+from chromozoo.images.levels import chromosome_width
+from chromozoo.images.metaphase import MetaphasePreset, signal_metaphase, stain_of
 from chromozoo.synthetic import draw_metaphase
 
 

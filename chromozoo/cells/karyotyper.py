@@ -7,7 +7,7 @@ marked, and whatever is odd about the cell is flagged.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import cv2
@@ -18,6 +18,7 @@ from scipy.cluster.vq import kmeans2
 from scipy.special import expit
 from torch import nn
 
+from chromozoo.cells.alarm import cell_alarms, marked
 from chromozoo.cells.assignment import (
     CellAssignment,
     assign_cell,
@@ -29,10 +30,11 @@ from chromozoo.cells.polarity import polarity
 from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER, Stain
 from chromozoo.errors import ChromozooError, ImageError, UnknownNameError
 from chromozoo.images.extract import Extraction
-from chromozoo.images.metaphase import chromosome_width, signal_metaphase, stain_of
+from chromozoo.images.levels import Levels, measure_levels
 from chromozoo.images.reading import ImageSource, read_grey
 from chromozoo.images.rotate_crop import RotateCrop
 from chromozoo.images.signal import foreground
+from chromozoo.images.sources import name_of
 from chromozoo.registry import get_model
 from chromozoo.tasks.classification import ChromosomeClassifier, Prediction
 from chromozoo.tasks.segmentation import ChromosomeSegmenter, Segmentation
@@ -115,9 +117,14 @@ class Karyotype:
         name: Of the picture.
         segmentation: Its chromosomes, in pixels of the picture.
         chromosomes: In the order of the segmentation.
-        cell: The naming of the whole cell; None where each was named alone, or there is none.
+        cell: The naming of the whole cell; None where each was named alone, or there is none. Its
+            ``iscn`` is marked as that of the karyotype is.
         flags: What is odd about the cell or the picture, in words; empty for a normal cell.
         stain: ``"g"`` (G-band) or ``"q"`` (Q-band, DAPI): chose the weights.
+        alarms: Why the names cannot be trusted, in words; empty where they can
+            (:mod:`chromozoo.cells.alarm`).
+        image: ``(H, W)`` float32, the grey image that was karyotyped, in the units of its file.
+        levels: Its grey levels, and what was left out of them.
     """
 
     name: str
@@ -126,6 +133,9 @@ class Karyotype:
     cell: CellAssignment | None
     flags: tuple[str, ...]
     stain: Stain = "q"
+    alarms: tuple[str, ...] = ()
+    image: NDArray[np.float32] | None = field(default=None, repr=False)
+    levels: Levels | None = field(default=None, repr=False)
 
     @property
     def count(self) -> int:
@@ -133,10 +143,18 @@ class Karyotype:
         return len(self.chromosomes)
 
     @property
+    def mean_probability(self) -> float:
+        """Mean probability of the names, 0..1; what the alarm goes by. NaN without chromosomes."""
+        return float(np.mean([item.probability for item in self.chromosomes] or [np.nan]))
+
+    @property
     def iscn(self) -> str:
-        """The karyotype as counted, such as ``47,XX,+21``; empty without chromosomes."""
+        """The karyotype as counted, such as ``47,XX,+21``; empty without chromosomes.
+
+        Where there are alarms it ends in ``?``, such as ``46,XY?``: no valid ISCN string.
+        """
         labels = Counter(item.label for item in self.chromosomes)
-        return iscn_string(labels) if labels else ""
+        return marked(iscn_string(labels), self.alarms) if labels else ""
 
 
 class Karyotyper(LightningModule):
@@ -231,7 +249,7 @@ class Karyotyper(LightningModule):
             ImageError: The image cannot be read. One without chromosomes is no error: the result
                 is empty and flagged.
         """
-        name = name or (str(image) if not hasattr(image, "__array_interface__") else "image")
+        name = name or name_of(image, "image")
         grey = read_grey(image, name)
         room = (self.segmenter.transforms.largest_pixels / grey.size) ** 0.5
         if room < 1:
@@ -247,14 +265,25 @@ class Karyotyper(LightningModule):
         self, grey: NDArray[np.float32], name: str, warnings: tuple[str, ...]
     ) -> Karyotype:
         doubtful = DOUBTFUL if self.assignment == "cell" else 1.0
-        stain = stain_of(grey) if self.stain == "auto" else self.stain
+        levels = measure_levels(grey)
+        warnings += levels.flags
+        stain = levels.stain if self.stain == "auto" else self.stain
         segmenter = self.segmenter_for(stain)
-        found = segmenter.segment(grey, name).above(min(doubtful, self.score))
+        found = segmenter.segment(grey, name, levels=levels).above(min(doubtful, self.score))
         if not len(found):
-            return Karyotype(name, found, (), None, (*warnings, "no chromosomes found"), stain)
-        signal, _ = signal_metaphase(grey)
+            return Karyotype(
+                name,
+                found,
+                (),
+                None,
+                (*warnings, *found.warnings, "no chromosomes found"),
+                stain,
+                levels.alarms,
+                image=grey,
+                levels=levels,
+            )
         certain = found.scores >= SCORES["none"]
-        pictures = self.extraction(signal, found.crops, found.corners, certain)
+        pictures = self.extraction(levels.signal, found.crops, found.corners, certain)
         # Named as a cell only to find its scale: what belongs to it is not known yet.
         named = self.classifier.classify(pictures, on_error="report", as_cell=True)
         kept = [index for index, item in enumerate(named) if not item.error]
@@ -268,11 +297,23 @@ class Karyotyper(LightningModule):
             probabilities = probabilities[present]
         found = found.select(kept)
         if not kept:
-            return Karyotype(name, found, (), None, (*warnings, "no chromosomes found"), stain)
+            return Karyotype(
+                name,
+                found,
+                (),
+                None,
+                (*warnings, *found.warnings, "no chromosomes found"),
+                stain,
+                levels.alarms,
+                image=grey,
+                levels=levels,
+            )
         pictures = [pictures[index] for index in kept]
         with np.errstate(divide="ignore"):
             log_p = np.log(probabilities)
-        cell = assign_cell(log_p) if self.assignment == "cell" else None
+        # The alarm asks whether the names fit into a cell, also where each is named alone.
+        whole = assign_cell(log_p)
+        cell = whole if self.assignment == "cell" else None
         if cell is None:
             classes = probabilities.argmax(axis=1)
             ranked = np.sort(np.maximum(log_p, -50.0), axis=1)
@@ -282,6 +323,7 @@ class Karyotyper(LightningModule):
             margins = naming_margins(log_p, cell)
         turn = RotateCrop()
         chromosomes = []
+        contrasts, lengths = [], []
         for index, picture in enumerate(pictures):
             label, extra = CLASSES[classes[index]], cell is not None and index in cell.extra
             upright, lean = turn(picture), turn.tilt(picture, foreground(picture))
@@ -292,6 +334,8 @@ class Karyotyper(LightningModule):
             if not ends.p_arm_up:
                 upright, lean = np.ascontiguousarray(upright[::-1, ::-1]), lean + 180
             rows = np.flatnonzero((upright > 0).any(axis=1))
+            contrasts.append(ends.band_contrast)
+            lengths.append(rows[-1] + 1 - rows[0])
             chromosomes.append(
                 KaryotypedChromosome(
                     number=index + 1,
@@ -310,8 +354,16 @@ class Karyotyper(LightningModule):
                     polarity_certainty=ends.certainty,
                 )
             )
-        flags = (*warnings, *found.warnings, *_flags(found, cell, signal, grey))
-        return Karyotype(name, found, tuple(chromosomes), cell, flags, stain)
+        flags = (*warnings, *found.warnings, *_flags(found, cell, levels, grey))
+        typical = self.classifier.transforms.typical_length
+        zoom = typical / float(np.median(lengths)) if typical else 1.0
+        alarms = (
+            *levels.alarms,
+            *cell_alarms(probabilities, whole, band_contrasts=contrasts, zoom=zoom),
+        )
+        if cell is not None:
+            cell = replace(cell, iscn=marked(cell.iscn, alarms))
+        return Karyotype(name, found, tuple(chromosomes), cell, flags, stain, alarms, grey, levels)
 
     def _presence(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
         """Probability that a detection is a chromosome at all, by its score."""
@@ -372,7 +424,7 @@ def _opinion(
 def _flags(
     found: Segmentation,
     cell: CellAssignment | None,
-    signal: NDArray[np.float32],
+    levels: Levels,
     grey: NDArray[np.float32],
 ) -> list[str]:
     """What is odd about the cell, and about the picture."""
@@ -394,14 +446,13 @@ def _flags(
             if sizes
             else "several cells in one place, or a polyploid one"
         )
-    width = chromosome_width(signal)
-    if 0 < width < NARROWEST:
-        flags.append(f"chromosomes are {width:.0f} pixels wide: too few to show bands")
+    if 0 < levels.width < NARROWEST:
+        flags.append(f"chromosomes are {levels.width:.0f} pixels wide: too few to show bands")
     inside = np.zeros(found.shape, bool)
     for crop, (row, column) in zip(found.crops, found.corners, strict=True):
         inside[row : row + crop.shape[0], column : column + crop.shape[1]] |= crop
-    levels = grey[inside]
-    ends = (levels == grey.max()) | (levels == grey.min())
+    values = grey[inside]
+    ends = (values == grey.max()) | (values == grey.min())
     if ends.mean() > SATURATED_SHARE:
         flags.append(f"{ends.mean():.0%} of the chromosomes' pixels are saturated")
     return flags

@@ -13,19 +13,12 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from chromozoo.classes import Stain
+from chromozoo.images.levels import Levels, measure_levels
 from chromozoo.images.reading import ImageSource, read_grey
 
-# Below this contrast (of the image's own full range) there is nothing but noise.
-LEAST_CONTRAST = 0.02
-BRIGHTEST_PERCENTILE = 99.0
-# What stands out of the background in fewer pixels than this is dust.
-FEWEST_PIXELS = 100
-# Pieces smaller than this say nothing of the width of chromosomes.
-SMALLEST_PIECE = 30
 # Metaphases of one microscope differ in contraction by less than this factor from the typical one
 # (all of BioImLab do), and the augmentation covers that; others come from another objective.
 WIDTH_RANGE = 1.75
@@ -33,9 +26,13 @@ WIDTH_RANGE = 1.75
 # factor from the typical one (27 of 29 images of CIL:54816 do). Fewer say little of it.
 LENGTH_RANGE = 1.4
 FEWEST_FOR_ZOOM = 10
+# Of the arguments of a preset. No metaphase needs a larger canvas.
+LARGEST_CANVAS = 30_000_000
+LARGEST_NUMBER = 10_000
+POSITIVE = ("scale", "std", "largest_pixels")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PreparedMetaphase:
     """A metaphase as a segmenter sees it.
 
@@ -44,12 +41,15 @@ class PreparedMetaphase:
         scale: Canvas pixels per pixel of the picture.
         shape: ``(H, W)`` of the picture.
         warnings: What a user should know of the picture.
+        levels: Its grey levels; where it was reduced before anything else, those of the reduced
+            one.
     """
 
     canvas: NDArray[np.uint8]
     scale: float
     shape: tuple[int, int]
     warnings: tuple[str, ...] = ()
+    levels: Levels | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,23 @@ class MetaphasePreset:
     std: float = 0.15
     typical_length: float = 0.0
 
+    def __post_init__(self) -> None:
+        # The arguments may come from a file of weights.
+        for name, value in asdict(self).items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ValueError(f"{name} is {value!r}; give a number")
+            most = LARGEST_CANVAS if name == "largest_pixels" else LARGEST_NUMBER
+            least = 0 if name != "mean" else -LARGEST_NUMBER
+            if not least <= value <= most or (value == 0 and name in POSITIVE):
+                raise ValueError(f"{name} is {value!r}, which no metaphase can be prepared with")
+
     def __call__(
-        self, source: ImageSource, name: str | None = None, *, zoom: float = 1.0
+        self,
+        source: ImageSource,
+        name: str | None = None,
+        *,
+        zoom: float = 1.0,
+        levels: Levels | None = None,
     ) -> PreparedMetaphase:
         """Reads and prepares a picture.
 
@@ -89,6 +104,8 @@ class MetaphasePreset:
             source: Path, PIL image or array, see :func:`chromozoo.images.reading.read_grey`.
             name: What errors and warnings call it; the path when None.
             zoom: Extra magnification, from :meth:`cell_zoom`.
+            levels: Grey levels of this picture, measured before; None measures them, and warns of
+                what was odd.
 
         Raises:
             ImageError: The picture cannot be read. A picture that shows nothing is no error: its
@@ -97,30 +114,37 @@ class MetaphasePreset:
         grey = read_grey(source, name)
         name = name or (str(source) if isinstance(source, str | Path) else "image")
         height, width = grey.shape
-        wanted, drawn = self.scale * zoom, 1.0
-        scale = wanted
+        wanted = self.scale * zoom
         warnings = []
         room = (self.largest_pixels / (height * width)) ** 0.5
-        if scale > room:
-            # Before anything else is computed of it: a slide scan has a hundred million pixels.
-            scale = drawn = room
-            grey = _resize(grey, scale)
+        scale = min(wanted, room)
+        if wanted > room and room < 1:
+            small = (
+                _resize(grey, _scaled_size((height, width), room))
+                if levels is None
+                else levels.signal
+            )
             warnings.append(
                 f"{name}: {width}x{height} pixels are more than one metaphase needs; reduced to "
-                f"{grey.shape[1]}x{grey.shape[0]}, cut the cell out for exact outlines"
+                f"{small.shape[1]}x{small.shape[0]}, cut the cell out for exact outlines"
             )
-        signal, found = signal_metaphase(grey)
-        if not found:
+            # Before anything else is computed of it: a slide scan has a hundred million pixels.
+            grey = small
+        if levels is None:
+            levels = measure_levels(grey)
+            warnings += [f"{name}: {words}" for words in (*levels.flags, *levels.alarms)]
+        signal = levels.signal
+        if not levels.is_found:
             warnings.append(f"{name}: nothing stands out of the background: no chromosomes")
-        elif self.typical_width and (seen := chromosome_width(signal) / drawn):
+        elif self.typical_width and (seen := levels.width * width / signal.shape[1]):
             other = self.typical_width / seen
             if not 1 / WIDTH_RANGE < other < WIDTH_RANGE:
                 scale = min(wanted * other, room)
-        if scale != drawn:
-            signal = np.clip(_resize(signal, scale / drawn), 0, 1)
-        return PreparedMetaphase(
-            np.round(signal * 255).astype(np.uint8), scale, (height, width), tuple(warnings)
-        )
+        size = _scaled_size((height, width), scale)
+        if signal.shape != size:
+            signal = np.clip(_resize(signal, size), 0, 1)
+        canvas = np.round(signal * 255).astype(np.uint8)
+        return PreparedMetaphase(canvas, scale, (height, width), tuple(warnings), levels)
 
     def cell_zoom(self, lengths: Sequence[float]) -> float:
         """Magnification at which a picture should be looked at again.
@@ -156,98 +180,31 @@ class MetaphasePreset:
 def signal_metaphase(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], bool]:
     """Turns a grey picture of a metaphase into a signal image.
 
-    The background is the most frequent level; the chromosomes are whatever departs further from
-    it, to the bright or to the dark side. The 99th percentile of what Otsu's threshold finds
-    becomes 1, so exposure and bit depth drop out.
-
     Args:
         grey: ``(H, W)`` in any units.
 
     Returns:
-        ``(H, W)`` float32 in 0..1, and whether anything stands out; where not, it is all 0.
+        ``(H, W)`` float32 in 0..1, and whether anything stands out; where not, it is all 0. See
+        :func:`chromozoo.images.levels.measure_levels`, which says more.
     """
-    nothing = np.zeros(grey.shape, np.float32), False
-    levels = _levels(grey)
-    if levels is None:
-        return nothing
-    low, background, high = levels
-    brighter = high - background >= background - low
-    departure = grey - background if brighter else background - grey
-    span = max(high - background if brighter else background - low, 1e-12)
-    eight_bit = np.clip(departure * (255 / span), 0, 255).astype(np.uint8)
-    level, _ = cv2.threshold(
-        cv2.GaussianBlur(eight_bit, (3, 3), 0), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU
-    )
-    inside = departure[eight_bit > level]
-    if inside.size < FEWEST_PIXELS:
-        return nothing
-    top = max(float(np.percentile(inside, BRIGHTEST_PERCENTILE)), 1e-12)
-    signal: NDArray[np.float32] = np.clip(departure / top, 0, 1).astype(np.float32)
-    return signal, True
+    levels = measure_levels(grey)
+    return levels.signal, levels.is_found
 
 
 def stain_of(grey: NDArray[np.float32]) -> Stain:
-    """The stain that a picture ``(H, W)`` looks like.
+    """The stain that a picture ``(H, W)`` looks like, see :class:`chromozoo.images.levels.Levels`.
 
     Light through a slide shows dark chromosomes on a light ground: ``"g"``, G-band. What fluoresces
     is bright on dark: ``"q"``, Q-band or DAPI; so is, by convention, what shows nothing.
     """
-    levels = _levels(grey)
-    if levels is None:
-        return "q"
-    low, background, high = levels
-    return "q" if high - background >= background - low else "g"
+    return measure_levels(grey).stain
 
 
-def chromosome_width(signal: NDArray[np.float32]) -> float:
-    """Median width in pixels of the pieces that stand out; 0 where nothing does.
-
-    The width of a piece is twice the median distance to the background along its middle lines. A
-    nucleus, or chromosomes that their haze joins, are one piece of many.
-    """
-    eight_bit = np.round(signal * 255).astype(np.uint8)
-    level, _ = cv2.threshold(
-        cv2.GaussianBlur(eight_bit, (3, 3), 0), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU
-    )
-    # Otsu's threshold lies inside a blurred chromosome; 0.6 of it reaches the visible edge.
-    inside = cv2.morphologyEx(
-        (eight_bit > 0.6 * level).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)
-    )
-    if inside.all():
-        return 0.0  # no background to be distant from
-    distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
-    ridge = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (distance > 1)
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
-    large = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_PIECE
-    ridge &= large[labels]
-    if not ridge.any():
-        return 0.0
-    pieces = np.asarray(labels[ridge], np.int64)
-    halves = ndimage.median(distance[ridge], pieces, np.unique(pieces))
-    return float(2 * np.median(halves))
+def _scaled_size(shape: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(round(shape[0] * scale), 1), max(round(shape[1] * scale), 1)
 
 
-def _levels(grey: NDArray[np.float32]) -> tuple[float, float, float] | None:
-    """Darkest level, background and brightest one; None where there is nothing but noise."""
-    low, high = (float(value) for value in np.percentile(grey, (0.1, 99.9)))
-    if high - low <= LEAST_CONTRAST * max(abs(low), abs(high), 1e-12):
-        # A few chromosomes in a large field are fewer than one pixel in a thousand.
-        low, high = float(grey.min()), float(grey.max())
-        if high - low <= LEAST_CONTRAST * max(abs(low), abs(high), 1e-12):
-            return None
-    return low, _most_frequent(grey, low, high), high
-
-
-def _most_frequent(grey: NDArray[np.float32], low: float, high: float) -> float:
-    """The level that most pixels have, from a smoothed histogram of 256 steps."""
-    counts, edges = np.histogram(grey, bins=256, range=(low, high))
-    smooth = np.convolve(counts, np.ones(5) / 5, mode="same")
-    peak = int(np.argmax(smooth))
-    near = (grey >= edges[max(peak - 2, 0)]) & (grey <= edges[min(peak + 3, 256)])
-    return float(np.median(grey[near]))
-
-
-def _resize(image: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
-    height, width = (max(round(side * scale), 1) for side in image.shape)
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(image, (width, height), interpolation=method), np.float32)
+def _resize(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """An image ``(H, W)`` at another size ``(h, w)``."""
+    method = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), np.float32)

@@ -26,6 +26,12 @@ VIEWS = ("upright", "straight", "straight-xie", "crop")
 
 FEWEST_FOR_ZOOM = 20
 
+WHOLE_NUMBERS = ("height", "width", "channels")
+NUMBERS = (*WHOLE_NUMBERS, "scale", "mean", "std", "typical_length", "zoom_range")
+# No chromosome needs more; a damaged file of weights may ask for anything.
+LARGEST_SIDE = 4096
+LARGEST_SCALE = 32.0
+
 # Change it when `prepare` gives other pixels for the same arguments: cached crops are then remade.
 PREPARATION_VERSION = 1
 
@@ -77,10 +83,13 @@ class ChromosomePreset:
         # JSON and YAML give lists; presets are compared and hashed.
         views = (self.views,) if isinstance(self.views, str) else tuple(self.views)
         object.__setattr__(self, "views", views)
+        self._set_numbers()
         if not views or len(set(views)) < len(views) or set(views) - set(VIEWS):
             raise ValueError(
                 f"views are {list(views)}; give one or more of {', '.join(VIEWS)}, each once"
             )
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels is {self.channels}; give 1 or 3")
         if len(views) > 1 and self.channels != 1:
             raise ValueError(
                 f"channels is {self.channels} with {len(views)} views, but each view is one "
@@ -91,6 +100,22 @@ class ChromosomePreset:
                 f"a canvas of {self.height}x{self.width} pixels holds no chromosome; give height "
                 "and width of 8 or more"
             )
+
+    def _set_numbers(self) -> None:
+        """Gives each number its type: 63 and 63.0 are one length, and one name of the cache."""
+        for name in NUMBERS:
+            value = getattr(self, name)
+            try:
+                number = float(value)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"{name} is {value!r}; give a number") from error
+            most = LARGEST_SCALE if name == "scale" else LARGEST_SIDE
+            least = -most if name == "mean" else 0
+            if not least <= number <= most or (name in ("scale", "std") and not number):
+                raise ValueError(f"{name} is {value!r}, which no picture can be prepared with")
+            if name in WHOLE_NUMBERS and number != int(number):
+                raise ValueError(f"{name} is {value!r}; give a whole number")
+            object.__setattr__(self, name, int(number) if name in WHOLE_NUMBERS else number)
 
     def __call__(
         self, source: ImageSource, name: str | None = None, *, zoom: float = 1.0
@@ -118,9 +143,20 @@ class ChromosomePreset:
             zoom: Extra magnification, to bring a picture of another pixel size to the scale
                 of the training data.
         """
+        return self.draw(self.signal(source, name), zoom)
+
+    def signal(self, source: ImageSource, name: str | None = None) -> NDArray[np.float32]:
+        """The signal image of a picture, what :meth:`draw` and :meth:`length_of` look at.
+
+        Raises:
+            ImageError: The picture cannot be read or shows nothing.
+        """
         grey = read_grey(source, name)
         path = str(source) if isinstance(source, str | Path) else "image"
-        signal = signal_image(grey, name or path, self.stretch)
+        return signal_image(grey, name or path, self.stretch)
+
+    def draw(self, signal: NDArray[np.float32], zoom: float = 1.0) -> NDArray[np.uint8]:
+        """The canvas that :meth:`prepare` gives, of a signal image."""
         views = [self._view(view, signal, self.scale * zoom) for view in self.views]
         return views[0] if len(views) == 1 else np.stack(views, axis=-1)
 
@@ -167,7 +203,11 @@ class ChromosomePreset:
         Raises:
             ImageError: The picture cannot be read or shows nothing.
         """
-        signal = signal_image(read_grey(source, name), name or str(source))
+        return self.length_of(self.signal(source, name))
+
+    @staticmethod
+    def length_of(signal: NDArray[np.float32]) -> float:
+        """The length that :meth:`length` gives, of a signal image."""
         return float(RotateCrop(margin=0)(signal).shape[0])
 
     def cell_zoom(self, lengths: Sequence[float]) -> float:

@@ -1,0 +1,490 @@
+"""The grey levels of a metaphase: what is background, what a chromosome, and what neither.
+
+Background, stain, contrast and scale are measured once for each image, by :func:`measure_levels`,
+and everything else reads them. An ordinary image is measured as it is: the background is its most
+frequent level, and the chromosomes are whatever departs further from it, to the bright or to the
+dark side. What would spoil this is found first, and left out:
+
+1. dead lines and hot pixels of the camera (:mod:`chromozoo.images.defects`);
+2. a frame, or a screen around the field of view (:mod:`chromozoo.images.field`);
+3. uneven light (:mod:`chromozoo.images.light`);
+4. objects that are far brighter than the chromosomes: dirt, nuclei, captions.
+
+For the last, what stands out most is looked at: where its pieces do not look like chromosomes, and
+what stands out next does, the first is left out.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from chromozoo.classes import Stain
+from chromozoo.images.defects import Defects, mended
+from chromozoo.images.field import Frame, find_frame, reduced
+from chromozoo.images.light import Light, even_light
+
+# Below this contrast (of the image's own full range) there is nothing but noise.
+LEAST_CONTRAST = 0.02
+BRIGHTEST_PERCENTILE = 99.0
+# What stands out of the background in fewer pixels than this is dust.
+FEWEST_PIXELS = 100
+# Pieces smaller than this say nothing of the width of chromosomes.
+SMALLEST_PIECE = 30
+# A piece may be a chromosome from this area and width on, in pixels, and up to this width.
+MIN_AREA, MIN_WIDTH, MAX_WIDTH = 40, 3.0, 60.0
+# Area by the square of the width, which is 0.8 of a disc: a rod or a cluster of rods has more.
+MIN_LENGTH = 1.7
+# This many pieces that may be chromosomes, and long ones among them, are a cell. All of 393
+# validation and training images of CIL:54816 have them, and 95 to 99 of 100 of M-FISH and BioImLab.
+MIN_PIECES, MIN_LONG = 12, 5
+# Fewer are taken for a cell where what is brighter has far fewer.
+MIN_OTHER_PIECES, MIN_OTHER_LONG = 8, 4
+# Letters and saturated dirt have one level: this share of their pixels lies this near the highest.
+PLATEAU, MIN_PLATEAU = 0.03, 0.5
+# How often what stands out most is set aside, and how far around it nothing is looked at.
+MAX_LOOKS, HALO = 6, 7
+# The level of a piece, a percentile of its pixels; an object departs by this many times the level
+# of the median chromosome, and a wide one by the second.
+PIECE_PERCENTILE = 0.9
+BRIGHT_OBJECT, BRIGHT_WIDE_OBJECT, WIDE = 1.8, 1.4, 2.5
+# Only where objects would raise the brightest level by this factor are they left out, so ordinary
+# images with a nucleus stay as the weights have learnt them: of 656 images of the three sets one in
+# 40 has more.
+MIN_RAISE = 1.5
+# Pieces are looked at in a copy of fewer pixels than this.
+LOOK_PIXELS = 1_200_000
+
+
+@dataclass(frozen=True)
+class BrightObjects:
+    """What was left out of the levels for being far brighter than the chromosomes.
+
+    Attributes:
+        count: Number of objects.
+        width: Of the widest, in pixels.
+        times: Departure from the background of the brightest, by that of the chromosomes.
+    """
+
+    count: int
+    width: float
+    times: float
+
+    def words(self) -> str:
+        """What was left out."""
+        many = self.count != 1
+        return (
+            f"{f'{self.count} bright objects' if many else 'a bright object'} "
+            f"({'up to ' if many else ''}{self.width:.0f} px wide, {self.times:.1f} times as "
+            f"strong as the chromosomes) {'were' if many else 'was'} left out of the grey levels"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Levels:
+    """The grey levels of one image, as :func:`measure_levels` finds them.
+
+    Attributes:
+        low, high: Levels that one pixel in a thousand falls short of, and exceeds, in the units of
+            the image; of what was not left out.
+        background: The most frequent level.
+        top: The level of the brightest part of a chromosome, which becomes 1 in the signal.
+        stain: ``"g"`` where chromosomes are darker than the background, ``"q"`` where they are
+            brighter, and by convention where nothing stands out.
+        is_found: Whether anything stands out.
+        width: Median width of what stands out, in pixels; 0 where nothing does.
+        defects: Of the camera, mended.
+        frame: What was cut off.
+        light: How uneven the light was, before it was evened out; None where it was left as it is.
+        objects: What was left out.
+        alarms: Why the levels cannot be trusted, in words; empty where they can.
+        signal: ``(H, W)`` float32 in 0..1, background and what was cut off 0.
+    """
+
+    low: float
+    background: float
+    high: float
+    top: float
+    stain: Stain
+    is_found: bool
+    width: float
+    defects: Defects
+    frame: Frame | None
+    light: Light | None
+    objects: BrightObjects | None
+    alarms: tuple[str, ...]
+    signal: NDArray[np.float32] = field(repr=False)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What was odd and is mended, cut off or left out, in words; empty as a rule."""
+        flags = [*self.defects.words()]
+        flags += [odd.words() for odd in (self.frame, self.light, self.objects) if odd is not None]
+        return tuple(flags)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All but the signal as plain values, as JSON takes them."""
+        excluded: dict[str, Any] = {
+            "dead_rows": self.defects.rows,
+            "dead_columns": self.defects.columns,
+            "hot_pixels": self.defects.hot_pixels,
+        }
+        if self.frame is not None:
+            excluded["frame"] = {
+                "shape": self.frame.shape,
+                "level": _rounded(self.frame.level),
+                "share": round(self.frame.share, 4),
+            }
+        if self.objects is not None:
+            excluded["bright_objects"] = {
+                "count": self.objects.count,
+                "width": round(self.objects.width, 1),
+                "times": round(self.objects.times, 2),
+            }
+        return {
+            "low": _rounded(self.low),
+            "background": _rounded(self.background),
+            "high": _rounded(self.high),
+            "top": _rounded(self.top),
+            "stain": self.stain,
+            "is_found": self.is_found,
+            "chromosome_width": round(self.width, 2),
+            "uneven_light": None if self.light is None else round(self.light.share, 3),
+            "excluded": excluded,
+            "flags": list(self.flags),
+            "alarms": list(self.alarms),
+        }
+
+
+def measure_levels(grey: NDArray[np.float32]) -> Levels:
+    """Measures the grey levels of a metaphase, and makes its signal.
+
+    The 99th percentile of what stands out of the background becomes 1, so exposure and bit depth
+    drop out.
+
+    Args:
+        grey: ``(H, W)`` in any units.
+
+    Returns:
+        The levels. Where nothing stands out, the signal is all 0.
+    """
+    clean, defects = mended(grey)
+    small = reduced(clean)
+    frame = find_frame(clean, small)
+    left_out = None if frame is None else ~frame.field
+    even, light = even_light(clean, None if frame is None else frame.field, small)
+    looks = _looks(even, left_out)
+    if not looks:
+        low, high = float(clean.min()), float(clean.max())
+        nothing = np.zeros(grey.shape, np.float32)
+        return Levels(
+            low, low, high, high, "q", False, 0.0, defects, frame, light, None, (), nothing
+        )
+    chosen = _chosen(looks)
+    look = looks[chosen]
+    top, outlying = _top(look)
+    objects = _objects(looks[:chosen], look, outlying)
+    sign = 1.0 if look.is_bright else -1.0
+    signal = np.zeros(grey.shape, np.float32)
+    is_found = top > 0
+    if is_found:
+        signal = np.clip(look.departure / np.float32(top), 0, 1)
+        if left_out is not None:
+            signal[left_out] = 0
+    width = 0.0
+    if is_found:
+        apart = look.left_out if chosen else None
+        width = chromosome_width(signal if apart is None else np.where(apart, 0, signal))
+    return Levels(
+        low=look.low,
+        background=look.background,
+        high=look.high,
+        top=look.background + sign * top,
+        stain="q" if look.is_bright else "g",
+        is_found=is_found,
+        width=width,
+        defects=defects,
+        frame=frame,
+        light=light,
+        objects=objects,
+        alarms=_alarms(look, objects),
+        signal=signal,
+    )
+
+
+def chromosome_width(signal: NDArray[np.float32]) -> float:
+    """Median width in pixels of the pieces that stand out; 0 where nothing does.
+
+    The width of a piece is twice the median distance to the background along its middle lines. A
+    nucleus, or chromosomes that their haze joins, are one piece of many.
+    """
+    eight_bit = np.round(signal * 255).astype(np.uint8)
+    level, _ = cv2.threshold(
+        cv2.GaussianBlur(eight_bit, (3, 3), 0), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU
+    )
+    # Otsu's threshold lies inside a blurred chromosome; 0.6 of it reaches the visible edge.
+    inside = cv2.morphologyEx(
+        (eight_bit > 0.6 * level).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8)
+    )
+    if inside.all():
+        return 0.0  # no background to be distant from
+    distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
+    ridge = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (distance > 1)
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
+    large = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_PIECE
+    ridge &= large[labels]
+    if not ridge.any():
+        return 0.0
+    pieces = np.asarray(labels[ridge], np.int64)
+    halves = ndimage.median(distance[ridge], pieces, np.unique(pieces))
+    return float(2 * np.median(halves))
+
+
+@dataclass(frozen=True, eq=False)
+class _Pieces:
+    """What stands out, piece by piece, at the scale of the copy that was looked at.
+
+    Attributes:
+        labels: ``(h, w)`` int32, 0 background, else 1 + index of the piece.
+        areas: ``(N,)`` in pixels of the image.
+        widths: ``(N,)`` of the widest place, in pixels of the image.
+        levels: ``(N,)`` departure from the background.
+        departures: ``(P,)`` of all pixels of all pieces.
+        owners: ``(P,)`` index of the piece of each.
+    """
+
+    labels: NDArray[np.int32]
+    areas: NDArray[np.float64]
+    widths: NDArray[np.float64]
+    levels: NDArray[np.float64]
+    departures: NDArray[np.float32]
+    owners: NDArray[np.int64]
+
+    @property
+    def likely(self) -> NDArray[np.bool_]:
+        """``(N,)``, which may be chromosomes."""
+        return (self.areas >= MIN_AREA) & (self.widths >= MIN_WIDTH) & (self.widths <= MAX_WIDTH)
+
+    @property
+    def long(self) -> NDArray[np.bool_]:
+        """``(N,)``, which of these are rods or clusters of rods."""
+        return self.likely & (self.areas >= MIN_LENGTH * np.maximum(self.widths, 1) ** 2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """What stands out of the background of an image, or of what is left of it.
+
+    Attributes:
+        low, background, high: See :class:`Levels`.
+        is_bright: Whether it is brighter than the background.
+        departure: ``(H, W)`` from the background, to that side.
+        stands_out: ``(H, W)`` bool.
+        left_out: ``(H, W)`` bool, what was not looked at; None where that is nothing.
+        step: Every so many rows and columns, pieces were looked at.
+        pieces: What stands out.
+    """
+
+    low: float
+    background: float
+    high: float
+    is_bright: bool
+    departure: NDArray[np.float32]
+    stands_out: NDArray[np.bool_]
+    left_out: NDArray[np.bool_] | None
+    step: int
+    pieces: _Pieces
+
+    @property
+    def is_one_level(self) -> bool:
+        """Whether most pixels have nearly the same level, as letters or saturated dirt have."""
+        departures = self.pieces.departures
+        if not departures.size:
+            return False
+        return bool((departures > (1 - PLATEAU) * departures.max()).mean() >= MIN_PLATEAU)
+
+    @property
+    def is_a_cell(self) -> bool:
+        """Whether there is no doubt that most of it is chromosomes."""
+        return (
+            int(self.pieces.likely.sum()) >= MIN_PIECES
+            and int(self.pieces.long.sum()) >= MIN_LONG
+            and not self.is_one_level
+        )
+
+
+def _looks(grey: NDArray[np.float32], left_out: NDArray[np.bool_] | None) -> list[_Look]:
+    """What stands out, then what stands out of the rest, and so on, until it is a cell."""
+    looks: list[_Look] = []
+    for _ in range(MAX_LOOKS):
+        look = _look(grey, left_out)
+        if look is None:
+            break
+        looks.append(look)
+        if look.is_a_cell:
+            break
+        halo = cv2.dilate(
+            look.stands_out.astype(np.uint8),
+            cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * HALO + 1,) * 2),
+        )
+        left_out = halo > 0 if left_out is None else left_out | (halo > 0)
+        if left_out.mean() > 0.9:
+            break
+    return looks
+
+
+def _look(grey: NDArray[np.float32], left_out: NDArray[np.bool_] | None) -> _Look | None:
+    """What stands out of the background; None where nothing does."""
+    levels = _levels(grey if left_out is None else grey[~left_out])
+    if levels is None:
+        return None
+    low, background, high = levels
+    is_bright = high - background >= background - low
+    departure = grey - np.float32(background) if is_bright else np.float32(background) - grey
+    span = max(high - background if is_bright else background - low, 1e-12)
+    eight_bit = np.clip(departure * np.float32(255 / span), 0, 255).astype(np.uint8)
+    blurred = cv2.GaussianBlur(eight_bit, (3, 3), 0)
+    if left_out is None:
+        level, _ = cv2.threshold(blurred, 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+        stands_out = eight_bit > level
+    else:
+        level, _ = cv2.threshold(blurred[~left_out], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
+        stands_out = (eight_bit > level) & ~left_out
+    if int(np.count_nonzero(stands_out)) < FEWEST_PIXELS:
+        return None
+    step = int(np.ceil((grey.size / LOOK_PIXELS) ** 0.5))
+    return _Look(
+        low,
+        background,
+        high,
+        bool(is_bright),
+        departure,
+        stands_out,
+        left_out,
+        step,
+        _pieces(stands_out[::step, ::step], departure[::step, ::step], step),
+    )
+
+
+def _pieces(stands_out: NDArray[np.bool_], departure: NDArray[np.float32], step: int) -> _Pieces:
+    mask = stands_out.astype(np.uint8)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    distance = cv2.distanceTransform(np.pad(mask, 1, mode="edge"), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    owners = labels[stands_out].astype(np.int64) - 1
+    departures = departure[stands_out]
+    halves = np.zeros(count - 1)
+    np.maximum.at(halves, owners, distance[stands_out])
+    areas = stats[1:, cv2.CC_STAT_AREA].astype(np.float64)
+    # Sorted by piece and level, so a percentile of each piece is one place in the whole.
+    order = np.lexsort((departures, owners))
+    starts = np.concatenate([[0], np.cumsum(areas)[:-1]])
+    places = (starts + PIECE_PERCENTILE * (areas - 1)).astype(np.int64)
+    levels = departures[order][places].astype(np.float64)
+    return _Pieces(
+        np.asarray(labels, np.int32),
+        areas * step**2,
+        (2 * halves - 1) * step,
+        levels,
+        departures,
+        owners,
+    )
+
+
+def _chosen(looks: list[_Look]) -> int:
+    """The look that shows the chromosomes: the first, unless a later one shows a cell instead."""
+    first = looks[0].pieces
+    if looks[0].is_a_cell:
+        return 0
+    needed = max(2 * int(first.likely.sum()) + 3, MIN_OTHER_PIECES)
+    if looks[0].is_one_level:
+        needed = MIN_OTHER_PIECES
+    counts = [
+        int(look.pieces.likely.sum()) if int(look.pieces.long.sum()) >= MIN_OTHER_LONG else 0
+        for look in looks
+    ]
+    later = [k for k in range(1, len(looks)) if counts[k] >= needed]
+    return max(later, key=lambda k: counts[k]) if later else 0
+
+
+def _typical_level(pieces: _Pieces) -> float:
+    """Departure of the median chromosome, 0 where nothing looks like one."""
+    for like in (pieces.long, pieces.likely):
+        if int(like.sum()) >= MIN_LONG:
+            return float(np.median(pieces.levels[like]))
+    return 0.0
+
+
+def _top(look: _Look) -> tuple[float, NDArray[np.bool_]]:
+    """Departure of the brightest part of a chromosome, and which pieces say nothing of it."""
+    pieces = look.pieces
+    inside = look.departure[look.stands_out] if look.step > 1 else pieces.departures
+    top = max(float(np.percentile(inside, BRIGHTEST_PERCENTILE)), 1e-12)
+    none = np.zeros(len(pieces.areas), bool)
+    typical = _typical_level(pieces)
+    if not typical:
+        return top, none
+    like = pieces.long if int(pieces.long.sum()) >= MIN_LONG else pieces.likely
+    is_wide = pieces.widths > WIDE * float(np.median(pieces.widths[like]))
+    outlying = (pieces.levels > BRIGHT_OBJECT * typical) | (
+        is_wide & (pieces.levels > BRIGHT_WIDE_OBJECT * typical)
+    )
+    rest = pieces.departures[~outlying[pieces.owners]]
+    if not outlying.any() or rest.size * look.step**2 < FEWEST_PIXELS:
+        return top, none
+    lower = max(float(np.percentile(rest, BRIGHTEST_PERCENTILE)), 1e-12)
+    return (lower, outlying) if top > MIN_RAISE * lower else (top, none)
+
+
+def _objects(
+    brighter: list[_Look], look: _Look, outlying: NDArray[np.bool_]
+) -> BrightObjects | None:
+    """What was left out, of looks before the chosen one and of that one."""
+    typical = _typical_level(look.pieces)
+    counts, widths, levels = 0, [0.0], [0.0]
+    for other, which in (
+        *((one, np.ones(len(one.pieces.areas), bool)) for one in brighter),
+        (look, outlying),
+    ):
+        which = which & (other.pieces.areas >= SMALLEST_PIECE)
+        if which.any():
+            counts += int(which.sum())
+            widths.append(float(other.pieces.widths[which].max()))
+            levels.append(float(other.pieces.levels[which].max()))
+    if not brighter and not outlying.any():
+        return None
+    return BrightObjects(max(counts, 1), max(widths), max(levels) / typical if typical else 0.0)
+
+
+def _alarms(look: _Look, objects: BrightObjects | None) -> tuple[str, ...]:
+    if objects is None or int(look.pieces.likely.sum()) >= MIN_OTHER_PIECES:
+        return ()
+    reason = "bright objects were left out, and hardly anything else looks like chromosomes"
+    return (f"the grey levels are doubtful: {reason}",)
+
+
+def _levels(grey: NDArray[np.float32]) -> tuple[float, float, float] | None:
+    """Darkest level, background and brightest one; None where there is nothing but noise."""
+    low, high = (float(value) for value in np.percentile(grey, (0.1, 99.9)))
+    if high - low <= LEAST_CONTRAST * max(abs(low), abs(high), 1e-12):
+        # A few chromosomes in a large field are fewer than one pixel in a thousand.
+        low, high = float(grey.min()), float(grey.max())
+        if high - low <= LEAST_CONTRAST * max(abs(low), abs(high), 1e-12):
+            return None
+    return low, _most_frequent(grey, low, high), high
+
+
+def _most_frequent(grey: NDArray[np.float32], low: float, high: float) -> float:
+    """The level that most pixels have, from a smoothed histogram of 256 steps."""
+    counts, edges = np.histogram(grey, bins=256, range=(low, high))
+    smooth = np.convolve(counts, np.ones(5) / 5, mode="same")
+    peak = int(np.argmax(smooth))
+    near = (grey >= edges[max(peak - 2, 0)]) & (grey <= edges[min(peak + 3, 256)])
+    return float(np.median(grey[near]))
+
+
+def _rounded(value: float) -> float:
+    """To six digits: the units may be those of 16 bits, or of 0..1."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,212 @@
+"""How evenly a field is lit: vignettes and gradients are evened out, where they are strong.
+
+A segmenter expects one background. Light that falls off towards the corners makes the ground there
+as dark as a chromosome in the middle, so a smooth surface is fitted to the background and taken
+out. Where the light is even, as a rule, the image stays as it is to the last bit.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from chromozoo.images.field import reduced
+
+# The background is the median of blocks of this many pixels of a reduced copy.
+BLOCK, MIN_BLOCKS = 8, 60
+# It is fitted with polynomials of these degrees.
+DEGREES = (2, 4)
+# Quantiles of the blocks that a fit starts from: chromosomes may be bright, dark, or few.
+QUANTILES = (0.5, 0.85, 0.15)
+FIRST_STEPS, STEPS = 8, 16
+# A block is background where it is this near to it, in units of the contrast of the chromosomes.
+NEAR = 0.15
+# Light is uneven where a surface explains this much more of the blocks than one level does, this
+# share of them in all, and where it varies by this many contrasts. Of 328 validation and training
+# images of BioImLab, M-FISH and CIL:54816 none gains more than 0.21.
+MIN_GAIN, MIN_EXPLAINED, MIN_VARIATION = 0.25, 0.45, 0.3
+# Where one level explains this share of the blocks, one surface is fitted only.
+MAX_FLAT = 0.6
+# Of the departures from the background of all pixels: about the contrast of the chromosomes.
+CONTRAST_PERCENTILE = 98.0
+# Light is divided out where its darkest part is more than this share of the brightest.
+MIN_LIGHT = 0.05
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Light:
+    """Uneven light, which was evened out.
+
+    Attributes:
+        share: Background in its darkest part by that in its brightest, 0..1.
+    """
+
+    share: float
+
+    def words(self) -> str:
+        """What was done."""
+        return (
+            f"uneven light was evened out: the darkest part of the background has {self.share:.0%} "
+            "of the brightest"
+        )
+
+
+def even_light(
+    grey: NDArray[np.float32],
+    field: NDArray[np.bool_] | None = None,
+    small: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[np.float32], Light | None]:
+    """Evens out the light of a field that is lit unevenly.
+
+    Dark chromosomes take away a share of the light, so the image is divided by the fitted surface;
+    from bright ones it is subtracted.
+
+    Args:
+        grey: ``(H, W)`` in any units.
+        field: ``(H, W)`` bool, what belongs to the field; None where that is all.
+        small: The image :func:`~chromozoo.images.field.reduced`, where it is at hand.
+
+    Returns:
+        ``(H, W)`` with one background, the same array where the light is even; and how uneven it
+        was.
+    """
+    small = reduced(grey) if small is None else small
+    within = np.ones(small.shape, bool)
+    if field is not None:
+        size = (small.shape[1], small.shape[0])
+        within = cv2.resize(field.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    blocks, is_whole = _blocks(small, within)
+    values = blocks[is_whole]
+    if values.size < MIN_BLOCKS:
+        return grey, None
+    level = _most_common(values)
+    if (np.abs(values - level) <= 0.01 * np.ptp(small[within])).mean() > 1 - MIN_GAIN:
+        return grey, None  # a surface cannot explain much more
+    best = _best_surface(values, level, is_whole, small, within)
+    if best is None:
+        return grey, None
+    degree, weights, contrast = best
+    surface = (_terms(blocks.shape, degree) @ weights).reshape(blocks.shape)
+    fitted = surface[is_whole]
+    near = NEAR * contrast
+    explained = float((np.abs(values - fitted) < near).mean())
+    gain = explained - float((np.abs(values - level) < near).mean())
+    dark, bright = (float(value) for value in np.percentile(fitted, (1, 99)))
+    if (
+        explained < MIN_EXPLAINED
+        or gain < MIN_GAIN
+        or bright - dark < MIN_VARIATION * contrast
+        or bright <= 0
+    ):
+        return grey, None
+    light = _laid_out(surface, grey.shape)
+    middle = np.float32(np.median(fitted))
+    is_dark = _is_dark((small - _laid_out(surface, small.shape))[within])
+    share = max(dark, 0.0) / bright
+    if is_dark and share > MIN_LIGHT:
+        light = np.maximum(light, np.float32(0.5 * dark))
+        return np.asarray(grey * (middle / light), np.float32), Light(share)
+    return np.asarray(grey - light + middle, np.float32), Light(share)
+
+
+def _blocks(
+    small: NDArray[np.float32], within: NDArray[np.bool_]
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Medians of blocks ``(h / 8, w / 8)``, and whether all of each lies in the field."""
+    rows, columns = (side // BLOCK for side in small.shape)
+
+    def split(image: NDArray[Any]) -> NDArray[Any]:
+        cut = image[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
+        return cut.swapaxes(1, 2).reshape(rows, columns, BLOCK * BLOCK)
+
+    medians: FloatArray = np.median(split(small), axis=2).astype(np.float64)
+    return medians, np.asarray(split(within).all(axis=2))
+
+
+def _terms(shape: tuple[int, ...], degree: int) -> FloatArray:
+    """``(h * w, terms)`` of a polynomial over blocks ``(h, w)``, whose outer middles are -1, 1."""
+    down, across = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
+    return np.stack(
+        [(across**i * down**j).ravel() for i in range(degree + 1) for j in range(degree + 1 - i)],
+        axis=1,
+    )
+
+
+def _laid_out(surface: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A surface over blocks ``(h, w)``, for all pixels of an image of that shape.
+
+    The blocks leave out a few pixels at the end, so the surface is stretched by as much: less than
+    2 % of the image.
+    """
+    return np.asarray(
+        cv2.resize(
+            surface.astype(np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR
+        ),
+        np.float32,
+    )
+
+
+def _best_surface(
+    values: FloatArray,
+    level: float,
+    is_whole: NDArray[np.bool_],
+    small: NDArray[np.float32],
+    within: NDArray[np.bool_],
+) -> tuple[int, FloatArray, float] | None:
+    """Degree and weights of the surface that explains most, and the contrast over it.
+
+    None where the first one shows that one level does as well.
+    """
+    best: tuple[int, FloatArray, float] | None = None
+    most = 0.0
+    for degree in DEGREES:
+        over_all = _terms(is_whole.shape, degree)
+        terms = over_all[is_whole.ravel()]
+        for quantile in QUANTILES:
+            weights = _fit(terms, values, quantile)
+            surface = _laid_out((over_all @ weights).reshape(is_whole.shape), small.shape)
+            apart = np.abs(small - surface)[within]
+            contrast = float(np.percentile(apart, CONTRAST_PERCENTILE))
+            explained = float((np.abs(values - terms @ weights) < NEAR * contrast).mean())
+            if best is None:
+                flat = float((np.abs(values - level) < NEAR * contrast).mean())
+                if flat > MAX_FLAT and explained - flat < MIN_GAIN / 2:
+                    return None
+            # What explains more with less contrast left is the better one.
+            if best is None or explained / max(contrast, 1e-12) > 1.05 * most:
+                best, most = (degree, weights, contrast), explained / max(contrast, 1e-12)
+    return best
+
+
+def _fit(terms: FloatArray, values: FloatArray, quantile: float) -> FloatArray:
+    """Weights of a robust fit that starts from a quantile of the values."""
+    usual = 1e-3 * float(np.ptp(values)) + 1e-12
+    weight: FloatArray = np.ones(len(values))
+    solved: FloatArray = np.zeros(terms.shape[1])
+    for step in range(STEPS):
+        scaled = terms * weight[:, None]
+        solved = np.asarray(np.linalg.lstsq(scaled.T @ terms, scaled.T @ values, rcond=None)[0])
+        apart = values - terms @ solved
+        if step < FIRST_STEPS:
+            weight = np.where(apart > 0, quantile, 1 - quantile) / np.maximum(np.abs(apart), usual)
+        else:
+            spread = 1.4826 * float(np.median(np.abs(apart))) + usual
+            weight = np.clip(1 - (apart / (4 * spread)) ** 2, 0, None) ** 2
+    return solved
+
+
+def _most_common(values: FloatArray) -> float:
+    counts, edges = np.histogram(values, bins=64)
+    peak = int(np.argmax(np.convolve(counts, np.ones(3), mode="same")))
+    near = (values >= edges[max(peak - 1, 0)]) & (values <= edges[min(peak + 2, 64)])
+    return float(np.median(values[near]))
+
+
+def _is_dark(departure: NDArray[np.float32]) -> bool:
+    """Whether what stands out is darker than the background."""
+    low, high = (float(value) for value in np.percentile(departure, (0.5, 99.5)))
+    return -low > high
