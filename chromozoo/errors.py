@@ -26,3 +26,11 @@ class DatasetNotFoundError(ChromozooError, FileNotFoundError):
 
 class DatasetError(ChromozooError, ValueError):
     """A data set is there, but a file of it is damaged or out of its published layout."""
+
+
+class TrainingError(ChromozooError, ValueError):
+    """A training cannot be begun or continued with these settings; the message names them."""
+
+
+class OutputError(ChromozooError, OSError):
+    """A result cannot be written: the disk is full, the folder read-only, a name too long."""

@@ -3,10 +3,8 @@
 All of it can be opened without a network, and each file is written as a whole or not at all.
 """
 
-import base64
-import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +12,29 @@ import numpy as np
 from PIL import Image
 
 from chromozoo import __version__
-from chromozoo.cells.karyogram import DISCLAIMER, KaryogramEntry, draw_karyogram
+from chromozoo.cells.karyogram import KaryogramEntry, draw_karyogram
 from chromozoo.classes import CLASSES, Stain
-from chromozoo.files import replace_file, write_picture
+from chromozoo.files import DISCLAIMER, remove_file, replace_file, write_picture
 from chromozoo.images.reading import read_grey
 from chromozoo.overlay import draw_overlay
+from chromozoo.page import JSON, KARYOGRAM, OVERLAY, PAGE, write_page
+
+__all__ = [
+    "FORMAT",
+    "PAGE",
+    "document",
+    "karyogram",
+    "models_of",
+    "overlay",
+    "write_cell",
+    "write_page",
+]
 
 if TYPE_CHECKING:
     from chromozoo.cells.karyotyper import Karyotype, Karyotyper
 
-KARYOGRAM, OVERLAY, JSON = ".karyogram.png", ".overlay.png", ".json"
-PAGE = "index.html"
-FORMAT = 1
-STAIN_NAMES: dict[Stain, str] = {"q": "Q-band or DAPI", "g": "G-band"}
+# Of the JSON; 2: identity, alarms. Results of another format are made again.
+FORMAT = 2
 
 
 def models_of(karyotyper: "Karyotyper", stain: Stain) -> list[dict[str, Any]]:
@@ -44,11 +52,23 @@ def models_of(karyotyper: "Karyotyper", stain: Stain) -> list[dict[str, Any]]:
     return listed
 
 
-def document(found: "Karyotype", karyotyper: "Karyotyper") -> dict[str, Any]:
+def document(
+    found: "Karyotype",
+    karyotyper: "Karyotyper",
+    identity: Mapping[str, Any] | None = None,
+    path: str | None = None,
+) -> dict[str, Any]:
     """A karyotype as plain values, as JSON takes them.
 
     Boxes are [x, y, w, h] and masks COCO run lengths, in pixels of the picture; ``polarity`` says
-    where the p arm points, in degrees clockwise from up.
+    where the p arm points, in degrees clockwise from up. Where there are ``alarms``, the names
+    cannot be trusted, and ``iscn`` ends in ``?``.
+
+    Args:
+        found: What the karyotyper found.
+        karyotyper: That one.
+        identity: What makes the result what it is (:mod:`chromozoo.cli.identity`), where known.
+        path: Of the image, from the root on, where known.
     """
     height, width = found.segmentation.shape
     instances = found.segmentation.instances(karyotyper.segmenter_for(found.stain).categories)
@@ -57,6 +77,8 @@ def document(found: "Karyotype", karyotyper: "Karyotyper") -> dict[str, Any]:
         "chromozoo": __version__,
         "intended_use": DISCLAIMER,
         "image": found.name,
+        "path": path,
+        "identity": identity,
         "width": width,
         "height": height,
         "stain": found.stain,
@@ -68,6 +90,7 @@ def document(found: "Karyotype", karyotyper: "Karyotyper") -> dict[str, Any]:
         "iscn": found.iscn,
         "gains": list(found.cell.gains) if found.cell else [],
         "losses": list(found.cell.losses) if found.cell else [],
+        "alarms": list(found.alarms),
         "flags": list(found.flags),
         "review": sum(item.review for item in found.chromosomes),
         "classes": list(CLASSES),
@@ -95,17 +118,30 @@ def document(found: "Karyotype", karyotyper: "Karyotyper") -> dict[str, Any]:
     }
 
 
-def write_cell(folder: Path, stem: str, found: "Karyotype", karyotyper: "Karyotyper") -> None:
+def write_cell(
+    folder: Path,
+    stem: str,
+    found: "Karyotype",
+    karyotyper: "Karyotyper",
+    *,
+    identity: Mapping[str, Any] | None = None,
+    path: str | None = None,
+) -> None:
     """Writes ``<stem>.karyogram.png``, ``.overlay.png`` and last ``.json``, which says: complete.
 
-    Of a picture without chromosomes there is no karyogram.
+    An earlier ``.json`` goes first. Of a picture without chromosomes there is no karyogram. The
+    other arguments are those of :func:`document`.
+
+    Raises:
+        OutputError: A file cannot be written.
     """
+    remove_file(folder / f"{stem}{JSON}")
     if found.chromosomes:
         write_picture(folder / f"{stem}{KARYOGRAM}", karyogram(found, karyotyper))
     else:
-        (folder / f"{stem}{KARYOGRAM}").unlink(missing_ok=True)
+        remove_file(folder / f"{stem}{KARYOGRAM}")
     write_picture(folder / f"{stem}{OVERLAY}", Image.fromarray(overlay(found)))
-    text = json.dumps(document(found, karyotyper), indent=1)
+    text = json.dumps(document(found, karyotyper, identity, path), indent=1)
     replace_file(folder / f"{stem}{JSON}", text.encode())
 
 
@@ -130,68 +166,25 @@ def karyogram(found: "Karyotype", karyotyper: "Karyotyper") -> Image.Image:
         ],
         title=Path(found.name).name,
         iscn=found.iscn,
+        alarms=found.alarms,
         footer=f"ChromoZoo {__version__}: {', '.join(sources)}.{notes}",
     )
 
 
 def overlay(found: "Karyotype") -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The metaphase with its chromosomes outlined and named, ``(H, W, 3)`` uint8."""
-    picture = read_grey(Path(found.name))
+    """The metaphase with its chromosomes outlined and named, ``(H, W, 3)`` uint8.
+
+    Doubtful names have a question mark: all of them where there are alarms. Of a karyotype without
+    its ``image`` the file that its name says is read.
+
+    Raises:
+        ImageError: That file cannot be read.
+    """
+    picture = found.image if found.image is not None else read_grey(Path(found.name))
     if picture.shape != found.segmentation.shape:
         height, width = found.segmentation.shape
         picture = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
-    labels = [item.label + ("?" if item.review else "") for item in found.chromosomes]
+    labels = [
+        item.label + ("?" if item.review or found.alarms else "") for item in found.chromosomes
+    ]
     return draw_overlay(picture, found.segmentation, labels)
-
-
-def write_page(
-    folder: Path, stems: Sequence[str], failed: Sequence[str] = (), title: str = ""
-) -> None:
-    """Writes ``index.html`` of all karyotyped pictures of a folder.
-
-    Args:
-        folder: Where :func:`write_cell` wrote.
-        stems: Of the pictures, in the order of the page.
-        failed: Messages of pictures that could not be read.
-        title: Of the page.
-    """
-    from jinja2 import Environment, PackageLoader
-
-    cells = []
-    for stem in stems:
-        cell = json.loads((folder / f"{stem}{JSON}").read_text(encoding="utf-8"))
-        shown = f"{stem}{KARYOGRAM if cell['chromosomes'] else OVERLAY}"
-        cell |= {
-            "stem": stem,
-            "file": Path(cell["image"]).name,
-            "karyogram": f"{stem}{KARYOGRAM}" if cell["chromosomes"] else None,
-            "overlay": f"{stem}{OVERLAY}",
-            "thumbnail": _thumbnail(folder / shown),
-            "doubtful": [item for item in cell["chromosomes"] if item["review"]],
-        }
-        cells.append(cell)
-    # Pictures of several stains are the work of several models.
-    models = {str(model): model for cell in cells for model in cell["models"]}
-    environment = Environment(
-        loader=PackageLoader("chromozoo", "templates"), autoescape=True, trim_blocks=True
-    )
-    page = environment.get_template("karyotypes.html.j2").render(
-        title=title or folder.resolve().name,
-        cells=cells,
-        models=list(models.values()),
-        stains=STAIN_NAMES,
-        failed=failed,
-        version=__version__,
-        disclaimer=DISCLAIMER,
-    )
-    replace_file(folder / PAGE, page.encode())
-
-
-def _thumbnail(path: Path) -> str:
-    """A small copy as data URI: a page of a thousand cells does not load a thousand large files."""
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((420, 420))
-    buffer = io.BytesIO()
-    small.save(buffer, format="JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -62,6 +62,16 @@ def real_data() -> Path:
 
 
 @pytest.fixture
+def inline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands over images work in the test's own process, which can be looked into."""
+    from inline_worker import InlineWorker
+
+    from chromozoo.cli import crew
+
+    monkeypatch.setattr(crew, "Worker", InlineWorker)
+
+
+@pytest.fixture
 def registered_tiny_segmenter():
     """``tiny_segmenter`` is a model of the zoo while the test runs."""
     from tiny_segmenter import Tiny

@@ -290,6 +290,37 @@ def test_texts_are_drawn() -> None:
     assert (foot < 120).sum() > 200
 
 
+def test_an_alarm_stands_in_a_band_below_the_karyotype() -> None:
+    chromosomes = cell()
+    plain = draw(chromosomes, iscn="46,XY?")
+    reasons = ("the chromosomes show no bands; give a banded cell", "29 of 46 names are uncertain")
+
+    def band(alarms: tuple[str, ...], **options: str) -> tuple[int, int, int, int, int]:
+        image = draw_karyogram(
+            chromosomes, title="cell 1", iscn="46,XY?", footer="x", alarms=alarms, **options
+        )
+        pixels = np.asarray(image)
+        red = (pixels == (176, 0, 32)).all(axis=2)
+        rows, columns = np.flatnonzero(red.any(axis=1)), np.flatnonzero(red.any(axis=0))
+        inside = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        written = int((inside.min(axis=2) > 200).sum())
+        return (*(int(end) for end in (rows[0], rows[-1], columns[0], columns[-1])), written)
+
+    assert not (np.asarray(plain) == (176, 0, 32)).all(axis=2).any()
+    top, bottom, left, right, written = band(reasons)
+    assert 80 < top < 130 and bottom - top > 80 and (left, right) == (48, 1400 - 48)
+    assert written > 2_000  # white on red
+    one = band(reasons[:1])
+    assert one[1] < bottom and one[4] < written  # each reason has its line
+    long = band((" ".join(["a long reason"] * 60),))
+    assert long[1] > bottom and long[3] == right
+    dark = band(reasons, stain_background="dark")
+    assert dark[:4] == (top, bottom, left, right)
+    # The chromosomes stand below it, as they were.
+    alarmed = draw_karyogram(chromosomes, title="cell 1", iscn="46,XY?", footer="x", alarms=reasons)
+    assert len(dark_boxes(alarmed.crop((0, bottom + 1, *alarmed.size)))) == 46
+
+
 def test_what_cannot_be_drawn_is_refused_by_name() -> None:
     good = rod(50)
     with pytest.raises(ImageError, match="cell 1: there is no chromosome"):

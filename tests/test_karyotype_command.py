@@ -1,23 +1,33 @@
 """``chromozoo karyotype``: files in, karyograms out; interruptions, bad files, processes."""
 
+import dataclasses
+import hashlib
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from inline_worker import InlineWorker
 from PIL import Image
 from tiny_segmenter import tiny_weights
 
 import chromozoo
+from chromozoo import registry, report
+from chromozoo.cells.karyotyper import Karyotype, Karyotyper
+from chromozoo.cli import crew
+from chromozoo.cli.identity import weights_of
 from chromozoo.cli.main import main
+from chromozoo.cli.outputs import LOCK, MANIFEST
+from chromozoo.registry import get_model, get_weight
 from chromozoo.synthetic import Appearance, SyntheticMetaphase, draw_metaphase
 
 # Clear enough that what hangs together is one chromosome.
 LOOK = Appearance(length=80, blur=1.2, bend=0.2, overlap=0.0, band_spread=0.05, noise=0.2)
-ROOT = Path(chromozoo.__file__).resolve().parents[1]
 
 
 def write(path: Path, seed: int, karyotype: list[str]) -> None:
@@ -36,7 +46,11 @@ def drawn(seed: int, karyotype: list[str]) -> SyntheticMetaphase:
 
 
 @pytest.fixture
-def weights(registered_tiny_segmenter: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights(
+    registered_tiny_segmenter: None,
+    inline: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """Packaged weights of the tiny segmenter."""
     return tiny_weights(tmp_path_factory.mktemp("weights"))
 
@@ -58,7 +72,7 @@ def test_every_picture_gets_its_files_and_the_folder_a_page(
     (pictures / "torn.png").write_bytes(b"half a file")
     assert karyotype(weights, pictures, "--output", output) == 1
     shown = capsys.readouterr().out
-    assert "1 of 4 pictures could not be read" in shown and "torn.png" in shown
+    assert "1 of 4 images failed" in shown and "torn.png" in shown
     assert "Research use only, not for diagnosis" in shown
     names = {path.name for path in output.iterdir()}
     assert names == {
@@ -67,6 +81,8 @@ def test_every_picture_gets_its_files_and_the_folder_a_page(
         "empty.overlay.png",
         "torn.failed.txt",
         "index.html",
+        MANIFEST,
+        LOCK,
     }
     cell = json.loads((output / "a.json").read_text())
     assert cell["count"] == 4 and len(cell["chromosomes"]) == 4
@@ -86,33 +102,104 @@ def test_every_picture_gets_its_files_and_the_folder_a_page(
     assert not (output / "torn.failed.txt").exists()
     # Other settings do them all again.
     assert karyotype(weights, pictures, "--output", output, "--assignment", "none") == 0
+    assert "4 done again: other options (assignment)" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns > time for path, time in before.items())
 
 
-def test_an_interrupted_run_keeps_what_it_has(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_makes_a_result_stands_in_it(weights: Path, tmp_path: Path) -> None:
+    write(tmp_path / "a.png", 1, ["1", "2"])
+    assert karyotype(weights, tmp_path / "a.png", "--output", tmp_path / "out") == 0
+    cell = json.loads((tmp_path / "out" / "a.json").read_text())
+    identity = cell["identity"]
+    content = (tmp_path / "a.png").read_bytes()
+    assert identity["content"] == {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "part": None,
+        "parts": 1,
+    }
+    segmenter, classifier = identity["models"]
+    assert segmenter["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert classifier["sha256"] == get_weight("vanilla_cnn").sha256
+    assert (
+        identity["options"].items()
+        >= {
+            "stain": "auto",
+            "assignment": "cell",
+            "score": 0.0,
+            "page": None,
+            "projection": None,
+        }.items()
+    )
+    assert identity["software"] == {"chromozoo": chromozoo.__version__, "format": report.FORMAT}
+    # A temperature is recorded beside the weights, and changes what they say.
+    model: Any = get_model("vanilla_cnn")
+    same, other = (
+        weights_of(SimpleNamespace(weights_entry=entry), "DEFAULT")
+        for entry in (
+            model.weights_entry,
+            dataclasses.replace(model.weights_entry, temperature=9.0),
+        )
+    )
+    assert same == classifier and same["settings"] != other["settings"]
+
+
+def test_a_cell_that_cannot_be_named_says_so_everywhere(
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from chromozoo.cells.karyotyper import Karyotyper
-
-    pictures, output = tmp_path / "pictures", tmp_path / "out"
-    pictures.mkdir()
-    for name in "abc":
-        write(pictures / f"{name}.png", 4, ["1", "2"])
+    """The alarm reaches terminal, JSON, karyogram, overlay and page."""
     whole = Karyotyper.karyotype
+    alarms = ("the chromosomes show no bands", "2 of 4 names are uncertain")
 
-    def stops(self: Karyotyper, image: Path, name: str | None = None):
-        if Path(image).name == "c.png":
-            raise RuntimeError("power cut")
-        return whole(self, image, name)
+    def alarmed(self: Karyotyper, image: Any, name: str | None = None) -> Karyotype:
+        found = whole(self, image, name)
+        raised = "a.png" in found.name
+        return dataclasses.replace(found, alarms=alarms if raised else (), flags=("a flag",))
 
-    monkeypatch.setattr(Karyotyper, "karyotype", stops)
-    with pytest.raises(RuntimeError, match="power cut"):
-        karyotype(weights, pictures, "--output", output)
-    assert {path.name for path in output.glob("*.json")} == {"a.json", "b.json"}
-    assert not list(output.glob("*.part"))
-    monkeypatch.setattr(Karyotyper, "karyotype", whole)
-    assert karyotype(weights, pictures, "--output", output) == 0
-    assert len(list(output.glob("*.json"))) == 3
+    monkeypatch.setattr(Karyotyper, "karyotype", alarmed)
+    write(tmp_path / "a.png", 1, ["1", "2", "3", "X"])
+    write(tmp_path / "b.png", 1, ["1", "2", "3", "X"])
+    output = tmp_path / "out"
+    assert karyotype(weights, tmp_path / "a.png", tmp_path / "b.png", "--output", output) == 0
+    cells = {name: json.loads((output / f"{name}.json").read_text()) for name in "ab"}
+    marked = cells["a"]["iscn"]
+    assert marked == cells["b"]["iscn"] + "?"
+    assert cells["a"]["alarms"] == list(alarms) and cells["b"]["alarms"] == []
+    shown = capsys.readouterr().out
+    lines = [f"{tmp_path / 'a.png'}: {marked}", *(f"  {words}" for words in (*alarms, "a flag"))]
+    assert "\n".join(lines) in shown
+    assert "2 flagged, 1 cannot be named" in shown
+    pictures = {name: np.asarray(Image.open(output / f"{name}.karyogram.png")) for name in "ab"}
+    red = {name: (picture == (176, 0, 32)).all(axis=2) for name, picture in pictures.items()}
+    assert red["a"].sum() > 50_000 and not red["b"].any()
+    page = (output / "index.html").read_text()
+    assert page.count("These names cannot be trusted") == 1
+    assert "1 cannot be named" in page and 'id="alarmed"' in page
+    assert page.count('data-alarmed="1"') == page.count('data-alarmed="0"') == 1
+    assert all(f"<li>{words}</li>" in page for words in alarms)
+
+
+def test_a_karyotype_of_an_array_can_be_drawn(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = drawn(1, ["1", "2", "X"]).image
+    karyotyper = Karyotyper(
+        get_model("tiny_segmenter", weights=str(weights)), "vanilla_cnn", score=0.0
+    )
+    found = dataclasses.replace(karyotyper.karyotype(image), image=image.astype(np.float32))
+    assert found.name == "image"
+    picture = report.overlay(found)
+    assert picture.shape == (*image.shape, 3)
+    # Every name that cannot be trusted has a question mark.
+    written: list[Sequence[str]] = []
+    monkeypatch.setattr(report, "draw_overlay", lambda *given: written.append(given[2]))
+    certain = tuple(dataclasses.replace(item, doubts=()) for item in found.chromosomes)
+    for alarms in ((), ("why",)):
+        report.overlay(dataclasses.replace(found, chromosomes=certain, alarms=alarms))
+    labels = [item.label for item in certain]
+    assert written == [labels, [f"{label}?" for label in labels]]
 
 
 @pytest.mark.parametrize(
@@ -142,38 +229,22 @@ def test_a_folder_without_pictures(
     assert "holds no picture" in capsys.readouterr().err
 
 
-def test_two_processes_give_what_one_gives(tmp_path: Path) -> None:
-    """With models that every process can load: the untrained segmenter is seeded by its file."""
+def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the command starts, with a model that a module of the user's registers."""
+    monkeypatch.delitem(registry._REGISTERED, "tiny_segmenter", raising=False)
+    weights = tiny_weights(tmp_path / "weights")
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for number in range(3):
         write(pictures / f"{number}.png", number, ["1", "2", "X"])
     (pictures / "torn.png").write_bytes(b"half a file")
-    script = tmp_path / "karyotype.py"
-    script.write_text(
-        "import sys\n"
-        f"sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
-        "from tiny_segmenter import Tiny\n"
-        "from chromozoo.cells import karyotyper\n"
-        "get_model = karyotyper.get_model\n"
-        "karyotyper.get_model = lambda name, weights: (\n"
-        "    Tiny() if name == 'tiny' else get_model(name, weights=weights))\n"
-        "from chromozoo.cli.main import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    for processes in ("1", "2"):
-        words = ["karyotype", str(pictures), "--segmenter", "tiny", "--classifier", "vanilla_cnn"]
-        words += ["--score", "0", "--processes", processes, "--output", str(tmp_path / processes)]
-        done = subprocess.run(
-            [sys.executable, str(script), *words],
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=400,
-        )
-        assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-3000:]
-        assert "1 of 4 pictures could not be read" in done.stdout
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    sys.modules.pop("tiny_zoo", None)
+    import_module("tiny_zoo")
+    words = (pictures, "--output", tmp_path / "2", "--processes", "2")
+    assert karyotype(weights, *words) == 1
+    monkeypatch.setattr(crew, "Worker", InlineWorker)
+    assert karyotype(weights, pictures, "--output", tmp_path / "1") == 1
     one, two = (
         {path.name: json.loads(path.read_text()) for path in (tmp_path / name).glob("*.json")}
         for name in "12"

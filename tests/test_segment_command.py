@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import hashlib
 import io
 import json
 from pathlib import Path
@@ -16,6 +17,7 @@ from tiny_segmenter import Tiny, tiny_weights
 
 from chromozoo.cli import benchmark
 from chromozoo.cli.main import main as chromozoo
+from chromozoo.cli.outputs import LOCK, MANIFEST
 from chromozoo.cli.pictures import COCO_NAME, output_names
 from chromozoo.leaderboard_segmentation import (
     RESULT_COLUMNS,
@@ -30,7 +32,7 @@ from chromozoo.tasks.segmentation import Segmentation
 
 
 @pytest.fixture
-def weights(registered_tiny_segmenter: None, tmp_path: Path) -> Path:
+def weights(registered_tiny_segmenter: None, inline: None, tmp_path: Path) -> Path:
     """Packaged weights of the tiny segmenter."""
     return tiny_weights(tmp_path)
 
@@ -71,17 +73,21 @@ def test_every_picture_gets_an_overlay_and_its_outlines(
     shown = capsys.readouterr().out
     assert "Research use only, not for diagnosis" in shown
     assert "6 chromosomes in 2 pictures" in shown
-    names = {"a.json", "a.overlay.png", "b.json", "b.overlay.png", COCO_NAME}
-    assert {path.name for path in output.iterdir()} == names
+    names = {f"{stem}.segment{end}" for stem in "ab" for end in (".json", ".overlay.png")}
+    assert {path.name for path in output.iterdir()} == {*names, COCO_NAME, MANIFEST, LOCK}
 
-    document = json.loads((output / "a.json").read_text())
+    document = json.loads((output / "a.segment.json").read_text())
     assert document["image"] == str(pictures / "a.png")
     assert document["model"] == "tiny_segmenter"
     assert document["weights"]["sha256"] and document["count"] == len(document["instances"]) == 4
     assert [item["number"] for item in document["instances"]] == [1, 2, 3, 4]
     scores = [item["score"] for item in document["instances"]]
     assert scores == sorted(scores, reverse=True) and min(scores) >= 0.5
-    with Image.open(output / "a.overlay.png") as picture:
+    content = hashlib.sha256((pictures / "a.png").read_bytes()).hexdigest()
+    assert document["identity"]["content"]["sha256"] == content
+    assert document["identity"]["models"][0]["sha256"] == document["weights"]["sha256"]
+    assert document["identity"]["options"]["score"] == 0.5
+    with Image.open(output / "a.segment.overlay.png") as picture:
         assert picture.size == (160, 120) and picture.mode == "RGB"
 
     # Any COCO tool reads them all; the masks are those of the drawing.
@@ -98,15 +104,24 @@ def test_every_picture_gets_an_overlay_and_its_outlines(
         assert row["area"] == coco.annToMask(row).sum() and row["category_id"] == 1
 
 
-def test_less_certain_ones_are_left_out(weights: Path, tmp_path: Path) -> None:
+def test_less_certain_ones_are_left_out(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write(tmp_path / "a.png")
     words = [tmp_path / "a.png", "--output", tmp_path / "out", "--weights", weights]
     assert segment(*words, "--score", "0.7") == 0
-    few = json.loads((tmp_path / "out" / "a.json").read_text())
+    result = tmp_path / "out" / "a.segment.json"
+    few = json.loads(result.read_text())
     assert few["count"] == 2 and few["least_score"] == 0.7
-    # An earlier result is replaced.
+    # An earlier result of another score is replaced, one of the same is kept.
+    capsys.readouterr()
     assert segment(*words, "--score", "0.1") == 0
-    assert json.loads((tmp_path / "out" / "a.json").read_text())["count"] == 4
+    assert "1 done again: other options (score)" in capsys.readouterr().out
+    assert json.loads(result.read_text())["count"] == 4
+    made = result.stat().st_mtime_ns
+    assert segment(*words, "--score", "0.1") == 0
+    assert "(1 were done before)" in capsys.readouterr().out
+    assert result.stat().st_mtime_ns == made
 
 
 def test_a_bad_picture_costs_nothing_else(
@@ -121,13 +136,17 @@ def test_a_bad_picture_costs_nothing_else(
     words = [pictures, tmp_path / "nowhere.png", "--output", output, "--weights", weights]
     assert segment(*words) == 1
     shown = capsys.readouterr()
-    assert "3 of 6 pictures could not be read" in shown.out
+    assert "3 of 6 images failed" in shown.out
     for name in ("b.png", "c.png", "nowhere.png"):
         assert f"{name}: " in shown.out
     # A black picture is no error.
     assert "d.png: nothing stands out" in shown.out
-    assert json.loads((output / "d.json").read_text())["count"] == 0
-    assert not list(output.glob("*.part")) and not list(output.glob("[bc].*"))
+    assert json.loads((output / "d.segment.json").read_text())["count"] == 0
+    assert not list(output.glob("*.part"))
+    assert {path.name for path in output.glob("[bc].*")} == {
+        "b.segment.failed.txt",
+        "c.segment.failed.txt",
+    }
     images = json.loads((output / COCO_NAME).read_text())["images"]
     assert [Path(image["file_name"]).name for image in images] == ["a.png", "d.png", "e.png"]
 
@@ -138,8 +157,8 @@ def test_equal_names_do_not_overwrite_each_other(weights: Path, tmp_path: Path) 
     output = tmp_path / "out"
     words = [tmp_path / "one", tmp_path / "two", tmp_path / "two" / "x.png"]
     assert segment(*words, "--output", output, "--weights", weights) == 0
-    stems = {path.name.removesuffix(".overlay.png") for path in output.glob("*.png")}
-    assert stems == {"one_1", "two_1", "two_1_2", "x", "two_annotations"}
+    stems = {path.name.removesuffix(".segment.overlay.png") for path in output.glob("*.png")}
+    assert stems == {"one_1", "two_1_png", "1_tif", "x", "annotations"}
     assert len(list(output.glob("*.json"))) == 6
     assert len(json.loads((output / COCO_NAME).read_text())["images"]) == 5
 
@@ -148,7 +167,7 @@ def test_names_differ_in_more_than_capitals() -> None:
     files = [Path(name) for name in ("a/x.png", "b/X.tif", "a/x.tif", "a_x.png", "c/y.png")]
     names = output_names(files)
     assert len({name.casefold() for name in names}) == 5
-    assert names[3:] == ["a_x", "y"]
+    assert names == ["x_png", "b_X", "a_x_tif", "a_x", "y"]
 
 
 def test_results_among_the_pictures_are_not_segmented_again(weights: Path, tmp_path: Path) -> None:
@@ -157,10 +176,50 @@ def test_results_among_the_pictures_are_not_segmented_again(weights: Path, tmp_p
         assert segment(tmp_path / "p", "--output", tmp_path / "p", "--weights", weights) == 0
     assert {path.name for path in (tmp_path / "p").iterdir()} == {
         "a.png",
-        "a.json",
-        "a.overlay.png",
+        "a.segment.json",
+        "a.segment.overlay.png",
         COCO_NAME,
+        MANIFEST,
+        LOCK,
     }
+
+
+def test_what_lies_in_the_folder_stays_in_the_file_about_all(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    for name, bars in (("a", BARS), ("b", BARS[:2])):
+        write(tmp_path / name / "1.png", bars)
+        words = [tmp_path / name, "--output", output, "--weights", weights]
+        assert segment(*words) == 0
+    assert "holds 1 results of earlier runs on other images" in capsys.readouterr().out
+    document = json.loads((output / COCO_NAME).read_text())
+    names = [image["file_name"] for image in document["images"]]
+    assert names == [str(tmp_path / "b" / "1.png"), str(tmp_path / "a" / "1.png")]
+    assert len(document["annotations"]) == 6
+    # One that somebody else made is not replaced.
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / COCO_NAME).write_text('{"images": []}')
+    assert segment(tmp_path / "a", "--output", tmp_path / "c", "--weights", weights) == 2
+    assert f"{COCO_NAME}: is there already and was not written by" in capsys.readouterr().err
+    assert (tmp_path / "c" / COCO_NAME).read_text() == '{"images": []}'
+
+
+def test_karyotype_and_segment_share_a_folder(weights: Path, tmp_path: Path) -> None:
+    write(tmp_path / "p" / "a.png")
+    output = tmp_path / "out"
+    words = ["karyotype", tmp_path / "p", "--segmenter", "tiny_segmenter", "--output", output]
+    words += ["--segmenter-weights", weights, "--classifier", "vanilla_cnn", "--score", "0"]
+    assert chromozoo([str(word) for word in words]) == 0
+    before = {path.name: path.read_bytes() for path in output.glob("a.*")}
+    assert segment(tmp_path / "p", "--output", output, "--weights", weights) == 0
+    assert before.items() <= {path.name: path.read_bytes() for path in output.glob("a.*")}.items()
+    page = (output / "index.html").read_bytes()
+    assert chromozoo([str(word) for word in words]) == 0
+    assert (output / "index.html").read_bytes() == page
+    assert len(json.loads((output / COCO_NAME).read_text())["images"]) == 1
+    # Neither takes the results of the other, or its own, for images.
+    assert segment(output, "--output", tmp_path / "x", "--weights", weights) == 2
 
 
 @pytest.mark.parametrize(
@@ -169,7 +228,7 @@ def test_results_among_the_pictures_are_not_segmented_again(weights: Path, tmp_p
         (["a.png", "--model", "chrnet4"], "chrnet4 finds no chromosomes in metaphases; use one of"),
         (["a.png", "--model", "chr_fst"], "did you mean chr_fast"),
         (["a.png", "--model", "tiny_segmenter"], "has no weights"),
-        (["empty", "--model", "tiny_segmenter"], "empty: the folder holds no picture"),
+        (["empty", "--timeout", "9"], "empty: the folder holds no picture"),
         (["a.png", "--output", "a.png"], "a.png: cannot be made a folder"),
     ],
 )
@@ -184,7 +243,7 @@ def test_errors_tell_the_remedy(
     monkeypatch.chdir(tmp_path)
     write(Path("a.png"))
     Path("empty").mkdir()
-    if "--output" in words:
+    if "--model" not in words:
         words = [*words, "--model", "tiny_segmenter", "--weights", str(weights)]
     assert chromozoo(["segment", *words]) == 2
     assert said in capsys.readouterr().err

@@ -20,8 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from chromozoo.cells.assignment import normal_counts
 from chromozoo.classes import CLASSES, DENVER_GROUPS, SEX_CHROMOSOMES
 from chromozoo.errors import ImageError, UnknownNameError
-
-DISCLAIMER = "Research use only, not for diagnosis."
+from chromozoo.files import DISCLAIMER
 
 # The karyogram's rows of groups. The sex chromosomes stand last, not in the groups of their size.
 _SEX_GROUP = ""
@@ -45,7 +44,12 @@ _BASELINE_GAP = 8  # from its lowest end to the baseline
 _ROW_FOOT = 70  # from the baseline to the next row: class numbers and group letter
 _EMPTY_ROW = 70  # the height of a row that holds no chromosome
 _FRAME = 4  # from a chromosome to its frame
+_PADDING = 12  # around the words of an alarm
 _LISTED_DOUBTFUL = 12  # more than this many are counted in the legend, not listed
+
+# The band of an alarm: white on it can be read, and the words say what the colour says.
+_ALARM = (176, 0, 32)
+_CANNOT_BE_NAMED = "THESE NAMES CANNOT BE TRUSTED"
 
 # This percentile of the cell's chromosome pixels is drawn fully stained: one exposure for the cell.
 _EXPOSURE_PERCENTILE = 99
@@ -135,6 +139,7 @@ def draw_karyogram(
     iscn: str,
     footer: str,
     stain_background: Literal["dark", "light"] = "light",
+    alarms: Sequence[str] = (),
 ) -> Image.Image:
     """Draws the karyogram of one cell.
 
@@ -147,6 +152,8 @@ def draw_karyogram(
             is for research only always follows it.
         stain_background: ``"light"`` draws dark bands on white, as of a G-banded cell; ``"dark"``
             draws bright bands on black, as of a fluorescent one.
+        alarms: Why the names cannot be trusted, in words; written in a red band below the
+            karyotype.
 
     Returns:
         An RGB image, 1400 pixels wide (wider if some class has very many copies).
@@ -176,9 +183,15 @@ def draw_karyogram(
     iscn_size = 34 if len(_wrap(iscn, fonts[34])) <= 1 else 20
     header = [(line, 20) for line in _wrap(title, fonts[20])]
     header += [(line, iscn_size) for line in _wrap(iscn, fonts[iscn_size])]
+    warned = [line for alarm in alarms for line in _wrap(_sentence(alarm), fonts[20], _PADDING)]
+    if warned:
+        warned.insert(0, _CANNOT_BE_NAMED)
     legend = [line for note in (*notes, DISCLAIMER) for line in _wrap(note, fonts[15])]
 
     header_bottom = _MARGIN * 0.75 + sum(size * 1.4 for _, size in header)
+    band_top = header_bottom + 8
+    if warned:
+        header_bottom = band_top + 28 * len(warned) + 2 * _PADDING
     layout = _lay_out(chromosomes, crops, top=header_bottom)
     height = int(layout.bottom + 24 + len(legend) * 21 + _MARGIN * 0.6)
     canvas = np.full((height, layout.width), float(theme.paper), dtype=np.float32)
@@ -194,6 +207,11 @@ def draw_karyogram(
     for line, size in header:
         pen.text((_MARGIN, y), line, theme.text, fonts[size])
         y += size * 1.4
+    if warned:
+        pen.rectangle((_MARGIN, band_top, layout.width - _MARGIN, header_bottom), fill=_ALARM)
+        for number, line in enumerate(warned):
+            at = (_MARGIN + _PADDING, band_top + _PADDING + 28 * number)
+            pen.text(at, line, "white", fonts[20])
     for place in layout.places:
         if place.entry is None:
             _dashed_box(pen, place, theme.faint)
@@ -391,16 +409,26 @@ def _dashed_box(
             pen.line((x, y, x, min(y + dash, bottom)), colour, 1)
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Breaks text after spaces and commas (ISCN has no spaces), and longer words anywhere."""
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?', '!')) else '.'}"
+
+
+def _wrap(
+    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, padding: int = 0
+) -> list[str]:
+    """Breaks text after spaces and commas (ISCN has no spaces), and longer words anywhere.
+
+    The lines fit between the margins, and ``padding`` more on each side.
+    """
+    width = _WIDTH - 2 * (_MARGIN + padding)
     lines: list[str] = []
     for paragraph in text.splitlines():
         lines.append("")
         for word in re.split(r"(?<=[\s,])", paragraph):
-            if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > _WIDTH - 2 * _MARGIN:
+            if lines[-1] and font.getlength((lines[-1] + word).rstrip()) > width:
                 lines.append("")
             for letter in word:
-                if font.getlength(lines[-1] + letter) > _WIDTH - 2 * _MARGIN:
+                if font.getlength(lines[-1] + letter) > width:
                     lines.append("")
                 lines[-1] += letter
     return [line.strip() for line in lines if line.strip()]

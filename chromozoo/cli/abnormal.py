@@ -8,7 +8,8 @@ from typing import Any
 
 from chromozoo.data.catalogue import dataset_info, datasets
 from chromozoo.leaderboard import percent, update_readme
-from chromozoo.results import ResultsFile, interval_columns
+from chromozoo.publishing import destination, label
+from chromozoo.results import ResultsFile, as_text, interval_columns
 from chromozoo.weights import REPOSITORY
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "abnormality.csv"
@@ -42,7 +43,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="test", choices=("train", "val", "test"))
     parser.add_argument("--root", help="folder of the data")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="CSV of the rows")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="CSV of the rows (default: that of the repository, for its own weights)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -54,11 +59,20 @@ def run(arguments: argparse.Namespace) -> int:
         root=arguments.root,
         device=arguments.device,
     )
-    file = ResultsFile(arguments.results, COLUMNS, KEY, "abnormal")
-    file.add(rows)
-    print(table(file.read()))
-    if arguments.results.resolve() == RESULTS.resolve():
-        update_readme(TABLES, "abnormality", table(file.read()))
+    to = destination(
+        arguments.results,
+        RESULTS,
+        [(row["model"], row["weights"], row["weights_sha256"]) for row in rows],
+    )
+    if to.path is None:
+        print(table([{column: as_text(row.get(column)) for column in COLUMNS} for row in rows]))
+    else:
+        file = ResultsFile(to.path, COLUMNS, KEY, "abnormal")
+        file.add(rows)
+        print(table(file.read()))
+        if to.published:
+            update_readme(TABLES, "abnormality", table(file.read()))
+    print(to.say())
     return 0
 
 
@@ -93,7 +107,7 @@ def measure(
     crops = data.dataset(stage)
     measured = {
         "model": name,
-        "weights": model.weights_entry.tag,
+        "weights": label(model.weights_entry),
         "weights_sha256": model.weights_entry.sha256[:12],
         "dataset": dataset,
         "split": f"{data.split.name}/{stage}",

@@ -18,6 +18,7 @@ from chromozoo.classes import CLASS_INDEX
 from chromozoo.cli.env import library_versions
 from chromozoo.data.catalogue import DATASETS, dataset_info, usable_for
 from chromozoo.errors import ChromozooError, UnknownNameError
+from chromozoo.publishing import destination, label
 from chromozoo.weights import REPOSITORY
 
 if TYPE_CHECKING:
@@ -89,7 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="segmenters: folder for a picture of each image, with what was missed in red",
     )
     parser.add_argument(
-        "--results", type=Path, help="CSV that the row is added to (default: that of the task)"
+        "--results",
+        type=Path,
+        help="CSV that the row is added to (default: that of the task in the repository, for its "
+        "own weights)",
     )
 
 
@@ -119,15 +123,13 @@ def run(arguments: argparse.Namespace) -> int:
             f"{', '.join(usable_for(task))}"
         )
     shipped = RESULTS if task == "classification" else SEGMENTATION_RESULTS
-    results: Path = arguments.results or shipped
     shared = {"root": arguments.root, "device": arguments.device, "note": arguments.note}
     if task == "classification":
-        from chromozoo import leaderboard
+        from chromozoo.leaderboard import append_row
 
         row = measure(
             name, arguments.weights, dataset, arguments.stage, fold=arguments.fold, **shared
         )
-        leaderboard.append_row(results, row)
         shown: tuple[str, ...] = (
             "accuracy",
             "assigned_accuracy",
@@ -136,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
             "polarity_accuracy",
         )
     else:
-        from chromozoo import leaderboard_segmentation
+        from chromozoo.leaderboard_segmentation import append_row
         from chromozoo.segmentation_metrics import METRICS
 
         if arguments.fold is not None:
@@ -150,11 +152,15 @@ def run(arguments: argparse.Namespace) -> int:
             overlays=arguments.overlays,
             **shared,
         )
-        leaderboard_segmentation.append_row(results, row)
         shown = METRICS
+    to = destination(
+        arguments.results, shipped, [(row["model"], row["weights"], row["weights_sha256"])]
+    )
+    if to.path is not None:
+        append_row(to.path, row)
     _show(row, shown)
-    print(f"row added to {results}")
-    if results.resolve() == shipped.resolve():
+    print(to.say())
+    if to.published:
         publish(row)
     return 0
 
@@ -163,7 +169,6 @@ def _run_karyotyping(name: str, dataset: str, arguments: argparse.Namespace) -> 
     from chromozoo import leaderboard_karyotyping
     from chromozoo.cli import benchmark_karyotyping
 
-    results: Path = arguments.results or benchmark_karyotyping.RESULTS
     row, report = benchmark_karyotyping.measure(
         name,
         arguments.classifier,
@@ -177,12 +182,18 @@ def _run_karyotyping(name: str, dataset: str, arguments: argparse.Namespace) -> 
         device=arguments.device,
         note=arguments.note,
     )
-    leaderboard_karyotyping.append_row(results, row)
+    measured = [
+        (row[part], row[f"{part}_weights"], row[f"{part}_sha256"])
+        for part in ("segmenter", "classifier")
+    ]
+    to = destination(arguments.results, benchmark_karyotyping.RESULTS, measured)
+    if to.path is not None:
+        leaderboard_karyotyping.append_row(to.path, row)
     for cell in report.cells:
         print(f"{cell.name:>6}: {cell.found} of {cell.true} found, {cell.wrong} wrong")
     _show(row, benchmark_karyotyping.SHOWN)
-    print(f"row added to {results}")
-    if results.resolve() == benchmark_karyotyping.RESULTS.resolve():
+    print(to.say())
+    if to.published:
         benchmark_karyotyping.publish(row)
     return 0
 
@@ -363,7 +374,7 @@ def load_packaged(name: str, weights: str, device: str) -> Any:
     if model.weights_entry is None:
         raise UnknownNameError(
             f"{weights}: a checkpoint has no recorded origin; make weights of it with "
-            "`chromozoo package` and measure these"
+            "`chromozoo package CONFIG --checkpoint FILE --output DIR` and measure these"
         )
     return model
 
@@ -375,7 +386,7 @@ def about(model: Any, note: str) -> dict[str, Any]:
     entry, versions = model.weights_entry, library_versions()
     return {
         "model": entry.model,
-        "weights": entry.tag,
+        "weights": label(entry),
         "weights_sha256": entry.sha256[:12],
         "parameters": sum(p.numel() for p in model.network.parameters()),
         "device": torch.cuda.get_device_name()

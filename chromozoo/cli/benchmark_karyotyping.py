@@ -10,6 +10,7 @@ import numpy as np
 
 from chromozoo.cli import benchmark
 from chromozoo.data.catalogue import dataset_info
+from chromozoo.publishing import label
 from chromozoo.weights import REPOSITORY
 
 if TYPE_CHECKING:
@@ -90,10 +91,10 @@ def measure(
     entries = [model.weights_entry for model in models]
     row = {
         "segmenter": entries[0].model,
-        "segmenter_weights": entries[0].tag,
+        "segmenter_weights": label(entries[0]),
         "segmenter_sha256": entries[0].sha256[:12],
         "classifier": entries[1].model,
-        "classifier_weights": entries[1].tag,
+        "classifier_weights": label(entries[1]),
         "classifier_sha256": entries[1].sha256[:12],
         "assignment": assignment,
         "dataset": dataset,

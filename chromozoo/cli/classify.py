@@ -5,22 +5,35 @@ import csv
 import dataclasses
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromozoo import __version__
 from chromozoo.classes import CLASS_INDEX, CLASSES
-from chromozoo.cli.pictures import INTENDED_USE, find_pictures, results_folder
-from chromozoo.errors import ImageError
-from chromozoo.files import replace_file, write_picture
+from chromozoo.cli import batch
+from chromozoo.cli.crew import Crew, Job
+from chromozoo.cli.outputs import Results, read_json
+from chromozoo.cli.pictures import INTENDED_USE, digest, encodable, find_images, shown
+from chromozoo.cli.signals import Watch, watching
+from chromozoo.cli.worker import Message, Report, failure_of
+from chromozoo.errors import ChromozooError, ImageError
+from chromozoo.files import remove_file, replace_file, write_picture
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from chromozoo.tasks.classification import ChromosomeClassifier, Prediction, Predictions
+    from chromozoo.images.reading import ImagePage
+    from chromozoo.tasks.classification import Prediction, Predictions
 
+TASK = "chromozoo.cli.classify:ClassifyTask"
+FORMAT = 2
+JSON, TABLE, KARYOGRAM = "predictions.json", "predictions.csv", "karyogram.png"
+# The step after the images have been read one by one, which all share.
+NAMING = "naming"
+# Of so many images at once the naming may take as long as the reading of one.
+SHARE = 50
 # A human should look at whatever the model is less sure of than this.
 DOUBT_BELOW = 0.9
 
@@ -46,37 +59,128 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", type=Path, help="CSV with columns file,label: tells how many are right"
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="folder of the results (default: chromozoo-results/<name of the first path>)",
-    )
+    batch.add_arguments(parser, many=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    files = find_pictures(arguments.paths)
+    batch.check_arguments(arguments)
+    batch.check_model(arguments.model, arguments.weights, "classification")
+    if arguments.error_rate is not None:
+        _check_error_rate(arguments)
     truth = _read_labels(arguments.labels) if arguments.labels else {}
-    from chromozoo.registry import get_model
+    with watching() as watch:
+        found = find_images(arguments.paths)
+        results = Results.open("classify", "", arguments.output, arguments.paths)
+        replaced = results.take_file(JSON, found.files)
+        for name in (TABLE, KARYOGRAM):
+            results.take_file(name, found.files)
+        settings = batch.settings_of(
+            arguments, results.folder, "model", "weights", "as_cell", "error_rate"
+        )
+        settings["title"] = shown(batch.title_of(arguments.paths))
+        faults = list(found.faults.values())
+        files = [str(file) for file in found.files]
+        _work(settings, files, faults, arguments.timeout, results, watch)
+        document = read_json(results.folder / JSON)
+        _print_table(document, truth)
+        written = [JSON, TABLE, *([KARYOGRAM] if document["cell"] else [])]
+        failed = [item["error"] for item in document["chromosomes"] if item.get("error")]
+        print(
+            f"\n{INTENDED_USE}\nWritten: "
+            + ", ".join(shown(results.folder / name) for name in written)
+        )
+        notes = [replaced] if replaced else []
+        for line in (*notes, *found.notes(), *results.notes):
+            print(line)
+        if failed:
+            print(f"{len(failed)} of {len(document['chromosomes'])} images failed:")
+            for message in failed:
+                print(f"  {message}")
+        return 1 if failed else 0
 
-    model: Any = get_model(arguments.model, weights=arguments.weights)
-    found = model.classify(
-        files, as_cell=arguments.as_cell, error_rate=arguments.error_rate, on_error="report"
-    )
-    output = results_folder(arguments.output, arguments.paths)
-    _print_table(found, truth)
-    _write_json(output / "predictions.json", model, found)
-    _write_csv(output / "predictions.csv", found)
-    written = ["predictions.json", "predictions.csv"]
-    if arguments.as_cell and found.cell is not None:
-        _write_karyogram(output / "karyogram.png", model, files, found, arguments.paths[0])
-        written.append("karyogram.png")
-    failed = [item for item in found if item.error]
-    print(f"\n{INTENDED_USE}\nWritten: " + ", ".join(str(output / name) for name in written))
-    if failed:
-        print(f"{len(failed)} of {len(found)} pictures could not be read:")
-        for item in failed:
-            print(f"  {item.error}")
-    return 1 if failed else 0
+
+def _check_error_rate(arguments: argparse.Namespace) -> None:
+    """Whether the weights know sets with this error rate.
+
+    Raises:
+        ChromozooError: They do not; the message names weights that do.
+    """
+    from chromozoo.registry import get_weight, is_path
+    from chromozoo.weights import weights_entries
+
+    kind, rate = "cell" if arguments.as_cell else "alone", f"{arguments.error_rate:g}"
+    if is_path(arguments.weights):
+        return  # the file is read by the process that holds the model
+    entry = get_weight(arguments.model, arguments.weights)
+    known = entry.conformal.get(kind, {})
+    if rate in known:
+        return
+    words = f"{entry.model} with the weights {entry.tag} knows no sets with an error rate of {rate}"
+    others = [
+        f"--weights {tag}"
+        for tag, other in weights_entries(entry.model).items()
+        if rate in other.conformal.get(kind, {})
+    ]
+    if known:
+        words += f"; it knows {', '.join(known)}"
+    elif others:
+        words += f"; give {' or '.join(others)}, which know them"
+    else:
+        words += (
+            "; take karyoset or chromozoo_small, or find them with `chromozoo doubt "
+            f"{entry.model}`, which needs the data of the training"
+        )
+    raise ChromozooError(words)
+
+
+def _work(
+    settings: Mapping[str, Any],
+    files: Sequence[str],
+    faults: Sequence[str],
+    timeout: float,
+    results: Results,
+    watch: Watch,
+) -> None:
+    """Lets a process name all of them and write the results.
+
+    One that an image takes too long in, or takes down with it, is followed by another, which
+    leaves that image out.
+
+    Raises:
+        ChromozooError: The model cannot be loaded, all images together are too much, or the results
+            cannot be written.
+        Stopped: The run was told to stop; nothing was written.
+    """
+    failed: dict[str, str] = {}
+    words = {"files": list(files), "faults": list(faults), "failed": failed, "careful": False}
+    whole: list[Message] = []
+
+    def tell(job: Job, message: Message) -> None:
+        if "failed" not in message:
+            return
+        if message["failed"].isdecimal():
+            failed[message["failed"]] = message["message"]
+        elif message["failed"] == NAMING and not words["careful"] and "final" not in message:
+            # One of the images may be to blame: the next process prepares each by itself.
+            words["careful"] = True
+        else:
+            whole.append(message)
+
+    for _ in range(2):
+        careful = words["careful"]
+        job = Job("classify", shown(settings["title"]), words)
+        crew = Crew(TASK, settings, processes=1, timeout=timeout)
+        try:
+            with batch.progress(1), crew:
+                crew.about()
+                crew.work([job], tell, watch)
+        finally:
+            for process in crew.ended:
+                results.remove_unfinished(process)
+        if words["careful"] == careful:
+            break
+    if whole:
+        raise ChromozooError(whole[0]["message"])
 
 
 def _read_labels(path: Path) -> dict[str, str]:
@@ -95,132 +199,279 @@ def doubtful(item: "Prediction") -> bool:
     return item.extra or item.probability < DOUBT_BELOW
 
 
-def _remark(item: "Prediction") -> str:
-    if item.error:
+def _remark(item: Mapping[str, Any]) -> str:
+    if item.get("error"):
         return "could not be read"
-    best = CLASSES[int(item.probabilities.argmax())]
+    ranked = sorted(range(len(CLASSES)), key=lambda k: -item["probabilities"][k])
+    best, second = (CLASSES[k] for k in ranked[:2])
     words = []
-    if item.extra:
+    if item["extra"]:
         words.append("more than a normal cell has")
-    if item.classes is not None and len(item.classes) > 1:
-        words.append(f"one of {', '.join(item.classes)}")
-    if best != item.label:
-        words.append(f"alone it looks like {best} ({item.probabilities.max():.0%})")
-    elif item.probability < DOUBT_BELOW:
-        second = CLASSES[int(item.probabilities.argsort()[-2])]
-        words.append(f"or {second} ({item.probabilities[CLASS_INDEX[second]]:.0%})")
+    if len(item.get("classes", ())) > 1:
+        words.append(f"one of {', '.join(item['classes'])}")
+    if best != item["class"]:
+        words.append(f"alone it looks like {best} ({item['probabilities'][ranked[0]]:.0%})")
+    elif item["probability"] < DOUBT_BELOW:
+        words.append(f"or {second} ({item['probabilities'][ranked[1]]:.0%})")
     return ", ".join(words)
 
 
-def _print_table(found: "Predictions", truth: Mapping[str, str]) -> None:
+def _print_table(document: Mapping[str, Any], truth: Mapping[str, str]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"Karyotype {found.cell.iscn}" if found.cell else None)
+    cell, items = document["cell"], document["chromosomes"]
+    table = Table(title=f"Karyotype {cell['iscn']}" if cell else None)
     table.add_column("picture")
     table.add_column("class", justify="right")
     table.add_column("probability", justify="right")
     table.add_column("look again", overflow="fold")
-    by_class = sorted(found, key=lambda item: CLASS_INDEX.get(item.label, len(CLASSES)))
-    for item in by_class if found.cell else found:
-        mark = _remark(item)
-        style = "red" if item.error else "yellow" if doubtful(item) else ""
-        figure = "" if item.error else f"{item.probability:.1%}"
-        table.add_row(Path(item.name).name, item.label, figure, mark, style=style)
+    by_class = sorted(items, key=lambda item: CLASS_INDEX.get(item.get("class"), len(CLASSES)))
+    for item in by_class if cell else items:
+        name = escape(Path(item["image"]).name)
+        if item.get("error"):
+            table.add_row(name, "", "", _remark(item), style="red")
+        else:
+            cells = (name, item["class"], f"{item['probability']:.1%}", _remark(item))
+            table.add_row(*cells, style="yellow" if item["review"] else "")
     Console().print(table)
-    readable = [item for item in found if not item.error]
+    readable = [item for item in items if not item.get("error")]
     print(
-        f"{len(readable)} chromosomes, {sum(map(doubtful, readable))} to look at again"
-        + (f"; karyotype {found.cell.iscn}" if found.cell else "")
+        f"{len(readable)} chromosomes, {sum(item['review'] for item in readable)} to look at again"
+        + (f"; karyotype {cell['iscn']}" if cell else "")
     )
-    known = [item for item in readable if Path(item.name).name in truth]
+    if document["alarms"]:
+        print("These names cannot be trusted:")
+        for alarm in document["alarms"]:
+            print(f"  {alarm}")
+    known = [item for item in readable if Path(item["image"]).name in truth]
     if known:
-        right = sum(item.label == truth[Path(item.name).name] for item in known)
+        right = sum(item["class"] == truth[Path(item["image"]).name] for item in known)
         print(f"{right} of {len(known)} agree with the labels given")
 
 
-def _write_json(path: Path, model: "ChromosomeClassifier", found: "Predictions") -> None:
-    entry = model.weights_entry
-    cell = found.cell
-    document = {
-        "chromozoo": __version__,
-        "intended_use": INTENDED_USE,
-        "model": entry.model if entry else type(model).__name__,
-        "weights": {"file": entry.file, "sha256": entry.sha256} if entry else None,
-        "classes": list(CLASSES),
-        "cell": None
-        if cell is None
-        else {
-            "iscn": cell.iscn,
-            "abnormal": cell.abnormal,
-            "gains": list(cell.gains),
-            "losses": list(cell.losses),
-        },
-        "chromosomes": [
-            {"image": item.name, "error": item.error}
-            if item.error
-            else {
-                "image": item.name,
-                "class": item.label,
-                "probability": round(item.probability, 6),
-                "probabilities": [round(float(p), 6) for p in item.probabilities],
-                "review": doubtful(item),
-                "extra": item.extra,
-                **({} if item.classes is None else {"classes": list(item.classes)}),
-            }
-            for item in found
-        ],
-    }
-    replace_file(path, json.dumps(document, indent=1).encode())
+@dataclasses.dataclass
+class _Item:
+    """One image, and what became of it.
+
+    Attributes:
+        image: As :func:`chromozoo.images.reading.images_of` gave it; None where that failed.
+        name: How results and messages call it.
+        about: What the JSON says of it besides: the hash of its content, and which part it is.
+        prediction: What the model says; None where it was not asked.
+        error: Why it could not be named.
+        details: Of an error that nobody expected.
+    """
+
+    image: "Path | ImagePage | None"
+    name: str
+    about: dict[str, Any] = dataclasses.field(default_factory=dict)
+    prediction: "Prediction | None" = None
+    error: str | None = None
+    details: str | None = None
 
 
-def _write_csv(path: Path, found: "Predictions") -> None:
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    with_sets = any(item.classes is not None for item in found)
-    sets = ["classes"] if with_sets else []
-    writer.writerow(["image", "class", "probability", "review", *sets, "error"])
-    for item in found:
-        row = ["", "", ""] if item.error else [item.label, f"{item.probability:.4f}"]
-        review = [] if item.error else [str(doubtful(item)).lower()]
-        listed = [" ".join(item.classes or ())] if with_sets else []
-        writer.writerow([item.name, *row, *review, *listed, item.error or ""])
-    replace_file(path, table.getvalue().encode())
+class ClassifyTask:
+    """Names all images of a job together and writes the results."""
 
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        from chromozoo.registry import get_model
 
-def _write_karyogram(
-    path: Path,
-    model: "ChromosomeClassifier",
-    files: list[Path],
-    found: "Predictions",
-    title: Path,
-) -> None:
-    from chromozoo.cells.karyogram import KaryogramEntry, draw_karyogram
+        self.settings = settings
+        self.folder = Path(settings["folder"])
+        self.model: Any = get_model(settings["model"], weights=settings["weights"])
 
-    assert found.cell is not None
-    # Whatever the model looks at, a karyogram shows upright chromosomes.
-    upright = dataclasses.replace(model.transforms, views=("upright",))
-    entries = [
-        KaryogramEntry(
-            image=_p_arm_up(upright.prepare(file), item).astype("float32") / 255,
-            label=item.label,
-            probability=item.probability,
-            doubtful=doubtful(item),
-            name=file.name,
+    def about(self) -> Message:
+        """Nothing: all is done again each time."""
+        return {}
+
+    def work(self, job: Message, report: Report) -> None:
+        """Reads the images one by one, names them, and writes.
+
+        The steps are the numbers of the files, and :data:`NAMING`.
+        """
+        items: list[_Item] = []
+        for number, file in enumerate(map(Path, job["files"])):
+            if (message := job["failed"].get(str(number))) is not None:
+                items.append(_Item(None, shown(file), error=message))
+            else:
+                report({"step": str(number), "image": shown(file), "more": True, "times": 1})
+                items += self._read(file, job["careful"])
+        for message in job["faults"]:
+            items.append(_Item(None, message.partition(": ")[0], error=message))
+        readable = [item for item in items if item.error is None]
+        together = f"{self.settings['title']}: all {len(readable)} images together"
+        times = 1 + len(readable) // SHARE
+        report({"step": NAMING, "image": together, "more": False, "times": times})
+        try:
+            found = self._named(readable)
+            self._write(found, items)
+        except BaseException as error:
+            failure = failure_of(error, together, "the lines above")
+            if "details" in failure:
+                print(failure["details"])
+            report({"failed": NAMING, **failure, "final": True})
+
+    def _read(self, file: Path, careful: bool) -> list[_Item]:
+        """The images of a file, those that cannot be read with the reason.
+
+        Args:
+            file: Of the images.
+            careful: Also do by itself what the model does with each of them, which is done again
+                with all of them: what ends the process is then known by its name.
+        """
+        from chromozoo.images.reading import images_of, read_grey
+
+        try:
+            content = digest(file)
+            images = images_of(file, **self.settings["reading"])
+        except BaseException as error:
+            return [self._failed(None, shown(file), error)]
+        items = []
+        for image in images:
+            part = None if isinstance(image, Path) else image.suffix
+            item = _Item(image, shown(image), {"sha256": content, "part": part})
+            try:
+                if careful:
+                    self.model.transforms(image, item.name)
+                else:
+                    read_grey(image, item.name)
+            except BaseException as error:
+                item = self._failed(image, item.name, error)
+            items.append(item)
+        return items
+
+    def _failed(self, image: "Path | ImagePage | None", name: str, error: BaseException) -> _Item:
+        failure = failure_of(error, name, f"its details in {JSON}")
+        return _Item(image, name, error=failure["message"], details=failure.get("details"))
+
+    def _named(self, items: Sequence[_Item]) -> "Predictions":
+        found: Predictions = self.model.classify(
+            [item.image for item in items],
+            as_cell=self.settings["as_cell"],
+            error_rate=self.settings["error_rate"],
+            on_error="report",
         )
-        for file, item in zip(files, found, strict=True)
-        if not item.error
-    ]
-    entry = model.weights_entry
-    source = f"{entry.model}, weights {entry.tag} {entry.sha256[:8]}" if entry else "own weights"
-    picture = draw_karyogram(
-        entries,
-        title=title.resolve().name,
-        iscn=found.cell.iscn,
-        footer=f"ChromoZoo {__version__}: {source}. Polarity (p arm up or down) "
-        + ("as the model tells it." if model.polarity else "not determined."),
-    )
-    write_picture(path, picture)
+        for item, prediction in zip(items, found, strict=True):
+            item.prediction = prediction
+            item.error = None if prediction.error is None else encodable(prediction.error)
+        return found
+
+    def _write(self, found: "Predictions", items: Sequence[_Item]) -> None:
+        """Writes karyogram, table and, last, JSON; an earlier JSON goes first."""
+        remove_file(self.folder / JSON)
+        if found.cell is not None:
+            self._write_karyogram(found, items)
+        else:
+            remove_file(self.folder / KARYOGRAM)
+        self._write_table(found, items)
+        document = self._document(found, items)
+        replace_file(self.folder / JSON, json.dumps(document, indent=1).encode())
+
+    def _document(self, found: "Predictions", items: Sequence[_Item]) -> dict[str, Any]:
+        from chromozoo.cli.identity import weights_of
+
+        entry, cell = self.model.weights_entry, found.cell
+        return {
+            "format": FORMAT,
+            "chromozoo": __version__,
+            "intended_use": INTENDED_USE,
+            "model": entry.model if entry else type(self.model).__name__,
+            "weights": {"file": entry.file, "sha256": entry.sha256} if entry else None,
+            "identity": {
+                "models": [weights_of(self.model, self.settings["weights"])],
+                "options": {
+                    "as_cell": self.settings["as_cell"],
+                    "error_rate": self.settings["error_rate"],
+                    **self.settings["reading"],
+                },
+                "software": {"chromozoo": __version__, "format": FORMAT},
+            },
+            "classes": list(CLASSES),
+            "alarms": list(found.alarms),
+            "cell": None
+            if cell is None
+            else {
+                "iscn": cell.iscn,
+                "abnormal": cell.abnormal,
+                "gains": list(cell.gains),
+                "losses": list(cell.losses),
+            },
+            "chromosomes": [_described(item) for item in items],
+        }
+
+    def _write_table(self, found: "Predictions", items: Sequence[_Item]) -> None:
+        columns = ["image", "class", "probability", "review"]
+        columns += ["classes"] if any(item.classes is not None for item in found) else []
+        columns += ["alarms"] if found.alarms else []
+        table = io.StringIO()
+        writer = csv.DictWriter(table, [*columns, "error"], restval="", lineterminator="\n")
+        writer.writeheader()
+        for item in items:
+            row = {"image": item.name, "error": item.error or ""}
+            if (named := item.prediction) is not None and not item.error:
+                row |= {
+                    "class": named.label,
+                    "probability": f"{named.probability:.4f}",
+                    "review": str(doubtful(named)).lower(),
+                }
+                row |= {"classes": " ".join(named.classes)} if named.classes is not None else {}
+                row |= {"alarms": "; ".join(found.alarms)} if found.alarms else {}
+            writer.writerow(row)
+        replace_file(self.folder / TABLE, table.getvalue().encode())
+
+    def _write_karyogram(self, found: "Predictions", items: Sequence[_Item]) -> None:
+        from chromozoo.cells.karyogram import KaryogramEntry, draw_karyogram
+
+        assert found.cell is not None
+        # Whatever the model looks at, a karyogram shows upright chromosomes.
+        upright = dataclasses.replace(self.model.transforms, views=("upright",))
+        entries = [
+            KaryogramEntry(
+                image=_p_arm_up(upright.prepare(item.image, item.name), item.prediction).astype(
+                    "float32"
+                )
+                / 255,
+                label=item.prediction.label,
+                probability=item.prediction.probability,
+                doubtful=doubtful(item.prediction),
+                name=Path(item.name).name,
+            )
+            for item in items
+            if item.prediction is not None and not item.error
+        ]
+        entry = self.model.weights_entry
+        source = "own weights"
+        if entry:
+            source = f"{entry.model}, weights {entry.tag} {entry.sha256[:8]}"
+        picture = draw_karyogram(
+            entries,
+            title=self.settings["title"],
+            iscn=found.cell.iscn,
+            alarms=found.alarms,
+            footer=f"ChromoZoo {__version__}: {source}. Polarity (p arm up or down) "
+            + ("as the model tells it." if self.model.polarity else "not determined."),
+        )
+        write_picture(self.folder / KARYOGRAM, picture)
+
+
+def _described(item: _Item) -> dict[str, Any]:
+    """One chromosome as the JSON has it."""
+    named = item.prediction
+    if named is None or item.error:
+        details = {"details": item.details} if item.details else {}
+        return {"image": item.name, "error": item.error, **details}
+    return {
+        "image": item.name,
+        **item.about,
+        "class": named.label,
+        "probability": round(named.probability, 6),
+        "probabilities": [round(float(p), 6) for p in named.probabilities],
+        "review": doubtful(named),
+        "extra": named.extra,
+        **({} if named.classes is None else {"classes": list(named.classes)}),
+    }
 
 
 def _p_arm_up(picture: "NDArray[np.uint8]", item: "Prediction") -> "NDArray[np.uint8]":

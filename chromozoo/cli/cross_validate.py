@@ -11,6 +11,7 @@ lineage holds the same data are refused.
 
 import argparse
 import hashlib
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from chromozoo.cli.package import RUNS, Recipe, choose_classifier, entry_of, rea
 from chromozoo.cli.runs import change, keep_last_alone, train
 from chromozoo.data.splits import FOLDS
 from chromozoo.errors import ChromozooError
+from chromozoo.files import replace_file
 from chromozoo.leaderboard import METRIC_COLUMNS
+from chromozoo.publishing import check_is_of_the_repository
 from chromozoo.tasks.init_from import ZOO
 
 # The weights with this tag learnt from several sets.
@@ -43,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--training", default="", help="machine and time, for the record")
     parser.add_argument("--root", help="folder of the data")
-    parser.add_argument("--results", type=Path, help="CSV of the rows (default: the leaderboard's)")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="CSV of the rows (default: the leaderboard's, for configs of the repository)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
     recipe = read_recipe(arguments.config)
     changes = read_changes(arguments.changes)
     results = arguments.results or RESULTS
+    if results.resolve() == RESULTS.resolve():
+        check_is_of_the_repository(recipe.path, "--results FILE.csv keeps the rows")
     for fold in arguments.folds:
         row = measure_fold(recipe, fold, changes, arguments.root, arguments.training)
         leaderboard.append_row(results, row)
@@ -94,38 +103,56 @@ def config_of(recipe: Recipe, fold: int, changes: Mapping[str, str]) -> dict[str
     import yaml
 
     config = copy.deepcopy(recipe.content)
-    values = {
-        key: yaml.safe_load(text.replace("{fold}", str(fold))) for key, text in changes.items()
-    }
+    values = {}
+    for key, text in changes.items():
+        try:
+            values[key] = yaml.safe_load(text.replace("{fold}", str(fold)))
+        except yaml.YAMLError as error:
+            raise ChromozooError(f"--set {key}={text}: the value is no YAML ({error})") from error
     change(config, values | {"data.init_args.fold": fold, "trainer.limit_val_batches": 0})
     keep_last_alone(config, _folder(recipe, fold))
     return config
 
 
-def refuse_what_saw_the_cells(recipe: Recipe, init_from: str | None) -> None:
+def refuse_what_saw_the_cells(recipe: Recipe, init_from: object) -> None:
     """Follows published weights back through the configs that they come from.
 
     Raises:
-        ChromozooError: These, or weights that they started from, learnt from the recipe's data.
+        ChromozooError: These, or weights that they started from, learnt from the recipe's data; or
+            it is not known what they learnt from.
+        UnknownNameError: The zoo has no such model or tag.
     """
     import yaml
 
-    from chromozoo.registry import model_info
-    from chromozoo.weights import REPOSITORY, weights_entries
+    from chromozoo.registry import get_weight
+    from chromozoo.weights import REPOSITORY
 
+    if not isinstance(init_from, str | None):
+        raise ChromozooError(
+            f"{recipe.path}: init_from is {init_from!r}; give the name or path of weights, or null"
+        )
     origin, seen = init_from, set[str]()
     while origin and origin.startswith(ZOO) and origin not in seen:
         seen.add(origin)
         name, _, tag = origin.removeprefix(ZOO).partition(":")
-        entry = weights_entries(name)[tag or str(model_info(name).default_weights)]
+        entry = get_weight(name, tag or "DEFAULT")
         if recipe.tag in (entry.tag, *PARTS.get(entry.tag, ())):
             raise ChromozooError(
                 f"{recipe.path}: starts from {init_from}, and {entry.model}:{entry.tag} learnt "
                 f"from {recipe.tag}, test cells of the folds included; give others, such as --set "
                 "model.init_args.init_from=null"
             )
-        config = yaml.safe_load((REPOSITORY / entry.config).read_text(encoding="utf-8"))
-        origin = config["model"]["init_args"].get("init_from")
+        try:
+            config = yaml.safe_load((REPOSITORY / entry.config).read_bytes())
+            origin = config["model"]["init_args"].get("init_from")
+        except (
+            *(OSError, ValueError, LookupError, TypeError, AttributeError),
+            yaml.YAMLError,
+        ) as error:
+            raise ChromozooError(
+                f"{recipe.path}: starts from {init_from}, and what that learnt from is not known: "
+                f"{entry.config} cannot be read ({error}); restore it from the repository"
+            ) from error
 
 
 def measure_fold(
@@ -145,7 +172,6 @@ def measure_fold(
     import numpy as np
 
     from chromozoo.cli.benchmark import classified
-    from chromozoo.files import replace_file
     from chromozoo.registry import get_model
     from chromozoo.weights import save_weights
 
@@ -156,7 +182,7 @@ def measure_fold(
         )
     split = recipe.dataset.load_data(root=root, fold=fold).split
     config = config_of(recipe, fold, changes)
-    refuse_what_saw_the_cells(recipe, config["model"]["init_args"].get("init_from"))
+    refuse_what_saw_the_cells(recipe, (config["model"].get("init_args") or {}).get("init_from"))
     last = train(config, folder, root)
     kept = folder / "row.json"
     if kept.exists():
@@ -169,8 +195,13 @@ def measure_fold(
     predictions, row = classified(
         recipe.model, str(file), recipe.dataset.name, "test", fold=fold, root=root
     )
+    # The split says whose weights these are.
+    row["weights"] = recipe.tag
     row["note"] = "; ".join(["fold, not shipped", *(f"{k}={v}" for k, v in changes.items())])
-    np.savez(folder / "test.npz", allow_pickle=False, **predictions)
+    buffer = io.BytesIO()
+    arrays: dict[str, Any] = predictions
+    np.savez(buffer, **arrays)
+    replace_file(folder / "test.npz", buffer.getvalue())
     replace_file(kept, json.dumps(row, indent=1).encode())
     return row
 

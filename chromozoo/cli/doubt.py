@@ -1,7 +1,8 @@
 """``chromozoo doubt``: how far a classifier knows what it does not know.
 
-Finds the thresholds of its conformal sets on validation cells, stores them in the entry of the
-weights, and measures the sets, and what is left to a human, on other cells.
+Finds the thresholds of its conformal sets on validation cells, stores them with the weights, and
+measures the sets, and what is left to a human, on other cells. Those of packaged weights are stored
+in their entry, those of a file of one's own in a copy of it (``--output``).
 """
 
 import argparse
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from chromozoo.data.catalogue import dataset_info, dataset_of_tag, datasets
 from chromozoo.leaderboard import percent, update_readme
-from chromozoo.results import ResultsFile, interval_columns
-from chromozoo.weights import REPOSITORY, write_entry
+from chromozoo.publishing import destination, is_packaged, label
+from chromozoo.results import ResultsFile, as_text, interval_columns
+from chromozoo.weights import REPOSITORY, save_weights, write_entry
 
 if TYPE_CHECKING:
     from chromozoo.cells.conformal import FloatArray, Judged
@@ -58,11 +60,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="test", choices=("val", "test"))
     parser.add_argument("--root", help="folder of the data")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="CSV of the rows")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for a copy of the weights file with the thresholds in it",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="CSV of the rows (default: that of the repository, for its own weights)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    own_file = arguments.results.resolve() == RESULTS.resolve()
+    asked: Path | None = arguments.results
+    # A CSV of one's own is for a look, and an installed package has none: both change nothing.
+    repository = RESULTS.parent.is_dir() and (asked or RESULTS).resolve() == RESULTS.resolve()
     rows = measure(
         arguments.model,
         arguments.weights,
@@ -70,13 +84,23 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.stage,
         root=arguments.root,
         device=arguments.device,
-        store=own_file,
+        store=repository,
+        output=arguments.output,
     )
-    file = ResultsFile(arguments.results, COLUMNS, KEY, "doubt")
-    file.add(rows)
-    print(table(file.read()))
-    if own_file:
-        update_readme(TABLES, "doubt", table(file.read()))
+    to = destination(
+        asked,
+        RESULTS,
+        [(row["model"], row["weights"], row["weights_sha256"]) for row in rows],
+    )
+    if to.path is None:
+        print(table([{column: as_text(row.get(column)) for column in COLUMNS} for row in rows]))
+    else:
+        file = ResultsFile(to.path, COLUMNS, KEY, "doubt")
+        file.add(rows)
+        print(table(file.read()))
+        if to.published:
+            update_readme(TABLES, "doubt", table(file.read()))
+    print(to.say())
     return 0
 
 
@@ -89,6 +113,7 @@ def measure(
     root: str | None = None,
     device: str = "auto",
     store: bool = False,
+    output: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Result rows of a classifier: alone and within its cell, for each measured error rate.
 
@@ -99,7 +124,9 @@ def measure(
         stage: ``"val"`` or ``"test"``.
         root: Folder of the data.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        store: Keep the thresholds in the entry of the weights, unless they are of another data set.
+        store: Keep the thresholds in the entry of the weights, if these are the packaged ones and
+            the data set is their own.
+        output: Folder for a copy of the weights file that holds the thresholds; None makes none.
 
     Raises:
         ChromozooError: Unknown names, no data, or weights that are not whole.
@@ -115,12 +142,16 @@ def measure(
     known = _Strange.of(model, data.dataset("val"))
     asked = _Strange.of(model, data.dataset(stage))
     limits = {judged: thresholds(known.true(judged)) for judged in get_args(Judged)}
-    if store and info.name == own.name:
-        write_entry(dataclasses.replace(entry, conformal=limits))
+    known_now = dataclasses.replace(entry, conformal=limits)
+    if store and info.name == own.name and is_packaged(entry.model, entry.tag, entry.sha256):
+        write_entry(known_now)
+    if output is not None:
+        file, _ = save_weights(model.network, known_now, output, entry.storage)
+        print(f"{file}: the weights with the thresholds of {info.name}")
     return [
         {
             "model": name,
-            "weights": entry.tag,
+            "weights": label(entry),
             "weights_sha256": entry.sha256[:12],
             "dataset": info.name,
             "split": f"{data.split.name}/{stage}",

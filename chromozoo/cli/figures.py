@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from chromozoo.data.catalogue import dataset_info, datasets
 from chromozoo.errors import ChromozooError
 from chromozoo.files import replace_file
+from chromozoo.publishing import label
 
 if TYPE_CHECKING:
     from chromozoo.figures import StoredPredictions
@@ -52,14 +53,17 @@ def run(arguments: argparse.Namespace) -> int:
         root=arguments.root, preset=model.transforms.to_dict()
     )
     crops = data.dataset(arguments.stage)
+    weights = label(entry)
     origin = (
-        f"{entry.model}, weights {entry.tag} {entry.sha256[:8]}, {data.split.name}/"
+        f"{entry.model}, weights {weights} {entry.sha256[:8]}, {data.split.name}/"
         f"{arguments.stage} ({data.split.sha256[:8]})"
     )
+    # A file of one's own has a folder of its own: it has the tag of the packaged weights.
+    own = weights if weights == entry.tag else f"{Path(entry.file).stem}-{entry.sha256[:8]}"
     output: Path = arguments.output or Path(
         "chromozoo-results",
         "figures",
-        f"{entry.model}-{entry.tag}-{arguments.dataset}-{arguments.stage}",
+        f"{entry.model}-{own}-{arguments.dataset}-{arguments.stage}",
     )
     output.mkdir(parents=True, exist_ok=True)
     stored = _predictions(output / STORED, origin, model, crops)

@@ -1,20 +1,30 @@
 """``chromozoo karyotype``: from pictures of metaphases to karyograms."""
 
 import argparse
-import json
-import os
-import warnings
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chromozoo.cli.pictures import INTENDED_USE, find_pictures, output_names, results_folder
-from chromozoo.errors import ChromozooError
+from chromozoo.cli import batch
+from chromozoo.cli.batch import Batch, Outcome
+from chromozoo.cli.outputs import FAILED, with_option
+from chromozoo.cli.pictures import INTENDED_USE, shown
+from chromozoo.cli.signals import watching
+from chromozoo.cli.worker import ImageTask, Message, device_of
+from chromozoo.errors import OutputError
+from chromozoo.page import PAGE, page_cell, write_page
 
 if TYPE_CHECKING:
-    from chromozoo.cells.karyotyper import Karyotyper
+    from chromozoo.images.reading import ImagePage
 
-FAILED = ".failed.txt"
+TASK = "chromozoo.cli.karyotype:KaryotypeTask"
+NODES_HELP = (
+    "machines, see Lightning's manual; with several, an image that never ends ends no process"
+)
+# Seconds for reading what was done by this run, and by earlier ones, once it was told to stop.
+PAGE_SECONDS = 0.7
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,159 +50,137 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score", type=float, help="leave out what the segmenter is less sure of, 0 to 1"
     )
-    parser.add_argument(
-        "--processes", type=int, default=1, help="processes, or GPUs (default: %(default)s)"
-    )
-    parser.add_argument("--nodes", type=int, default=1, help="machines; see Lightning's manual")
-    parser.add_argument(
-        "--again", action="store_true", help="also do pictures again that are done already"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="folder of the results (default: chromozoo-results/<name of the first path>)",
-    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--nodes", type=int, default=1, help=NODES_HELP)
+    batch.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from torch.utils.data import DataLoader
-
-    from chromozoo import report
-    from chromozoo.cells.karyotyper import Karyotyper
-
-    for name in ("processes", "nodes"):
-        if getattr(arguments, name) < 1:
-            raise ChromozooError(f"--{name} {getattr(arguments, name)}: give 1 or more")
-    if arguments.score is not None and not 0 <= arguments.score <= 1:
-        raise ChromozooError(f"--score {arguments.score}: give a number from 0 to 1")
-    files = find_pictures(arguments.paths, (report.KARYOGRAM, report.OVERLAY))
-    names = dict(zip(files, output_names(files), strict=True))
-    output = results_folder(arguments.output, arguments.paths)
-    karyotyper = Karyotyper(
-        arguments.segmenter,
-        arguments.classifier,
-        arguments.assignment,
-        segmenter_weights=arguments.segmenter_weights,
-        classifier_weights=arguments.classifier_weights,
-        stain=arguments.stain,
-        score=arguments.score,
-    )
-    waiting = [
-        file
-        for file in files
-        if arguments.again or not _is_done(output / f"{names[file]}.json", file, karyotyper)
-    ]
-    if waiting:
-        trainer = _trainer(arguments.processes, arguments.nodes, names, output)
-        # Nothing is read before the model reads it; Lightning divides them among the processes.
-        pictures: DataLoader[Path] = DataLoader(
-            waiting,  # type: ignore[arg-type]  # a list is a Dataset, too
-            batch_size=1,
-            collate_fn=list,
+    batch.check_arguments(arguments)
+    batch.check_model(arguments.segmenter, arguments.segmenter_weights, "segmentation")
+    batch.check_model(arguments.classifier, arguments.classifier_weights, "classification")
+    with watching() as watch:
+        work = Batch("karyotype", "", arguments, _expected, [PAGE])
+        settings = batch.settings_of(
+            arguments,
+            work.results.folder,
+            *("segmenter", "segmenter_weights", "classifier", "classifier_weights"),
+            *("stain", "assignment", "score", "device"),
         )
-        trainer.predict(karyotyper, pictures, return_predictions=False)
-        trainer.strategy.barrier()
-        if not trainer.is_global_zero:
-            return 0
-    failed = [
-        message.read_text(encoding="utf-8")
-        for file in files
-        if (message := output / f"{names[file]}{FAILED}").exists()
-    ]
-    stems = [name for name in names.values() if (output / f"{name}.json").exists()]
-    report.write_page(output, stems, failed, arguments.paths[0].resolve().name)
-    _summarise(output, stems, len(files) - len(waiting))
-    if failed:
-        print(f"{len(failed)} of {len(files)} pictures could not be read:")
-        print("\n".join(f"  {words}" for words in failed))
-    return 1 if failed else 0
+        cells: dict[str, dict[str, Any]] = {}
+
+        def read(name: str) -> None:
+            if cell := page_cell(work.results.folder, name):
+                cells[name] = cell
+
+        if arguments.nodes > 1:
+            outcome = work.run_on_nodes(TASK, settings)
+            if outcome is None:
+                return 0
+        else:
+            outcome = work.run(TASK, settings, watch, read)
+        until = math.inf if outcome.signal is None else time.monotonic() + PAGE_SECONDS
+        for name in outcome.done:
+            if name not in cells and time.monotonic() < until:
+                read(name)
+        try:
+            _write_page(work, outcome, cells)
+        except OutputError as error:
+            outcome.full = outcome.full or with_option(error)
+        _summarise(work, outcome, cells)
+        return outcome.status()
 
 
-def _is_done(path: Path, file: Path, karyotyper: "Karyotyper") -> bool:
-    """Whether the result is of this picture as it is now, by the same models and settings."""
-    from chromozoo.report import FORMAT, models_of
-
-    try:
-        done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        newer = path.stat().st_mtime >= file.stat().st_mtime
-    except (OSError, ValueError):
-        return False
-    wanted = {
-        "format": FORMAT,
-        "image": str(file),
-        "stain_asked": karyotyper.stain,
-        "models": models_of(karyotyper, "g" if done.get("stain") == "g" else "q"),
-        "assignment": karyotyper.assignment,
-        "least_score": karyotyper.score,
-    }
-    return newer and all(done.get(key) == value for key, value in wanted.items())
+def _expected(about: Message, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the result of an image must say; the stain of the image chose the weights."""
+    models = about["models"].get("g" if document.get("stain") == "g" else "q")
+    return {"models": models, "options": about["options"], "software": about["software"]}
 
 
-def _trainer(processes: int, nodes: int, names: dict[Path, str], output: Path) -> Any:
-    import logging
-
-    import lightning
-    import torch
-    from lightning.pytorch.callbacks import BasePredictionWriter, RichProgressBar
-
-    from chromozoo.files import replace_file
-    from chromozoo.report import write_cell
-
-    class Writer(BasePredictionWriter):
-        """Writes each cell as soon as it is done: an interrupted run loses one."""
-
-        def write_on_batch_end(
-            self,
-            trainer: lightning.Trainer,
-            pl_module: lightning.LightningModule,
-            prediction: Any,
-            batch_indices: Sequence[int] | None,
-            batch: Any,
-            batch_idx: int,
-            dataloader_idx: int,
-        ) -> None:
-            for path, found in zip(batch, prediction, strict=True):
-                message = output / f"{names[path]}{FAILED}"
-                if isinstance(found, ChromozooError):
-                    (output / f"{names[path]}.json").unlink(missing_ok=True)
-                    replace_file(message, str(found).encode())
-                else:
-                    write_cell(output, names[path], found, pl_module)  # type: ignore[arg-type]
-                    message.unlink(missing_ok=True)
-
-    # What Lightning tells of devices and its own products is nothing that a laboratory asked for.
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", "`isinstance\\(treespec, LeafSpec", FutureWarning)
-    many = processes * nodes > 1
-    if many and not torch.cuda.is_available():
-        # Each process would take all cores, and they would wait for each other.
-        torch.set_num_threads(max((os.cpu_count() or 1) // processes, 1))
-    return lightning.Trainer(
-        accelerator="auto",
-        devices=processes,
-        num_nodes=nodes,
-        strategy="ddp" if many else "auto",
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        callbacks=[Writer("batch"), RichProgressBar()],
+def _write_page(work: Batch, outcome: Outcome, cells: Mapping[str, Mapping[str, Any]]) -> None:
+    results = work.results
+    write_page(
+        results.folder,
+        outcome.done,
+        list(outcome.failed.values()),
+        shown(work.title),
+        earlier=work.earlier(),
+        failed_earlier=[results.failure(name) for name in work.earlier(FAILED)],
+        cells=cells,
+        seconds=None if outcome.signal is None else PAGE_SECONDS,
     )
 
 
-def _summarise(output: Path, stems: Sequence[str], done_before: int) -> None:
-    total = review = flagged = 0
-    for stem in stems:
-        cell = json.loads((output / f"{stem}.json").read_text(encoding="utf-8"))
+def _summarise(work: Batch, outcome: Outcome, cells: Mapping[str, Mapping[str, Any]]) -> None:
+    total = review = flagged = unnamed = 0
+    for name in outcome.done:
+        cell = cells.get(name)
+        if cell is None:  # somebody removed it meanwhile, or there was no time to read it
+            continue
         total += cell["count"]
         review += cell["review"]
         flagged += bool(cell["flags"])
-        print(f"{cell['image']}: {cell['iscn'] or 'no chromosomes'}")
-        for flag in cell["flags"]:
-            print(f"  {flag}")
-    before = f" ({done_before} were done before)" if done_before else ""
+        unnamed += bool(cell["alarms"])
+        print(f"{work.shown(name, cell['part'])}: {cell['iscn'] or 'no chromosomes'}")
+        for words in (*cell["alarms"], *cell["flags"]):
+            print(f"  {words}")
+    before = f" ({outcome.before} were done before)" if outcome.before else ""
+    cannot = f", {unnamed} cannot be named" if unnamed else ""
+    folder = shown(work.results.folder)
     print(
-        f"\n{len(stems)} metaphases{before}, {flagged} flagged; "
+        f"\n{len(outcome.done)} metaphases{before}, {flagged} flagged{cannot}; "
         f"{review} of {total} chromosomes to look at again\n{INTENDED_USE}\n"
-        f"Written: karyograms, overlays and JSON in {output}; see {output / 'index.html'}"
+        f"Written: karyograms, overlays and JSON in {folder}; see "
+        f"{shown(work.results.folder / PAGE)}"
     )
+    for line in (*work.notes, *outcome.summary()):
+        print(line)
+
+
+class KaryotypeTask(ImageTask):
+    """Karyotypes the images of a file and writes the results of each."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        from chromozoo.cells.karyotyper import Karyotyper
+
+        weights = settings["segmenter_weights"], settings["classifier_weights"]
+        self.karyotyper = Karyotyper(
+            settings["segmenter"],
+            settings["classifier"],
+            settings["assignment"],
+            segmenter_weights=weights[0],
+            classifier_weights=weights[1],
+            stain=settings["stain"],
+            score=settings["score"],
+        ).eval()
+        self.karyotyper.to(device_of(settings))
+        self.given: Sequence[str] = weights
+
+    def about(self) -> Message:
+        """Models by stain, options, and the version of the software."""
+        from chromozoo.cli.identity import OPTIONS, software, weights_of
+
+        made = self.karyotyper
+        models = {
+            stain: [
+                weights_of(model, given)
+                for model, given in zip(
+                    (made.segmenter_for(stain), made.classifier), self.given, strict=True
+                )
+            ]
+            for stain in ("q", "g")
+        }
+        options = {name: getattr(made, name) for name in OPTIONS} | self.reading
+        return {"models": models, "options": options, "software": software()}
+
+    def write(self, image: "Path | ImagePage", name: str, source: Message) -> None:
+        """Writes karyogram, overlay and, last, JSON."""
+        from chromozoo.report import write_cell
+
+        found = self.karyotyper.karyotype(image, source["shown"])
+        about = self.about()
+        identity = {"content": source["content"], **_expected(about, {"stain": found.stain})}
+        write_cell(
+            self.folder, name, found, self.karyotyper, identity=identity, path=source["path"]
+        )

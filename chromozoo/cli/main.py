@@ -5,11 +5,17 @@ is imported only when it is called, so ``chromozoo --help`` answers at once.
 """
 
 import argparse
+import contextlib
+import errno
+import io
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from chromozoo import __version__
+from chromozoo.cli.signals import Stopped
 from chromozoo.errors import ChromozooError
 
 COMMANDS: dict[str, str] = {
@@ -38,7 +44,14 @@ TRAINER_COMMANDS = frozenset({"fit", "validate", "test", "predict"})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status: 0 good, 1 in part, 2 an error."""
+    """Runs the command line and returns its exit status.
+
+    0 is good, 1 good in part, 2 an error; 130, 143 and so on: ended by a signal, as shells say it.
+    """
+    # A name that a terminal or a log file cannot show costs neither the name nor the run.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in TRAINER_COMMANDS:
         return _reporting_errors(lambda: import_module("chromozoo.cli.train").run(words))
@@ -61,13 +74,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _reporting_errors(run: Callable[[], int]) -> int:
     try:
-        return run()
+        status = run()
+        sys.stdout.flush()
     except ChromozooError as error:
-        print(f"chromozoo: error: {error}", file=sys.stderr)
-        return 2
+        return _fail(2, f"error: {error}")
+    except Stopped as stopped:
+        return _fail(
+            128 + stopped.number,
+            f"stopped by {signal.Signals(stopped.number).name}; call the same again to go on",
+        )
     except KeyboardInterrupt:
-        print("chromozoo: interrupted", file=sys.stderr)
-        return 130
+        return _fail(130, "interrupted")
+    except BrokenPipeError:
+        # Who reads the output has had enough, as `head` has. What is left goes nowhere.
+        with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        place = error.filename or "the output"
+        return _fail(2, f"error: {place}: cannot be written ({error.strerror}); free space")
+    return status
+
+
+def _fail(status: int, words: str) -> int:
+    """Says why, after all that was printed."""
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    print(f"chromozoo: {words}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ from chromozoo.data.catalogue import dataset_info, datasets
 from chromozoo.errors import ChromozooError, WeightsError
 from chromozoo.evaluation import N_CLASSES, SMALLEST_PROBABILITY, evaluate_classification
 from chromozoo.leaderboard import percent
+from chromozoo.publishing import destination, label
 from chromozoo.results import ResultsFile, as_text, interval_columns
 from chromozoo.weights import REPOSITORY
 
@@ -59,7 +60,7 @@ BETAS = range(1, 46)
 FIGURES = ("accuracy", "cell_accuracy", "cells_without_error")
 COLUMNS = (
     "model",
-    "weights",  # tag, or name of the checkpoint
+    "weights",  # tag, or name of one's own file
     "weights_sha256",  # first 12 hex digits
     "dataset",
     "split",
@@ -92,7 +93,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", help="folder of the data")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="CSV of the rows")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help="CSV of the rows (default: that of the repository, for its own weights)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -106,11 +111,17 @@ def run(arguments: argparse.Namespace) -> int:
         root=arguments.root,
         device=arguments.device,
     )
-    add_rows(arguments.results, rows)
+    to = destination(
+        arguments.results,
+        RESULTS,
+        [(row["model"], row["weights"], row["weights_sha256"]) for row in rows],
+    )
+    if to.path is not None:
+        add_rows(to.path, rows)
     print(table(rows))
     if arguments.stage == "val":
         print("beta and temperature were chosen on these very cells: only test cells judge them")
-    print(f"{len(rows)} rows in {arguments.results}")
+    print(f"{len(rows)} {to.say()}")
     return 0
 
 
@@ -297,7 +308,7 @@ def _origin(model: Any, weights: str) -> dict[str, str]:
     """Name and hash of the weights, be they packaged or a checkpoint."""
     if model.weights_entry is not None:
         return {
-            "weights": model.weights_entry.tag,
+            "weights": label(model.weights_entry),
             "weights_sha256": model.weights_entry.sha256[:12],
         }
     path = Path(weights)

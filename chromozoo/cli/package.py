@@ -2,7 +2,8 @@
 
 Everything is chosen on the validation cells: the checkpoint, and the temperature that calibrates
 the probabilities of a classifier. Then the file that will be shipped is measured, once, on the test
-cells.
+cells. With ``--output`` the weights are the user's own: a file in that folder, and the repository
+stays as it is.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from chromozoo.cli.env import library_versions
 from chromozoo.data.catalogue import TAGS, DatasetInfo, dataset_of_tag
 from chromozoo.data.splits import Split
 from chromozoo.errors import ChromozooError, UnknownNameError, WeightsError
+from chromozoo.publishing import check_is_of_the_repository
 from chromozoo.registry import list_models, model_info
 from chromozoo.weights import (
     MAX_BYTES,
@@ -49,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace", action="store_true", help="replace weights that are as good on validation"
     )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for a weights file of your own; nothing is published",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -59,6 +67,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise WeightsError(
             f"{folder}: no checkpoint; train first: chromozoo fit --config {arguments.config}"
         )
+    if arguments.output is not None:
+        choice, data = _chosen(recipe, candidates, arguments.root)
+        entry = entry_of(recipe, choice, data.split, arguments.training)
+        file, _ = _store(recipe, choice, entry, arguments.output, arguments.storage)
+        print(f"{file}: your own weights; load them with --weights {file}")
+        return 0
     package(
         recipe,
         candidates,
@@ -103,11 +117,29 @@ def read_recipe(path: Path) -> Recipe:
     for name in list_models():
         tag = path.stem.removeprefix(f"{name}_")
         if path.stem.startswith(f"{name}_") and tag in TAGS:
-            return Recipe(path, name, tag, yaml.safe_load(path.read_text(encoding="utf-8")))
+            try:
+                content = yaml.safe_load(path.read_bytes())
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                raise ChromozooError(f"{path}: is no YAML file ({error}); mend it") from error
+            _check_content(path, content)
+            return Recipe(path, name, tag, content)
     raise UnknownNameError(
         f"{path}: its name is not <model>_<tag>.yaml with a known model "
         f"({', '.join(list_models())}) and tag ({', '.join(sorted(TAGS))})"
     )
+
+
+def _check_content(path: Path, content: Any) -> None:
+    """Refuses a config without the parts that are read here."""
+    parts = content if isinstance(content, dict) else {}
+    for part in ("model", "data", "trainer"):
+        if not isinstance(parts.get(part), dict):
+            raise ChromozooError(
+                f"{path}: has no part {part!r}; write it as those in the repository's configs/"
+            )
+    for part in ("model", "data"):
+        if not isinstance(parts[part].get("init_args", {}), dict):
+            raise ChromozooError(f"{path}: {part}.init_args are no arguments by name; mend them")
 
 
 @dataclass(frozen=True)
@@ -140,14 +172,11 @@ def package(
 
     Raises:
         WeightsError: The weights that are there already do better on validation.
+        ChromozooError: The config is none of the repository.
     """
-    from chromozoo.registry import get_model
-
+    check_is_of_the_repository(recipe.path, "--output DIR keeps the weights as your own")
     info = recipe.dataset
-    data = info.load_data(root=root)
-    choose = choose_classifier if info.task == "classification" else _choose_segmenter
-    choice = choose(recipe, candidates, root)
-
+    choice, data = _chosen(recipe, candidates, root)
     old = weights_entries(recipe.model).get(recipe.tag)
     stage = f"{data.split.name}/val"
     if old and not replace and choice.figure <= old.metrics.get(stage, {}).get(choice.metric, 0):
@@ -156,11 +185,7 @@ def package(
             f"packaged {old.file}; give --replace to replace it all the same"
         )
     entry = entry_of(recipe, choice, data.split, training)
-    network: Any = get_model(recipe.model, weights=choice.path).network
-    if storage is None:
-        half = 2 * sum(tensor.numel() for tensor in network.state_dict().values())
-        storage = "fp16" if half < MAX_BYTES else "int8"
-    file, entry = save_weights(network, entry, REPOSITORY / "weights", storage)
+    file, entry = _store(recipe, choice, entry, REPOSITORY / "weights", storage)
     print(f"{file}: {entry.size_bytes / 1e6:.1f} MB, packaged as {write_entry(entry)}")
     if old and old.file != entry.file:
         (REPOSITORY / "weights" / old.file).unlink(missing_ok=True)
@@ -175,6 +200,27 @@ def package(
                 f"chromozoo {' '.join(words)}"
             )
     return weights_entries(recipe.model)[recipe.tag]
+
+
+def _chosen(recipe: Recipe, candidates: list[Path], root: str | None) -> tuple[Choice, Any]:
+    """The best of the checkpoints on validation, and the data."""
+    info = recipe.dataset
+    data = info.load_data(root=root)
+    choose = choose_classifier if info.task == "classification" else _choose_segmenter
+    return choose(recipe, candidates, root), data
+
+
+def _store(
+    recipe: Recipe, choice: Choice, entry: WeightsEntry, folder: Path, storage: str | None
+) -> tuple[Path, WeightsEntry]:
+    """Writes the weights file of a checkpoint; a storage of None is the best that fits."""
+    from chromozoo.registry import get_model
+
+    network: Any = get_model(recipe.model, weights=choice.path).network
+    if storage is None:
+        half = 2 * sum(tensor.numel() for tensor in network.state_dict().values())
+        storage = "fp16" if half < MAX_BYTES else "int8"
+    return save_weights(network, entry, folder, storage)
 
 
 def entry_of(recipe: Recipe, choice: Choice, split: Split, training: str) -> WeightsEntry:

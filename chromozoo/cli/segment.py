@@ -2,25 +2,31 @@
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromozoo import __version__
-from chromozoo.cli.pictures import (
-    COCO_NAME,
-    INTENDED_USE,
-    find_pictures,
-    output_names,
-    results_folder,
-)
-from chromozoo.errors import ChromozooError, UnknownNameError
+from chromozoo.cli import batch
+from chromozoo.cli.batch import Batch
+from chromozoo.cli.outputs import Results, content_of, with_option
+from chromozoo.cli.pictures import COCO_NAME, INTENDED_USE, shown
+from chromozoo.cli.signals import watching
+from chromozoo.cli.worker import ImageTask, Message, device_of
+from chromozoo.errors import OutputError
 from chromozoo.files import replace_file, write_picture
+from chromozoo.page import JSON, OVERLAY
 
 if TYPE_CHECKING:
+    from chromozoo.images.reading import ImagePage
     from chromozoo.tasks.segmentation import Segmentation
 
-OVERLAY_SUFFIX = ".overlay.png"
+TASK = "chromozoo.cli.segment:SegmentTask"
+# Behind the name of an image in those of its results: `karyotype` may write into the same folder.
+ENDING = ".segment"
+FORMAT = 2
+# So many results are read for the file about all, once the run has been told to stop.
+MOST_AT_ONCE = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,52 +40,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out what the model is less sure of, 0 to 1 (default: %(default)s)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="folder of the results (default: chromozoo-results/<name of the first path>)",
-    )
+    batch.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    files = find_pictures(arguments.paths, (OVERLAY_SUFFIX,))
-    names = output_names(files)
-    model = _load(arguments.model, arguments.weights, arguments.device)
-    output = results_folder(arguments.output, arguments.paths)
-    from rich.progress import track
-
-    documents: list[dict[str, Any]] = []
-    failed: list[str] = []
-    for file, name in track(list(zip(files, names, strict=True)), "Outlining"):
+    batch.check_arguments(arguments)
+    batch.check_model(arguments.model, arguments.weights, "segmentation")
+    with watching() as watch:
+        work = Batch("segment", ENDING, arguments, _expected, [COCO_NAME])
+        results = work.results
+        settings = batch.settings_of(
+            arguments, results.folder, "model", "weights", "score", "device"
+        )
+        outcome = work.run(TASK, settings, watch)
+        names = work.earlier()
+        if outcome.signal is not None and len(outcome.done) + len(names) > MOST_AT_ONCE:
+            # Reading them all would take longer than there is time.
+            work.notes.append(f"{COCO_NAME} stays as it was, until the same is called again")
+            outcome.done, names = [], []
+        documents = {name: results.document(name) for name in outcome.done}
+        earlier = [results.document(name) for name in names]
         try:
-            found = model.segment(file, str(file)).above(arguments.score)
-        except ChromozooError as error:
-            failed.append(str(error))
-            continue
-        document = _document(file, model, found, arguments.score)
-        _write_overlay(output / f"{name}{OVERLAY_SUFFIX}", file, found)
-        _write_json(output / f"{name}.json", document)
-        documents.append(document)
-    _write_json(output / COCO_NAME, coco_document(documents, model.categories))
-    for document in documents:
-        print(f"{document['image']}: {document['count']} chromosomes")
-        for warning in document["warnings"]:
-            print(f"  {warning}")
-    total = sum(document["count"] for document in documents)
-    print(
-        f"\n{total} chromosomes in {len(documents)} pictures\n{INTENDED_USE}\n"
-        f"Written: overlays and outlines in {output}, all together in {output / COCO_NAME}"
-    )
-    if failed:
-        print(f"{len(failed)} of {len(files)} pictures could not be read:")
-        for message in failed:
-            print(f"  {message}")
-    return 1 if failed else 0
+            # What lies in the folder of other images stays in the file about all of them.
+            listed = [item for item in (*documents.values(), *earlier) if "instances" in item]
+            if listed or outcome.signal is None:
+                _write_json(results.folder / COCO_NAME, coco_document(listed))
+        except OutputError as error:
+            outcome.full = outcome.full or with_option(error)
+        for name, document in documents.items():
+            if document:
+                part = content_of(document).get("part")
+                print(f"{work.shown(name, part)}: {document['count']} chromosomes")
+                for warning in document["warnings"]:
+                    print(f"  {warning}")
+        total = sum(document.get("count", 0) for document in documents.values())
+        before = f" ({outcome.before} were done before)" if outcome.before else ""
+        folder = shown(results.folder)
+        print(
+            f"\n{total} chromosomes in {len(documents)} pictures{before}\n{INTENDED_USE}\n"
+            f"Written: overlays and outlines in {folder}, all together in "
+            f"{shown(results.folder / COCO_NAME)}"
+        )
+        if earlier:
+            print(f"The last holds {len(earlier)} results of earlier runs on other images, too")
+        for line in (*work.notes, *outcome.summary()):
+            print(line)
+        return outcome.status()
 
 
-def coco_document(documents: Sequence[dict[str, Any]], categories: Sequence[str]) -> dict[str, Any]:
+def _expected(about: Message, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    return about
+
+
+def coco_document(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The results of all pictures as a COCO instance file; masks are run lengths (RLE)."""
-    ids = {name: number for number, name in enumerate(categories, start=1)}
+    # Those of several models may tell different classes apart.
+    names = dict.fromkeys(name for document in documents for name in document["categories"])
+    ids = {name: number for number, name in enumerate(names, start=1)}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, document in enumerate(documents, start=1):
@@ -89,6 +106,9 @@ def coco_document(documents: Sequence[dict[str, Any]], categories: Sequence[str]
                 "file_name": document["image"],
                 "width": document["width"],
                 "height": document["height"],
+                # By these chromozoo.data.coco finds the image again, and knows it.
+                "path": document.get("path"),
+                "content": document.get("identity", {}).get("content"),
             }
         )
         for instance in document["instances"]:
@@ -109,46 +129,64 @@ def coco_document(documents: Sequence[dict[str, Any]], categories: Sequence[str]
     }
 
 
-def _load(name: str, weights: str, device: str) -> Any:
-    import torch
+class SegmentTask(ImageTask):
+    """Outlines the chromosomes of the images of a file and writes the results of each."""
 
-    from chromozoo.registry import get_model, list_models, model_info
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        super().__init__(settings)
+        from chromozoo.registry import get_model
 
-    if model_info(name).task != "segmentation":
-        raise UnknownNameError(
-            f"{name} finds no chromosomes in metaphases; use one of "
-            f"{', '.join(list_models(task='segmentation'))}"
-        )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return get_model(name, weights=weights).to(device)
+        self.score = float(settings["score"])
+        self.given = str(settings["weights"])
+        model: Any = get_model(settings["model"], weights=self.given)
+        self.model = model.to(device_of(settings))
+        self.results = Results(self.folder, "segment", ENDING)
 
+    def about(self) -> Message:
+        """Model, options, and the version of the software."""
+        from chromozoo.cli.identity import weights_of
 
-def _document(file: Path, model: Any, found: "Segmentation", score: float) -> dict[str, Any]:
-    entry = model.weights_entry
-    height, width = found.shape
-    return {
-        "chromozoo": __version__,
-        "intended_use": INTENDED_USE,
-        "image": str(file),
-        "width": width,
-        "height": height,
-        "model": entry.model if entry else type(model).__name__,
-        "weights": {"file": entry.file, "sha256": entry.sha256} if entry else None,
-        "least_score": score,
-        "count": len(found),
-        "warnings": list(found.warnings),
-        "instances": found.instances(model.categories),
-    }
+        return {
+            "models": [weights_of(self.model, self.given)],
+            "options": {"score": self.score, **self.reading},
+            "software": {"chromozoo": __version__, "format": FORMAT},
+        }
 
+    def write(self, image: "Path | ImagePage", name: str, source: Message) -> None:
+        """Writes the overlay and, last, JSON."""
+        from PIL import Image
 
-def _write_overlay(path: Path, file: Path, found: "Segmentation") -> None:
-    from PIL import Image
+        from chromozoo.images.reading import read_grey
+        from chromozoo.overlay import draw_overlay
 
-    from chromozoo.images.reading import read_grey
-    from chromozoo.overlay import draw_overlay
+        grey = read_grey(image, source["shown"])
+        found = self.model.segment(grey, source["shown"]).above(self.score)
+        self.results.remove(name, JSON)
+        overlay = Image.fromarray(draw_overlay(grey, found))
+        write_picture(self.results.path(name, OVERLAY), overlay)
+        document = self._document(found, source)
+        _write_json(self.results.path(name, JSON), document)
 
-    write_picture(path, Image.fromarray(draw_overlay(read_grey(file), found)))
+    def _document(self, found: "Segmentation", source: Message) -> dict[str, Any]:
+        entry = self.model.weights_entry
+        height, width = found.shape
+        return {
+            "format": FORMAT,
+            "chromozoo": __version__,
+            "intended_use": INTENDED_USE,
+            "image": source["shown"],
+            "path": source["path"],
+            "identity": {"content": source["content"], **self.about()},
+            "width": width,
+            "height": height,
+            "model": entry.model if entry else type(self.model).__name__,
+            "weights": {"file": entry.file, "sha256": entry.sha256} if entry else None,
+            "least_score": self.score,
+            "categories": list(self.model.categories),
+            "count": len(found),
+            "warnings": list(found.warnings),
+            "instances": found.instances(self.model.categories),
+        }
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

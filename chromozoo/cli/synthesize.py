@@ -28,6 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.cells < 1:
         raise ChromozooError(f"--cells {arguments.cells}: ask for at least one cell")
+    if arguments.seed < 0:
+        raise ChromozooError(f"--seed {arguments.seed}: give 0 or more")
     rng = np.random.default_rng(arguments.seed)
     for number in range(1, arguments.cells + 1):
         folder = arguments.folder / f"cell_{number:03d}"

@@ -3,17 +3,25 @@
 import csv
 import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from lightning import LightningDataModule, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import LightningCLI
 
 from chromozoo import __version__
 from chromozoo.classes import CLASSES
+from chromozoo.errors import TrainingError, WeightsError
+from chromozoo.weights import load_checkpoint
+
+# What Lightning itself takes for the path of a checkpoint.
+CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 
 
 class PredictionTable(BasePredictionWriter):
@@ -68,6 +76,26 @@ def _write_instances(file: TextIO, predictions: Sequence[Any]) -> None:
     json.dump(images, file, indent=1)
 
 
+class TrainingCLI(LightningCLI):
+    """LightningCLI that looks at a checkpoint before anything is built of it.
+
+    Lightning takes the class of the model, too, from the checkpoint, without a word.
+    """
+
+    def parse_arguments(self, *arguments: Any) -> None:
+        super().parse_arguments(*arguments)
+        config = self.config[self.config.subcommand]
+        path = config.get("ckpt_path")
+        if not path or path.startswith(CHECKPOINT_WORDS) or "://" in path:
+            return
+        load_checkpoint(path)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        trained = checkpoint.get("hyper_parameters", {}).get("_class_path")
+        asked = config.model.class_path
+        if trained not in (None, asked):
+            raise WeightsError(f"{path}: is of {trained}, and the config asks for {asked}")
+
+
 def main(arguments: list[str]) -> LightningCLI:
     """Runs one command; ``arguments`` is the command line without the program's name.
 
@@ -76,7 +104,7 @@ def main(arguments: list[str]) -> LightningCLI:
     """
     parser: dict[str, Any] = {"prog": "chromozoo", "version": __version__}
     defaults: dict[str, Any] = {"callbacks": PredictionTable()} if arguments[0] == "predict" else {}
-    return LightningCLI(
+    return TrainingCLI(
         model_class=LightningModule,
         datamodule_class=LightningDataModule,
         subclass_mode_model=True,
@@ -91,6 +119,32 @@ def main(arguments: list[str]) -> LightningCLI:
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one command for its effect; returns the exit status."""
-    main(arguments)
+    """Runs one command for its effect; returns the exit status.
+
+    Raises:
+        TrainingError: The settings do not go together, or a model or data set refuses them.
+        WeightsError: The checkpoint is missing, damaged or of another model.
+    """
+    if hasattr(signal, "SIGBREAK"):
+        # On Windows the interrupt that another process can send (see train_zoo).
+        signal.signal(signal.SIGBREAK, signal.default_int_handler)
+    try:
+        main(arguments)
+    except MisconfigurationException as error:
+        raise TrainingError(str(error)) from error
+    except ValueError as error:
+        if not (reasons := _refusals(str(error))):
+            raise
+        raise TrainingError("; ".join(reasons)) from error
     return 0
+
+
+def _refusals(text: str) -> list[str]:
+    """What a class of the config says of its arguments, of the page that jsonargparse prints."""
+    if "Does not validate against any of the Union subtypes" not in text:
+        return []
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    start = lines.index("Errors:") + 1 if "Errors:" in lines else len(lines)
+    ends = (n for n, line in enumerate(lines) if n >= start and line.startswith("Given value type"))
+    reasons = lines[start : next(ends, len(lines))]
+    return [reason for reason in reasons if reason and not reason.startswith("Expected a <class")]

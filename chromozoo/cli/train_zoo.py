@@ -7,12 +7,14 @@ from its last epoch (``runs/<config>/last.ckpt``).
 import argparse
 import fnmatch
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from chromozoo.cli.env import fast_precision
 from chromozoo.cli.package import RUNS, Recipe, package, read_recipe
@@ -24,6 +26,10 @@ from chromozoo.weights import REPOSITORY
 CONFIGS = tuple(REPOSITORY / "configs" / task for task in TASKS)
 # Lightning needs this long to end an epoch's step and close its files.
 SECONDS_TO_STOP = 60
+# What ends a training cleanly: Windows sends another process no SIGINT, but a break, if it has a
+# group of its own (`chromozoo.cli.train` takes it for an interrupt).
+INTERRUPT = getattr(signal, "CTRL_BREAK_EVENT", signal.SIGINT)
+OWN_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if not 0 < arguments.budget < math.inf:
+        raise ChromozooError(f"--budget {arguments.budget}: give minutes, more than 0")
     recipes = find_recipes(arguments.only)
     end = time.monotonic() + 60 * arguments.budget
     for recipe in recipes:
@@ -95,7 +103,15 @@ class _Record:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / "zoo.json"
-        self.values = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.values: dict[str, Any] = {}
+        if self.path.exists():
+            try:
+                self.values = dict(json.loads(self.path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise ChromozooError(
+                    f"{self.path}: is damaged ({error}); remove it, and the training goes on from "
+                    "its last epoch"
+                ) from error
 
     @property
     def packaged(self) -> bool:
@@ -138,7 +154,9 @@ def _fit(recipe: Recipe, record: _Record, seconds: float, root: str | None) -> b
         torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
     )
     start = time.monotonic()
-    process = subprocess.Popen([sys.executable, "-m", "chromozoo.cli.main", *words])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "chromozoo.cli.main", *words], creationflags=OWN_GROUP
+    )
     finished = False
     try:
         status = process.wait(timeout=seconds - SECONDS_TO_STOP / 2)
@@ -150,7 +168,7 @@ def _fit(recipe: Recipe, record: _Record, seconds: float, root: str | None) -> b
         finished = True
     except subprocess.TimeoutExpired:
         # Lightning ends cleanly on an interrupt; the last whole epoch is on disk.
-        process.send_signal(signal.SIGINT)
+        process.send_signal(INTERRUPT)
         try:
             process.wait(timeout=SECONDS_TO_STOP / 2)
         except subprocess.TimeoutExpired:

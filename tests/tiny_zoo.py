@@ -1,0 +1,11 @@
+"""Registers ``tiny_segmenter`` where it is imported, as a user's own module registers a model."""
+
+from tiny_segmenter import Tiny
+
+from chromozoo.registry import register_model
+
+
+@register_model(task="segmentation", paper="A. Uthor, 2026")
+def tiny_segmenter() -> Tiny:
+    """A tiny segmenter."""
+    return Tiny()
