@@ -11,10 +11,12 @@ begin with an underscore: ``torch.hub.list`` shows every other callable.
 from collections.abc import Callable as _Callable
 from typing import Any as _Any
 
+from chromozoo.errors import ChromozooError as _ChromozooError
 from chromozoo.registry import ModelInfo as _ModelInfo
 from chromozoo.registry import get_model as _get_model
 from chromozoo.registry import get_weight, list_models  # noqa: F401 (these are entry points)
 from chromozoo.registry import models as _models
+from chromozoo.weights import weights_entries as _weights_entries
 
 # Import names, not names of distributions: torch.hub looks for modules.
 dependencies = [
@@ -30,7 +32,20 @@ dependencies = [
     "scipy",
     "numpy",
     "PIL",
+    "tifffile",
+    "imagecodecs",
 ]
+
+
+def _known_weights(name: str) -> str:
+    """What a model's help says of its weights."""
+    try:
+        tags = ", ".join(map(repr, _weights_entries(name)))
+    except _ChromozooError as error:  # loading the others must go on
+        return f"cannot be listed ({error})"
+    if not tags:
+        return "a path, or None (untrained); there are no published ones, so give one of these"
+    return f"a tag ({tags}), a path, 'DEFAULT' (the best) or None (untrained)"
 
 
 def _entry(info: _ModelInfo) -> _Callable[..., _Any]:
@@ -39,8 +54,7 @@ def _entry(info: _ModelInfo) -> _Callable[..., _Any]:
 
     entry.__name__ = entry.__qualname__ = info.name
     entry.__doc__ = (
-        f"{info.doc}\n\nPaper: {info.paper}\n\n"
-        f"``weights``: a tag, a path, 'DEFAULT' (the best) or None (untrained)."
+        f"{info.doc}\n\nPaper: {info.paper}\n\n``weights``: {_known_weights(info.name)}."
     )
     return entry
 

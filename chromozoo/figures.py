@@ -30,7 +30,7 @@ from chromozoo.evaluation import (
     calibration_bins,
     evaluate_classification,
 )
-from chromozoo.files import replace_file
+from chromozoo.files import SOFTWARE, replace_file
 
 # More points than this hide each other, and t-SNE takes minutes.
 MOST_POINTS = 3000
@@ -400,7 +400,7 @@ def write_figure(path: Path, figure: Figure) -> None:
     """Writes a PNG; the file is replaced as a whole, and equal figures give equal bytes."""
     buffer = io.BytesIO()
     with mpl.rc_context({"font.family": "DejaVu Sans"}):
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": SOFTWARE})
     replace_file(path, buffer.getvalue())
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from drawn_gband import pki3_files, write_files
 
+from chromozoo.cells import conformal
 from chromozoo.cells.assignment import assign_cell, best_with_each_name
 from chromozoo.cells.conformal import (
     ConformalError,
@@ -16,14 +17,15 @@ from chromozoo.cells.conformal import (
     strangeness,
     threshold,
     thresholds,
+    weights_with_thresholds,
 )
 from chromozoo.classes import CLASS_INDEX, CLASSES
 from chromozoo.cli import doubt
 from chromozoo.cli.main import main
 from chromozoo.data.splits import load_split
-from chromozoo.registry import get_model
+from chromozoo.registry import get_model, list_models
 from chromozoo.tasks.classification import name_chromosomes
-from chromozoo.weights import REPOSITORY
+from chromozoo.weights import REPOSITORY, save_weights, weights_entries
 
 NORMAL = np.array([*np.repeat(np.arange(22), 2), CLASS_INDEX["X"], CLASS_INDEX["Y"]])
 
@@ -73,6 +75,22 @@ def test_rates_that_the_number_does_not_allow_are_left_out() -> None:
     with pytest.raises(ConformalError, match=r"error rate of 0\.005.*known are 0\.1, 0\.05"):
         threshold({"0.1": 1.0, "0.05": 2.0}, 0.005)
     with pytest.raises(ConformalError, match="chromozoo doubt"):
+        threshold({}, 0.01)
+
+
+def test_the_error_names_the_weights_that_have_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = weights_with_thresholds()
+    assert known
+    for name, tag in known:
+        assert any(weights_entries(name)[tag].conformal.values())
+        with pytest.raises(ConformalError, match=f"take .*{name} with the weights {tag}"):
+            threshold({}, 0.01)
+    others = {
+        (name, tag) for name in list_models("classification") for tag in weights_entries(name)
+    } - set(known)
+    assert others and not any(any(weights_entries(n)[t].conformal.values()) for n, t in others)
+    monkeypatch.setattr(conformal, "weights_with_thresholds", list)
+    with pytest.raises(ConformalError, match="known are none: find them with `chromozoo doubt"):
         threshold({}, 0.01)
 
 
@@ -147,6 +165,43 @@ def test_thresholds_are_stored_with_weights_of_this_set(
     (entry,) = written
     assert entry.tag == "pki3" and set(entry.conformal) == {"alone", "cell"}
     assert set(entry.conformal["alone"]) == {"0.1", "0.05", "0.02", "0.01"}
+
+
+def test_a_file_of_ones_own_changes_no_packaged_entry(
+    drawn_pki3: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its tag is that of the packaged weights, and its thresholds are not theirs."""
+    model = get_model("chromozoo_small", weights="pki3")
+    model.network.fc.bias.data += 0.01
+    folder = drawn_pki3 / "own"
+    file, _ = save_weights(model.network, model.weights_entry, folder, "fp16")
+    written, tables = [], drawn_pki3 / "tables.md"
+    monkeypatch.setattr(doubt, "write_entry", written.append)
+    monkeypatch.setattr(doubt, "RESULTS", drawn_pki3 / "shipped.csv")
+    monkeypatch.setattr(doubt, "TABLES", tables)
+    words = ["doubt", "chromozoo_small", "--root", str(drawn_pki3), "--weights", str(file)]
+    assert main([*words, "--output", str(drawn_pki3 / "known")]) == 0
+    shown = capsys.readouterr().out
+    assert f"| chromozoo_small | {file.name} (own file) | pki3_v1/test | cell | 1 |" in shown
+    assert "not added to" in shown
+    assert not written and not (drawn_pki3 / "shipped.csv").exists() and not tables.exists()
+
+    # The copy knows them, and is the same network.
+    (copied,) = (drawn_pki3 / "known").iterdir()
+    known = get_model("chromozoo_small", weights=copied)
+    assert set(known.weights_entry.conformal["cell"]) == {"0.1", "0.05", "0.02", "0.01"}
+    for key, value in known.network.state_dict().items():
+        assert np.array_equal(value, model.network.state_dict()[key].half().float()) or (
+            value.ndim < 2 and np.array_equal(value, model.network.state_dict()[key])
+        )
+    pictures = sorted((REPOSITORY / "examples" / "cell_46XY").glob("*.png"))[:2]
+    assert all(item.classes for item in known.classify(pictures, error_rate=0.01))
+
+    # A file that the user names takes the rows, which say whose they are; nothing else changes.
+    results = drawn_pki3 / "shipped.csv"
+    assert main([*words, "--results", str(results)]) == 0
+    assert {row["weights"] for row in csv.DictReader(results.open())} == {f"{file.name} (own file)"}
+    assert not written and not tables.exists()
 
 
 def test_classify_lists_the_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

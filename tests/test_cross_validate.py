@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -70,6 +71,11 @@ def test_a_place_that_the_config_has_not_is_refused(key: str) -> None:
         cross_validate.config_of(read_recipe(CONFIG), 0, {key: "1"})
 
 
+def test_a_value_that_is_no_yaml_is_refused() -> None:
+    with pytest.raises(ChromozooError, match=r"--set trainer.x=\[1: the value is no YAML"):
+        cross_validate.config_of(read_recipe(CONFIG), 0, {"trainer.x": "[1"})
+
+
 @pytest.mark.parametrize("word", ["trainer.max_epochs", "=3", "data.init_args.fold=2"])
 def test_a_change_that_is_none_is_refused(word: str) -> None:
     with pytest.raises(ChromozooError, match="--set"):
@@ -100,6 +106,53 @@ def test_weights_that_saw_the_cells_are_refused(origin: str | None, seen: str | 
         return
     with pytest.raises(ChromozooError, match=f"starts from {origin}, and {seen} learnt"):
         cross_validate.refuse_what_saw_the_cells(recipe, origin)
+
+
+@pytest.mark.parametrize(
+    ("origin", "said"),
+    [
+        # One set of weights and no default: the name alone is enough.
+        ("chromozoo/iapp_cnn", "starts from chromozoo/iapp_cnn, and iapp_cnn:bioimlab learnt"),
+        ("chromozoo/vanilla_cnn", "vanilla_cnn:bioimlab learnt"),
+        ("chromozoo/chrnet4:bioimlap", "unknown weights 'bioimlap' .*did you mean bioimlab"),
+        ("chromozoo/chrnet5", "unknown model 'chrnet5': did you mean chrnet4"),
+        ("chromozoo/", "unknown model ''"),
+        ("chromozoo/resnet50", "'resnet50' has no weights"),
+        (5, "init_from is 5"),
+        (["chromozoo/chrnet4"], "init_from is "),
+    ],
+)
+def test_weights_that_are_not_there_are_named(origin: Any, said: str) -> None:
+    with pytest.raises(ChromozooError, match=said):
+        cross_validate.refuse_what_saw_the_cells(read_recipe(CONFIG), origin)
+
+
+def test_an_origin_whose_config_is_gone_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chromozoo.weights.REPOSITORY", tmp_path)
+    with pytest.raises(ChromozooError, match=r"what that learnt from is not known: .*yaml"):
+        cross_validate.refuse_what_saw_the_cells(
+            read_recipe(CONFIG), "chromozoo/chromozoo_small:pki3"
+        )
+
+
+def test_the_leaderboard_takes_configs_of_the_repository(
+    small_recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is trained for rows that would have no place."""
+    assert chromozoo(["cross-validate", str(small_recipe)]) == 2
+    shown = capsys.readouterr().err
+    assert str(small_recipe) in shown and "--results FILE.csv" in shown
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("text", ["model: [", "- a", "model: {}", "model: {}\ndata: 3", "\x00"])
+def test_a_config_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / CONFIG.name
+    path.write_text(text)
+    with pytest.raises(ChromozooError, match=f"{CONFIG.name}: (is no YAML file|has no part)"):
+        read_recipe(path)
 
 
 def test_one_fold_is_trained_and_measured(
@@ -151,6 +204,12 @@ def test_all_cells_make_one_row(
     table = leaderboard_markdown(read_results(results), split="bioimlab_v1/folds")
     assert "230 chromosomes of 5 cells" in table
     assert "trained without it" in table
+
+    # numpy 2.0 and 2.1 would have taken any other argument for one more array.
+    for fold in range(FOLDS):
+        with np.load(tmp_path / f"runs/folds/{small_recipe.stem}/fold{fold}/test.npz") as stored:
+            assert set(stored.files) == {"probabilities", "targets", "cells"}
+    assert {row["weights"] for row in (*folds, together)} == {"bioimlab"}
 
     # A cell that two folds tested would be counted twice.
     runs = tmp_path / "runs" / "folds" / small_recipe.stem

@@ -15,8 +15,9 @@ import torch
 from test_weights import make_entry
 
 import chromozoo
+from chromozoo.errors import WeightsError
 from chromozoo.registry import list_models, model_info
-from chromozoo.weights import save_weights
+from chromozoo.weights import save_weights, weights_entries
 
 ROOT = Path(chromozoo.__file__).resolve().parents[1]
 
@@ -110,6 +111,17 @@ def test_entries_are_the_models() -> None:
         assert getattr(hubconf, name).__name__ == name
         for part in (model_info(name).doc, model_info(name).paper):
             assert part in getattr(hubconf, name).__doc__
+
+
+def test_models_without_weights_say_which_argument_they_take() -> None:
+    hubconf = load_hubconf()
+    assert "a tag ('bioimlab', " in hubconf.chrnet4.__doc__
+    assert "no published ones" in hubconf.resnet50.__doc__
+    without = [name for name in list_models() if not weights_entries(name)]
+    assert len(without) > 10
+    for name in without:
+        with pytest.raises(WeightsError, match=rf"{name}.*no weights .*chr.*give weights=None"):
+            getattr(hubconf, name)()
 
 
 def test_dependencies_are_import_names() -> None:

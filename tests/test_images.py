@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import re
 from pathlib import Path
 
 import albumentations as A
@@ -266,6 +267,46 @@ def test_the_key_names_what_changes_the_pixels_and_nothing_else() -> None:
         ChromosomePreset(stretch=False, typical_length=63),
     ]
     assert len({key, *(preset.key for preset in others)}) == 12
+
+
+def test_a_number_is_one_number_however_it_is_written() -> None:
+    """Else the crops of a data set would be prepared and kept twice."""
+    written = [
+        {"height": 112, "scale": 1, "typical_length": 63, "zoom_range": 1},
+        {"height": 112.0, "scale": 1.0, "typical_length": 63.0, "zoom_range": 1.0},
+        {"height": np.int64(112), "scale": np.float32(1), "typical_length": np.float64(63)}
+        | {"zoom_range": np.int32(1)},
+    ]
+    presets = [ChromosomePreset(**one) for one in written]
+    assert len(set(presets)) == len({preset.key for preset in presets}) == 1
+    assert {json.dumps(preset.to_dict()) for preset in presets} == {
+        json.dumps(presets[0].to_dict())
+    }
+    assert ChromosomePreset(typical_length=63.5).key != presets[0].key
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"height": 112.5}, "height is 112.5; give a whole number"),
+        ({"scale": "large"}, "scale is 'large'; give a number"),
+        ({"width": None}, "width is None; give a number"),
+        ({"scale": 0}, "scale is 0, which no picture"),
+        ({"scale": -1.0}, "scale is -1.0, which no picture"),
+        ({"scale": 1e9}, "scale is 1000000000.0, which no picture"),
+        ({"std": 0.0}, "std is 0.0, which no picture"),
+        ({"mean": float("nan")}, "mean is nan, which no picture"),
+        ({"typical_length": float("inf")}, "typical_length is inf, which no picture"),
+        ({"typical_length": -63}, "typical_length is -63, which no picture"),
+        ({"height": 10**9}, "height is 1000000000, which no picture"),
+        ({"channels": 2}, "channels is 2; give 1 or 3"),
+    ],
+)
+def test_numbers_that_no_picture_can_be_prepared_with(
+    arguments: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        ChromosomePreset(**arguments)
 
 
 def test_to_dict_round_trip() -> None:

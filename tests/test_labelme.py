@@ -21,6 +21,7 @@ from chromozoo.data.polygons import (
     check,
     faults,
     mask_box,
+    mask_outline,
     natural_order,
     polygon_area,
     polygon_mask,
@@ -109,6 +110,12 @@ def test_names_sort_as_people_count() -> None:
         "24b",
         "107c",
     ]
+    assert natural_order(["x" + "9" * 5000, "x007", "x10", "x7"]) == [
+        "x007",
+        "x7",
+        "x10",
+        "x" + "9" * 5000,
+    ]
 
 
 # labelme
@@ -171,7 +178,21 @@ def test_colour_images_become_grey(tmp_path: Path) -> None:
             "shape 0 is of type rectangle; draw it again as a polygon",
         ),
         (labelme(shapes=[3]), "shape 0 is of type unknown"),
-        (labelme(imageWidth=WIDTH + 1), "says that the image is 65x48, but it is 64x48"),
+        (labelme(imageWidth=WIDTH + 1), "says that it is 65x48, but it is 64x48"),
+        (labelme(imageWidth=[WIDTH]), r"says that it is \[64\]x48, but it is 64x48"),
+        (labelme(imageWidth=None), "says that it is Nonex48"),
+        (labelme(imageWidth=1e300), "says that it is"),
+        (labelme(imageData=["a"]), "imageData is damaged"),
+        (labelme(imageData=None, imagePath=["a.png"]), "imagePath is .*, no name of a file"),
+        (labelme(shapes=[{"points": BAR, "label": [[]]}]), "shape 0 has the label"),
+        (labelme(shapes=[{"points": BAR, "shape_type": ["polygon"]}]), "shape 0 is of type"),
+        (labelme([[[0, 0], [1e9, 0], [0, 1e9]]]), "shape 0 goes over 3e[+]09 pixels"),
+        (labelme([[[1e300, 1e300]] * 3]), "shape 0 goes over 1e[+]300 pixels"),
+        (labelme([[["a", "b"]] * 3]), "shape 0 is no list of points"),
+        (labelme([{"a": 1}]), "shape 0 is no list of points"),
+        ('{"shapes": [], "shapes": []}', "damaged JSON .*the key 'shapes' stands twice"),
+        ('{"shapes": "\\ud800"}', "damaged JSON .*lone surrogate"),
+        ('{"imageWidth": ' + "9" * 5000 + "}", "damaged JSON .*thousands of digits"),
         (labelme(imageData="!!"), "imageData is damaged"),
         (labelme(imageData=base64.b64encode(b"no image").decode()), "damaged or not an image"),
         (labelme(imageData=labelme()["imageData"][:120]), "damaged or not an image"),
@@ -282,6 +303,15 @@ def change_outline(data: Any) -> None:
     data["annotations"][1]["segmentation"] = {"counts": "x", "size": [HEIGHT, WIDTH]}
 
 
+def change(where: str, number: int, name: str, value: Any) -> Any:
+    """Puts a value of another type where there was a right one."""
+
+    def changed(data: Any) -> None:
+        data[where][number][name] = value
+
+    return changed
+
+
 def split_outline(data: Any) -> None:
     data["annotations"][1]["segmentation"] *= 2
 
@@ -294,7 +324,7 @@ def cut_outline(data: Any) -> None:
     ("change", "said"),
     [
         (change_size, r"9\.png: .*annotations\.json says that it is 99x48, but it is 64x48"),
-        (change_outline, r"9\.png: annotation 2 is not outlined by one polygon"),
+        (change_outline, r"9\.png: annotation 2 is no mask in run lengths .*damaged"),
         (split_outline, r"9\.png: annotation 2 is not outlined by one polygon"),
         (cut_outline, r"9\.png: annotation 2 is no list of points"),
         (lambda data: data.pop("images"), r"annotations\.json: not a COCO instance file"),
@@ -302,6 +332,34 @@ def cut_outline(data: Any) -> None:
         (lambda data: data["annotations"].append(3), "not a COCO instance file"),
         (lambda data: data["images"][0].update(file_name="../x.png"), r"x\.png is not there"),
         (lambda data: data["images"][1].update(file_name="9.png"), "two images are named '9'"),
+        (change("images", 1, "id", 1), "two images have the id 1"),
+        (
+            change("images", 0, "id", [1]),
+            r"not a COCO instance file \('id' is missing or no id: \[1",
+        ),
+        (change("images", 0, "id", 1.5), "no id: 1.5"),
+        (change("images", 0, "id", None), "no id: None"),
+        (change("images", 0, "file_name", ["a"]), "'file_name' is missing or no text"),
+        (change("images", 0, "file_name", ""), "'file_name' is missing or no text"),
+        (change("images", 0, "width", [64]), r"says that it is \[64\]x48"),
+        (change("images", 0, "height", "48 pixels"), "says that it is 64x'48 pixels'"),
+        (change("annotations", 0, "category_id", [1]), "'category_id' is missing or no id"),
+        (change("annotations", 0, "category_id", {"a": 1}), "'category_id' is missing or no id"),
+        (change("annotations", 0, "image_id", {}), "'image_id' is missing or no id"),
+        (change("annotations", 0, "image_id", float("nan")), "no id: nan"),
+        (change("annotations", 0, "iscrowd", [0]), r"iscrowd is \[0\]"),
+        (change("annotations", 0, "iscrowd", "no"), "iscrowd is 'no'"),
+        (change("annotations", 0, "segmentation", None), "is not outlined by one polygon or mask"),
+        (change("annotations", 0, "segmentation", [[]] * 2), "is not outlined by one polygon"),
+        (change("annotations", 0, "segmentation", ["a"]), "is not outlined by one polygon"),
+        (change("annotations", 0, "segmentation", [["a", 1]]), "is no list of points"),
+        (change("annotations", 0, "segmentation", [[[1], [2]]]), "is no list of points"),
+        (change("annotations", 0, "segmentation", [[10**30, 0]]), "goes over 1e[+]30 pixels"),
+        (change("categories", 0, "id", [1]), "'id' is missing or no id"),
+        (change("categories", 0, "name", [1]), "'name' is missing or no text"),
+        (lambda data: data.update(images={}), "'images' is missing or no list of objects"),
+        (lambda data: data.update(annotations=[[]]), "'annotations' is missing or no list"),
+        (lambda data: data.update(categories=3), "'categories' is missing or no list"),
     ],
 )
 def test_faulty_coco_is_named(change: Any, said: str, tmp_path: Path) -> None:
@@ -323,13 +381,172 @@ def test_a_damaged_coco_image_is_named(tmp_path: Path) -> None:
         metaphase_files(tmp_path / "set").read("9")
 
 
-def test_crowds_are_no_chromosomes(tmp_path: Path) -> None:
+def coco(folder: Path, rows: list[dict[str, Any]], image: np.ndarray | None = None) -> Any:
+    """A set of one image, and an annotation for each row."""
+    write_coco(metaphases()[:1], folder)
+    path = folder / "annotations.json"
+    data = json.loads(path.read_text())
+    first = data["annotations"][0]
+    data["annotations"] = [first | {"id": k} | row for k, row in enumerate(rows, start=1)]
+    path.write_text(json.dumps(data))
+    if image is not None:
+        Image.fromarray(image).save(folder / "images" / "9.png")
+    return data
+
+
+def counts(mask: np.ndarray) -> list[int]:
+    """Uncompressed run lengths: of zeros, of ones, of zeros, ... down the columns."""
+    flat = np.concatenate([[0], mask.ravel(order="F").astype(int), [0]])
+    edges = np.flatnonzero(np.diff(flat))
+    return np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
+
+
+def odd_mask() -> np.ndarray:
+    """Two pieces, a hole, a piece in it, and pixels that touch by a corner."""
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[5:30, 5:40], mask[10:25, 10:30], mask[15:20, 15:25] = True, False, True
+    mask[30:35, 40:50] = mask[0, 60] = True
+    return mask
+
+
+@pytest.mark.parametrize("crowd", [0, 1, True, "1", None])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_masks_are_read_whatever_iscrowd_says(crowd: Any, compressed: bool, tmp_path: Path) -> None:
+    """CVAT writes what its brush has drawn as crowds; others write them as they are."""
+    mask = odd_mask()
+    runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    outline = {"size": [HEIGHT, WIDTH], "counts": runs if compressed else counts(mask)}
+    coco(tmp_path / "set", [{}, {"segmentation": outline, "iscrowd": crowd}])
+    files = metaphase_files(tmp_path / "set")
+    found = check(files.read("9"))
+    assert len(found.polygons) == 2 and files.left_out == []
+    np.testing.assert_array_equal(found.masks()[1], mask)
+    assert polygon_area(found.polygons[1]) == mask.sum()
+
+
+def test_any_mask_has_an_outline_that_gives_it_back() -> None:
+    rng = np.random.default_rng(0)
+    for number in range(300):
+        mask = rng.random(rng.integers(1, 25, 2)) < (0.1, 0.5, 0.9)[number % 3]
+        outline = mask_outline(mask)
+        if not mask.any():
+            assert outline.shape == (0, 2)
+            continue
+        height, width = mask.shape
+        np.testing.assert_array_equal(polygon_mask(outline, height, width), mask)
+        assert polygon_area(outline) == pytest.approx(mask.sum())
+    turned = mask_outline(odd_mask()) @ np.array([[0.0, 1], [-1, 0]]) + (HEIGHT, 0)
+    np.testing.assert_array_equal(polygon_mask(turned, WIDTH, HEIGHT), np.rot90(odd_mask(), -1))
+    with pytest.raises(ValueError, match="more than 1,000 pieces"):
+        mask_outline(rng.random((100, 100)) < 0.4)
+
+
+RIGHT = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"counts": [1]},
+        {"size": 3},
+        {"size": [WIDTH, HEIGHT]},
+        {"size": ["a", WIDTH]},
+        {"size": [10**6, 10**6], "counts": [10**12]},
+        {"counts": None},
+        {"counts": [HEIGHT * WIDTH + 1]},
+        {"counts": [-1, HEIGHT * WIDTH + 1]},
+        {"counts": [[1]]},
+        {"counts": [10**17] * 200},
+        {"counts": ""},
+        {"counts": "ä"},
+        {"counts": "zz"},
+        {"counts": "o" * 40 + "0"},
+        {"counts": coco_mask.encode(np.ones((9, 9), np.uint8, order="F"))["counts"].decode()},
+    ],
+)
+def test_damaged_run_lengths_are_named_and_never_decoded(wrong: Any, tmp_path: Path) -> None:
+    coco(tmp_path / "set", [{"segmentation": RIGHT | wrong if wrong else wrong}])
+    with pytest.raises(DatasetError, match=r"9\.png: annotation 1 is no mask in run lengths"):
+        metaphase_files(tmp_path / "set").read("9")
+
+
+def test_a_mask_without_a_pixel_is_a_fault(tmp_path: Path) -> None:
+    coco(tmp_path / "set", [{"segmentation": RIGHT}])
+    (fault,) = faults(metaphase_files(tmp_path / "set").read("9"))
+    assert "annotation 1 has 0 points" in fault
+
+
+def test_what_is_left_out_is_counted_and_said(tmp_path: Path) -> None:
+    """A crowd is a region that nobody outlined one by one."""
+    rows = [{}, {"iscrowd": 1}, {"iscrowd": 1, "segmentation": []}, {"image_id": 77}]
+    coco(tmp_path / "set", rows)
+    said = [
+        "2 crowds without a mask (image_id 1)",
+        "1 annotations of images that are not listed (image_id 77)",
+    ]
+    with pytest.warns(UserWarning, match=r"annotations\.json: left out: 2 crowds .*, 1 annot"):
+        files = metaphase_files(tmp_path / "set")
+    assert files.left_out == said
+    assert len(files.read("9").polygons) == 1
+
+
+def test_numbers_may_be_text_and_paths_those_of_windows(tmp_path: Path) -> None:
     write_coco(metaphases(), tmp_path / "set")
     path = tmp_path / "set" / "annotations.json"
     data = json.loads(path.read_text())
-    data["annotations"][0]["iscrowd"] = 1
+    data["images"][0] |= {"id": "1", "width": "64", "height": 48.0, "file_name": "images\\9.png"}
+    data["images"][1] |= {"id": "b", "file_name": "C:\\data\\24a.png"}
+    data["categories"][0]["id"] = "1"
+    for row in data["annotations"]:
+        row["image_id"] = 1 if row["image_id"] == 1 else "b"
+        row["category_id"] = 1.0
+        row["segmentation"] = [[str(value) for value in row["segmentation"][0]]]
     path.write_text(json.dumps(data))
-    assert len(metaphase_files(tmp_path / "set").read("9").polygons) == 1
+    files = metaphase_files(tmp_path / "set")
+    for key in ("9", "24a"):
+        metaphase = check(files.read(key))
+        np.testing.assert_array_equal(metaphase.image, picture())
+        np.testing.assert_allclose(metaphase.polygons[1], OTHER)
+        assert metaphase.labels == ["chromosome"] * 2
+    data["images"][0] |= {"width": None, "height": None}
+    path.write_text(json.dumps(data))
+    assert len(metaphase_files(tmp_path / "set").read("9").polygons) == 2
+
+
+def test_equal_names_in_several_folders(tmp_path: Path) -> None:
+    write_coco(metaphases(), tmp_path / "set")
+    images = tmp_path / "set" / "images"
+    (images / "b").mkdir()
+    (images / "24a.png").rename(images / "b" / "9.png")
+    path = tmp_path / "set" / "annotations.json"
+    path.write_text(path.read_text().replace("24a.png", "b/9.png"))
+    files = metaphase_files(tmp_path / "set")
+    assert files.keys() == ["9", "images/b/9"]
+    assert files.read("images/b/9").shapes == ["annotation 3", "annotation 4"]
+
+
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
+def test_outlines_lie_on_the_image_as_it_is_seen(orientation: int, tmp_path: Path) -> None:
+    """Tools for annotation show an image upright, as its EXIF data say."""
+    back = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 6: np.rot90, 8: None}
+    stored = np.rot90(picture(), -1) if orientation == 8 else back[orientation](picture())
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    coco(tmp_path / "set", [{}])
+    Image.fromarray(np.ascontiguousarray(stored)).save(
+        tmp_path / "set" / "images" / "9.png", exif=exif
+    )
+    found = metaphase_files(tmp_path / "set").read("9")
+    np.testing.assert_array_equal(found.image, picture())
+    assert found.image[found.masks()[0]].min() == 150
+    # A tool that does not turn it says the other size: its outlines would lie elsewhere.
+    path = tmp_path / "set" / "annotations.json"
+    data = json.loads(path.read_text())
+    data["images"][0] |= {"width": HEIGHT, "height": WIDTH}
+    path.write_text(json.dumps(data))
+    with pytest.raises(DatasetError, match="is 48x64, but it is turned upright, .* 64x48"):
+        metaphase_files(tmp_path / "set").read("9")
 
 
 def test_writing_replaces_only_what_it_was_told_to(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -191,6 +192,8 @@ def test_untrained_model(zoo: Path) -> None:
 
 
 def test_default_of_a_model_without_weights(zoo: Path) -> None:
+    with pytest.raises(WeightsError, match=r"no weights of its own .*chrnet4.*give weights=None"):
+        get_model("resnet50")
     save_tiny(zoo)
     with pytest.raises(WeightsError, match=r"'tiny10' has no weights .*tiny.*weights=None"):
         get_model("tiny10")
@@ -265,6 +268,20 @@ def test_entries_are_matched_to_their_file_name(zoo: Path) -> None:
     (folder / "tiny_toy.json").rename(folder / "tiny_best.json")
     with pytest.raises(WeightsError, match=r"tiny_best\.json: .*must be tiny_toy\.json"):
         weights.weights_entries("tiny")
+
+
+def test_docstrings_count_the_parameters() -> None:
+    """The number of a docstring is that of the model as its builder makes it."""
+    counted = {}
+    for name, info in registry.models().items():
+        if info.task == "classification" and (found := re.search(r"([\d,]+) parameters", info.doc)):
+            with torch.device("meta"):
+                network = get_model(name, weights=None).network
+            counted[name] = int(found[1].replace(",", ""))
+            assert sum(p.numel() for p in network.parameters()) == counted[name], name
+        # What a config trains stands in the config, and its count in the entry of the weights.
+        assert "our config" not in info.doc, name
+    assert len(counted) > 12
 
 
 def test_the_shipped_zoo_is_consistent() -> None:

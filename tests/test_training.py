@@ -3,20 +3,24 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from chromozoo.cli import package, train_zoo
+from chromozoo.cli import env, package, train, train_zoo
 from chromozoo.cli.main import main as chromozoo
 from chromozoo.cli.train import main
-from chromozoo.errors import ChromozooError, WeightsError
+from chromozoo.errors import ChromozooError, TrainingError, WeightsError
 from chromozoo.registry import get_model
+from chromozoo.tasks.optimisation import one_cycle
 from chromozoo.weights import read_entry
 
 REPOSITORY = Path(__file__).parents[1]
@@ -83,6 +87,174 @@ class StopAfterOneEpoch(lightning.Callback):
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, module: lightning.LightningModule):
         trainer.should_stop = True
+
+
+class Line(lightning.LightningModule):
+    """Trains a line, and notes the learning rate of each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = torch.nn.Linear(1, 1)
+        self.rates: list[float] = []
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        self.rates.append(self.optimizers().param_groups[0]["lr"])
+        return self.network(batch[0]).square().mean()
+
+    def configure_optimizers(self) -> Any:
+        return one_cycle(self, self.network, "adamw", 1e-3, 0.05)
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        while True:
+            yield [torch.ones(1)]
+
+
+def train_line(data: Any = None, checkpoint: Path | None = None, **settings: Any) -> Line:
+    """Five steps an epoch."""
+    model = Line()
+    trainer = lightning.Trainer(
+        **({"max_epochs": 1} | settings),
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = DataLoader(TensorDataset(torch.ones(10, 1)), 2) if data is None else data
+    trainer.fit(model, data, ckpt_path=checkpoint)
+    if checkpoint is None:
+        trainer.save_checkpoint("line.ckpt")
+    return model
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_finished_training_goes_on_for_more_epochs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = train_line(max_epochs=3)
+    short = train_line(max_epochs=1)
+    assert short.rates[-1] < short.rates[1] / 10, "it came to its end"
+    with pytest.warns(UserWarning, match="training of 5 steps, this one has 15"):
+        longer = train_line(checkpoint=Path("line.ckpt"), max_epochs=3)
+    assert longer.trainer.global_step == 15
+    # The first rate is still that of the checkpoint, then the schedule is that of the longer run.
+    assert longer.rates[1:] == pytest.approx(whole.rates[6:])
+    # Nothing is left to do: no error, as a run that was interrupted after its last step needs it.
+    assert train_line(checkpoint=Path("line.ckpt"), max_epochs=1).rates == []
+    with pytest.raises(
+        TrainingError, match=r"made 5 steps.*has 4 in all: raise trainer\.max_epoch"
+    ):
+        train_line(checkpoint=Path("line.ckpt"), max_epochs=4, limit_train_batches=1)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_training_without_a_known_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    endless = DataLoader(Endless(), 2)
+    for settings in (
+        {"max_epochs": -1, "max_time": "00:00:00:01"},
+        {"max_epochs": -1},
+        {"data": endless, "max_epochs": 2},
+        {"data": endless, "max_epochs": -1, "max_time": "00:00:00:01"},
+    ):
+        with pytest.raises(TrainingError, match=r"give trainer\.max_epochs .*max_time may stand"):
+            train_line(**settings)
+    assert len(train_line(max_epochs=-1, max_steps=3).rates) == 3
+    assert len(train_line(endless, max_epochs=-1, max_steps=3).rates) == 3
+    assert len(train_line(max_epochs=2, max_time="00:00:10:00").rates) == 10
+    assert len(train_line(limit_train_batches=1).rates) == 1
+    assert train_line(max_epochs=0).rates == []
+
+
+def test_what_does_not_go_together_is_one_line(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.ckpt").write_bytes(b"no checkpoint")
+    of_another = get_model("vanilla_cnn", weights=None, preset={"height": 48, "width": 40})
+    arguments = {"_class_path": "chromozoo.classifiers.vanilla_cnn.VanillaCNN"}
+    torch.save(
+        {"state_dict": of_another.state_dict(), "hyper_parameters": arguments},
+        tmp_path / "other.ckpt",
+    )
+    for words, said in (
+        (["--ckpt_path", "absent.ckpt"], "absent.ckpt: no such file"),
+        (["--ckpt_path", "bad.ckpt"], "bad.ckpt: is no Lightning checkpoint"),
+        (["--ckpt_path", "other.ckpt"], "other.ckpt: is of chromozoo.classifiers.vanilla_cnn"),
+        (["--model.init_args.preset.height=4"], "4x32 pixels holds no chromosome"),
+        (["--model.init_args.preset.views=[up]"], "views are ['up']"),
+        (["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:02"], "give trainer.max_epochs"),
+        (["--trainer.devices=0"], "devices"),
+    ):
+        assert chromozoo(["fit", f"--config={recipe}", *words]) == 2
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert last.startswith("chromozoo: error: ") and said in last
+
+
+def test_an_error_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(arguments: list[str]) -> None:
+        raise ValueError("something else")
+
+    monkeypatch.setattr(train, "main", fail)
+    with pytest.raises(ValueError, match=r"^something else$"):
+        train.run(["fit"])
+
+
+def test_a_break_interrupts_as_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGUSR1)
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    monkeypatch.setattr(train, "main", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            train.run(["fit"])
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_a_spent_budget_interrupts_the_training(
+    windows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, sent = [], []
+
+    class Process:
+        def __init__(self, words: list[str], creationflags: int = 0) -> None:
+            started.append(creationflags)
+
+        def wait(self, timeout: float | None = None) -> int:
+            if not sent:
+                raise subprocess.TimeoutExpired("fit", timeout or 0)
+            return 0
+
+        def send_signal(self, number: int) -> None:
+            sent.append(number)
+
+    if windows:
+        monkeypatch.setattr(train_zoo, "INTERRUPT", 1)  # signal.CTRL_BREAK_EVENT
+        monkeypatch.setattr(train_zoo, "OWN_GROUP", 0x200)  # CREATE_NEW_PROCESS_GROUP
+    monkeypatch.setattr(train_zoo.subprocess, "Popen", Process)
+    record = train_zoo._Record(tmp_path)
+    assert not train_zoo._fit(package.read_recipe(CONFIG), record, 100, None)
+    assert (started, sent) == (([0x200], [1]) if windows else ([0], [signal.SIGINT]))
+    assert not train_zoo._Record(tmp_path).trained
+    record.path.write_text("{half")
+    with pytest.raises(ChromozooError, match=r"zoo\.json: is damaged"):
+        train_zoo._Record(tmp_path)
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "16-mixed")])
+def test_emulated_bfloat16_is_not_fast(
+    native: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: including_emulation or native,
+    )
+    assert env.fast_precision() == expected
 
 
 def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:

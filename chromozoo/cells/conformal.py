@@ -77,13 +77,31 @@ def threshold(stored: Mapping[str, float], rate: float) -> float:
     if key not in stored:
         raise ConformalError(
             f"no set with an error rate of {key} is known for these weights; known are "
-            + (
-                ", ".join(stored)
-                or "none: take karyoset or chromozoo_small with the weights pki3, or find them "
-                "with `chromozoo doubt MODEL`, which needs the data of the training"
-            )
+            + (", ".join(stored) or f"none: {_remedy()}")
         )
     return stored[key]
+
+
+def weights_with_thresholds() -> list[tuple[str, str]]:
+    """Model and tag of all packaged weights for which thresholds are stored."""
+    from chromozoo.registry import list_models
+    from chromozoo.weights import weights_entries
+
+    return [
+        (name, tag)
+        for name in list_models(task="classification", pretrained=True)
+        for tag, entry in weights_entries(name).items()
+        if any(entry.conformal.values())
+    ]
+
+
+def _remedy() -> str:
+    known = ", ".join(f"{name} with the weights {tag}" for name, tag in weights_with_thresholds())
+    find = (
+        "find them with `chromozoo doubt MODEL --weights WEIGHTS --output DIR`, which needs the "
+        "data of the training"
+    )
+    return f"take {known}, or {find}" if known else find
 
 
 def kept_classes(strange: ArrayLike, limit: float) -> NDArray[np.bool_]:

@@ -187,8 +187,8 @@ def cir_net(**kwargs: Any) -> CIRNet:
 
     The published 55,258,360 are Keras' count of the same network: with 60,544 running statistics
     of BatchNorm, without its 30,272 scales. The flattened head depends on the input size, which
-    height and width of the preset set (75 or more): our config trains at 112x112 and has
-    54,453,944 parameters. The Image Adaptive Interface (``interface=[height, width]``) is off, for
-    the published count leaves no room for it. Ours: random start, AdamW with one cycle.
+    height and width of the preset set (75 or more): weights of another size have another count.
+    The Image Adaptive Interface (``interface=[height, width]``) is off, for the published count
+    leaves no room for it. Ours: random start, AdamW with one cycle.
     """
     return CIRNet(**kwargs)

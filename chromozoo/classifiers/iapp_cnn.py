@@ -77,7 +77,7 @@ def part_mask(activation: Tensor) -> Tensor:
     for _ in range(cells):
         labels = nn.functional.max_pool2d(labels, 3, stride=1, padding=1) * above
     flat = labels.flatten(1).long()
-    size = torch.zeros(len(flat), cells + 1, device=above.device)
+    size = torch.zeros(len(flat), cells + 1, device=above.device, dtype=torch.float32)
     size.scatter_add_(1, flat, (flat > 0).float())
     largest = size.argmax(dim=1).view(-1, 1, 1, 1)
     return above & (labels == largest)
@@ -95,11 +95,11 @@ def zoom(images: Tensor, mask: Tensor, fill: float) -> Tensor:
         ``(B, C, H, W)``.
     """
     mask = mask | ~mask.flatten(1).any(dim=1).view(-1, 1, 1, 1)
-    theta = torch.zeros(len(images), 2, 3, device=images.device)
+    theta = torch.zeros(len(images), 2, 3, device=images.device, dtype=torch.float32)
     for axis, occupied in enumerate((mask.any(dim=2)[:, 0].int(), mask.any(dim=3)[:, 0].int())):
         length = occupied.shape[1]
-        first = occupied.argmax(dim=1) / length
-        end = 1 - occupied.flip(1).argmax(dim=1) / length
+        first = occupied.argmax(dim=1).float() / length
+        end = 1 - occupied.flip(1).argmax(dim=1).float() / length
         theta[:, axis, axis] = end - first
         theta[:, axis, 2] = first + end - 1
     grid = nn.functional.affine_grid(theta, list(images.shape), align_corners=False)

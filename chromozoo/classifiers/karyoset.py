@@ -20,7 +20,7 @@ from chromozoo.classes import CLASSES
 from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.registry import get_model, register_model
-from chromozoo.tasks.classification import ChromosomeClassifier, mirrored
+from chromozoo.tasks.classification import ChromosomeClassifier, at_least_float32, mirrored
 from chromozoo.tasks.init_from import start_from
 from chromozoo.tasks.optimisation import OptimizerName
 
@@ -48,8 +48,8 @@ def class_prices(logits: Tensor, cell: Tensor, weight: Tensor) -> Tensor:
     Returns:
         ``(C, 24)`` nats, 0 or less: added to the logits.
     """
-    room = torch.tensor(ROOM, device=logits.device)
-    price = torch.zeros(int(cell.max()) + 1, len(CLASSES), device=logits.device)
+    room = logits.new_tensor(ROOM)
+    price = logits.new_zeros(int(cell.max()) + 1, len(CLASSES))
     for _ in range(ROUNDS):
         share = (logits + price[cell]).softmax(dim=1) * weight[:, None]
         taken = torch.zeros_like(price).index_add_(0, cell, share)
@@ -113,9 +113,9 @@ class KaryosetNetwork(nn.Module):
         """
         network: Any = self.backbone
         inside = x[:, 0] > self.background + 1e-3
-        length = inside.any(dim=2).float().mean(dim=1)
-        area = inside.float().mean(dim=(1, 2))
-        features: Tensor = network.forward_features(x).float()
+        features = at_least_float32(network.forward_features(x))
+        length = inside.any(dim=2).to(features.dtype).mean(dim=1)
+        area = inside.to(features.dtype).mean(dim=(1, 2))
         return torch.cat([features, length[:, None], area[:, None]], dim=1)
 
     def forward_head(
@@ -130,32 +130,34 @@ class KaryosetNetwork(nn.Module):
             hidden: ``(B,)`` bool: the size alone is shown of these; None shows all.
         """
         network: Any = self.backbone
-        features, size = evidence[:, : self.features], evidence[:, self.features :]
+        # What is summed and compared stays in single precision or better, layers have their own.
+        own = self.norm.weight.dtype
+        features, size = evidence[:, : self.features].to(own), evidence[:, self.features :]
         if cells is None:
             cells = torch.arange(len(evidence), device=evidence.device)
         cell = torch.unique(cells, return_inverse=True)[1]
         number = cell.bincount()
         size = size.clamp_min(1e-4).log()
-        mean = torch.zeros(len(number), SIZES, device=size.device).index_add_(0, cell, size)
+        mean = size.new_zeros(len(number), SIZES).index_add_(0, cell, size)
         relative = size - (mean / number[:, None])[cell]
-        alone = self.sharpness * network.forward_head(features).float()
-        seen = self.look(features) + self.opinion(alone.log_softmax(dim=1))
+        alone = self.sharpness.to(evidence.dtype) * at_least_float32(network.forward_head(features))
+        seen = self.look(features) + self.opinion(alone.log_softmax(dim=1).to(own))
         visible = torch.ones_like(alone[:, 0])
         if hidden is not None:
-            visible = 1 - hidden.float()
+            visible = 1 - hidden.to(alone.dtype)
             seen = torch.where(hidden[:, None], self.unseen, seen)
             alone = torch.where(hidden[:, None], 0.0, alone)
         with torch.no_grad():
             price = class_prices(alone, cell, visible)[cell]
             # How many of each class the others are: attention alone learns to count slowly.
             counted = (alone + price).softmax(dim=1) * visible[:, None]
-            total = torch.zeros(len(number), len(CLASSES), device=counted.device)
+            total = counted.new_zeros(len(number), len(CLASSES))
             others = total.index_add_(0, cell, counted)[cell] - counted
-        tokens = seen + self.size(torch.cat([size, relative], dim=1))
-        tokens = tokens + self.census(others) + self.price(price)
+        tokens = seen + self.size(torch.cat([size, relative], dim=1).to(own))
+        tokens = tokens + self.census(others.to(own)) + self.price(price.to(own))
 
         told = self.name(self.norm(self._among_themselves(tokens, cell)))
-        logits: Tensor = alone + self.thrift * price + told.float()
+        logits: Tensor = alone + self.thrift.to(price.dtype) * price + at_least_float32(told)
         return logits
 
     def _among_themselves(self, tokens: Tensor, cell: Tensor) -> Tensor:
@@ -178,7 +180,8 @@ class KaryosetNetwork(nn.Module):
     def polarity(self, evidence: Tensor) -> Tensor:
         """The backbone's, ``(B, 24)``."""
         network: Any = self.backbone
-        logits: Tensor = network.polarity(evidence[:, : self.features])
+        features = evidence[:, : self.features].to(self.norm.weight.dtype)
+        logits: Tensor = network.polarity(features)
         return logits
 
 

@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torchvision.models import resnet50
 
 from chromozoo.classes import CLASSES
+from chromozoo.errors import TrainingError
 from chromozoo.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.colour import three_channels
+from chromozoo.tasks.optimisation import total_steps
 
 Merge = Literal["linear", "sum"]
 
@@ -252,13 +254,13 @@ class McnnGo(ChromosomeClassifier):
         """AdamW (ours), and one cycle a stage.
 
         Raises:
-            ValueError: The stages do not fill the trainer's epochs.
+            TrainingError: The stages do not fill the trainer's epochs.
         """
         epochs = self.trainer.max_epochs
         if epochs != sum(self.stage_epochs) and not getattr(self.trainer, "fast_dev_run", False):
-            raise ValueError(
+            raise TrainingError(
                 f"trainer.max_epochs is {epochs}, but stage_epochs {self.stage_epochs} make "
-                f"{sum(self.stage_epochs)}: set max_epochs to that"
+                f"{sum(self.stage_epochs)}: set max_epochs to that, or stage_epochs to others"
             )
         learning = [*self.network.parameters(), *self.branch_heads.parameters()]
         groups = [
@@ -269,7 +271,7 @@ class McnnGo(ChromosomeClassifier):
         # not clip gradients for it.
         fused = self.trainer.gradient_clip_val is None
         optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=fused)
-        steps_an_epoch = self.trainer.estimated_stepping_batches / (epochs or 1)
+        steps_an_epoch = total_steps(self) / (epochs or 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self._relative_lr(step / steps_an_epoch)
         )

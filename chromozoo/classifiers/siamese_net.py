@@ -37,7 +37,7 @@ class SiameseNetNetwork(nn.Module):
 
     Input ``(B, 1 or 3, H, W)`` float; H and W are those of ``input_size``, 36 or more. Output:
     logits ``(B, num_classes)``, those of the pair head for the picture and the prototype of each
-    class. 1,416,281 parameters at 224x224, 168,281 at 144x60.
+    class. 1,416,281 parameters at 224x224.
 
     The prototypes are buffers, ``(num_classes, 100)``, and travel with the weights; :meth:`follow`
     moves them. The sigmoid on the embedding is that of Koch et al. 2015, whom the paper cites for
@@ -176,10 +176,10 @@ def siamese_net(**kwargs: Any) -> SiameseNet:
     """SiameseNet (after Jindal et al. 2017), a stand-in with the 1,416,281 parameters of the paper.
 
     The count is that of the pair network at 224x224x3. The flattened layer depends on the input
-    size, which height and width of the preset set (36 or more): our config trains at 144x60 and
-    has 168,281 parameters. The original network is not identifiable: no paper gives its layers,
-    and more than a thousand plain ones match the count. Ours: layers, sigmoid embedding, all pairs
-    of a batch with equal weight of same and other, and naming by one prototype a class (a buffer,
-    the exponential mean of the training embeddings) instead of the MLP of Jindal et al.
+    size, which height and width of the preset set (36 or more): weights of another size have
+    another count. The original network is not identifiable: no paper gives its layers, and more
+    than a thousand plain ones match the count. Ours: layers, sigmoid embedding, all pairs of a
+    batch with equal weight of same and other, and naming by one prototype a class (a buffer, the
+    exponential mean of the training embeddings) instead of the MLP of Jindal et al.
     """
     return SiameseNet(**kwargs)

@@ -27,7 +27,7 @@ class VanillaCNNNetwork(nn.Module):
 
     Input ``(B, 1, H, W)`` float, or three channels, of which the mean is taken (the network of the
     paper is grey); H and W are those of ``input_size``, 39 or more. Output: logits
-    ``(B, num_classes)``. 2,246,680 parameters at 224x224, 913,432 at 96x40.
+    ``(B, num_classes)``. 2,246,680 parameters at 224x224.
 
     ReLU after each convolution is our choice, and so is the start of He et al. 2015: there is no
     norm, and with the usual starts of torch and Keras a picture hardly moves the logits.
@@ -123,10 +123,10 @@ class VanillaCNN(ChromosomeClassifier):
 def vanilla_cnn(**kwargs: Any) -> VanillaCNN:
     """Vanilla-CNN (Lin et al. 2020 after Zhang et al. 2018), 2,246,680 parameters at 224x224x1.
 
-    The flattened head depends on the input size, which height and width of the preset set: our
-    config trains at 96x40 and has 913,432 parameters. No convolution is padded, so height and
-    width must be 39 or more. Beside Zhang et al. 2018, the version of Lin et al. has no hidden
-    linear layer (only so does their count come out) and sees 224x224 pixels. Ours: ReLU, the
-    start of He et al. 2015, AdamW with one cycle.
+    The flattened head depends on the input size, which height and width of the preset set: weights
+    of another size have another count. No convolution is padded, so height and width must be 39
+    or more. Beside Zhang et al. 2018, the version of Lin et al. has no hidden linear layer (only
+    so does their count come out) and sees 224x224 pixels. Ours: ReLU, the start of He et al. 2015,
+    AdamW with one cycle.
     """
     return VanillaCNN(**kwargs)

@@ -101,6 +101,9 @@ class ChrFastNetwork(nn.Module):
         num_classes: 1, or 24 where it names what it finds.
     """
 
+    # Boxes, masks and strips are computed in float32, whatever the weights are.
+    any_precision = True
+
     def __init__(
         self, backbone: str = "resnet18", channels: int = 96, num_classes: int = 1
     ) -> None:
@@ -341,7 +344,7 @@ class ChrFastNetwork(nn.Module):
         strips = torch.from_numpy(seen).to(self.classify.weight.device)
         # Which end is up, and which side is left, nobody knows.
         turned = [strips.flip(axes) if axes else strips for axes in ((), (-1,), (-2,), (-2, -1))]
-        found = torch.stack([self.names(strip).softmax(-1) for strip in turned]).mean(0)
+        found = torch.stack([self.names(strip).float().softmax(-1) for strip in turned]).mean(0)
         return [
             replace(piece, strip=None, names=own, label=int(own.argmax()))
             for piece, own in zip(pieces, found.float().cpu().numpy(), strict=True)
@@ -368,7 +371,7 @@ class NameHead(nn.Module):
         self.fc = nn.Linear(inputs * rows, num_classes)
 
     def forward(self, strips: Tensor) -> Tensor:
-        x = self.layers(strips).mean(dim=-1).flatten(1)
+        x = self.layers(strips.to(self.fc.weight.dtype)).mean(dim=-1).flatten(1)
         logits: Tensor = self.fc(self.dropout(x))
         return logits
 
@@ -383,17 +386,21 @@ def strip_points(logits: Tensor, boxes: Tensor) -> Tensor:
         logits: Of the masks, ``(P, S, S)``, on grids over the boxes.
         boxes: ``(P, 4)`` xyxy pixels.
     """
-    inside = logits.float().sigmoid().flatten(1)
-    places = grid_points(boxes, logits.shape[-1]).float()
-    # A mask that covers nothing has the axis of its box.
-    share = (inside + 1e-4) / (inside + 1e-4).sum(1, keepdim=True)
-    middle = (places * share[..., None]).sum(1)
-    off = places - middle[:, None]
-    spread = torch.einsum("pn,pni,pnj->pij", share, off, off)
-    along = torch.linalg.eigh(spread).eigenvectors[..., 1]
+    # Autocast would give the spread in half precision, which no decomposition takes.
+    with torch.autocast(boxes.device.type, enabled=False):
+        inside = logits.float().sigmoid().flatten(1)
+        places = grid_points(boxes.float(), logits.shape[-1])
+        # A mask that covers nothing has the axis of its box.
+        share = (inside + 1e-4) / (inside + 1e-4).sum(1, keepdim=True)
+        middle = (places * share[..., None]).sum(1)
+        off = places - middle[:, None]
+        spread = torch.einsum("pn,pni,pnj->pij", share, off, off)
+        along = torch.linalg.eigh(spread).eigenvectors[..., 1]
     across = torch.stack([-along[:, 1], along[:, 0]], dim=-1)
     rows, columns = (
-        (torch.arange(count, device=boxes.device) - (count - 1) / 2) * STRIP_STEP for count in STRIP
+        (torch.arange(count, device=boxes.device, dtype=torch.float32) - (count - 1) / 2)
+        * STRIP_STEP
+        for count in STRIP
     )
     lengthwise = rows[None, :, None, None] * along[:, None, None]
     crosswise = columns[None, None, :, None] * across[:, None, None]
@@ -438,15 +445,15 @@ def _box_mask_loss(logits: Tensor, grown: Tensor, boxes: Tensor, image: Tensor) 
 
 def locations(height: int, width: int, device: torch.device) -> Tensor:
     """Points ``(L, 2)`` (x, y) in pixels: the middles of the cells of 4x4 pixels, row by row."""
-    rows = (torch.arange(height // STRIDE, device=device) + 0.5) * STRIDE
-    columns = (torch.arange(width // STRIDE, device=device) + 0.5) * STRIDE
+    rows = (torch.arange(height // STRIDE, device=device, dtype=torch.float32) + 0.5) * STRIDE
+    columns = (torch.arange(width // STRIDE, device=device, dtype=torch.float32) + 0.5) * STRIDE
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], dim=-1)
 
 
 def grid_points(boxes: Tensor, side: int) -> Tensor:
     """Middles ``(P, side * side, 2)`` (x, y) of the cells that part each box ``(P, 4)`` evenly."""
-    steps = (torch.arange(side, device=boxes.device) + 0.5) / side
+    steps = (torch.arange(side, device=boxes.device, dtype=torch.float32) + 0.5) / side
     y, x = torch.meshgrid(steps, steps, indexing="ij")
     shares = torch.stack([x.flatten(), y.flatten()], dim=-1)
     return boxes[:, None, :2] + shares * (boxes[:, None, 2:] - boxes[:, None, :2])
@@ -539,8 +546,8 @@ def assign(
     dense = masks.float()
     columns, rows = dense.sum(1), dense.sum(2)
     area = rows.sum(1).clamp_min(1)
-    x = torch.arange(masks.shape[-1], device=device) + 0.5
-    y = torch.arange(masks.shape[-2], device=device) + 0.5
+    x = torch.arange(masks.shape[-1], device=device, dtype=torch.float32) + 0.5
+    y = torch.arange(masks.shape[-2], device=device, dtype=torch.float32) + 0.5
     middle = torch.stack([(columns * x).sum(1) / area, (rows * y).sum(1) / area], dim=-1)
     far = torch.cdist(middle, points)
     # One so thin that no location lies on it takes the nearest.

@@ -1,27 +1,27 @@
 """What all classifiers share: training steps, calibrated probabilities, and ``classify``."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torchmetrics
-from lightning import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
-from chromozoo.errors import ImageError
+from chromozoo.errors import ChromozooError, ImageError, UnknownNameError, WeightsError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.images.reading import ImageSource
+from chromozoo.images.sources import ImageLike, as_list, name_of, plain
+from chromozoo.tasks.base import BaseTask
 from chromozoo.tasks.losses import CentreLoss, CentreLossPreset, SupervisedContrastiveLoss
 from chromozoo.tasks.narrow_maps import mend_narrow_maps
 from chromozoo.tasks.optimisation import OptimizerName, one_cycle
 
 if TYPE_CHECKING:
     from chromozoo.cells.assignment import CellAssignment
-    from chromozoo.weights import WeightsEntry
 
 # Identity, upside down, left-right, both: the turns that rotate & crop leaves open.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
@@ -29,7 +29,7 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
 P_ARM_UP = (1.0, -1.0, 1.0, -1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """What a classifier says of one picture.
 
@@ -61,13 +61,15 @@ class Predictions(list[Prediction]):
     """One :class:`Prediction` for each picture, in their order.
 
     ``cell`` is the assignment of the whole cell (karyotype as ISCN string, sex, gains, losses)
-    when the pictures were named together, else None.
+    when the pictures were named together, else None. ``alarms`` says why the names cannot be
+    trusted, in words; where it is not empty, ``cell.iscn`` ends in ``?``.
     """
 
     cell: "CellAssignment | None" = None
+    alarms: tuple[str, ...] = ()
 
 
-class ChromosomeClassifier(LightningModule):
+class ChromosomeClassifier(BaseTask):
     """A LightningModule around any network that has ``forward_features`` and ``forward_head``.
 
     Called as ``model(x)`` it gives logits ``(B, 24)`` for normalised tensors
@@ -93,9 +95,6 @@ class ChromosomeClassifier(LightningModule):
 
     # Whether what is said of a chromosome depends on the others of its cell.
     sees_cells: ClassVar[bool] = False
-
-    # Set by `get_model`.
-    weights_entry: "WeightsEntry | None" = None
 
     def __init__(
         self,
@@ -233,6 +232,8 @@ class ChromosomeClassifier(LightningModule):
             Probabilities ``(B, 24)``, and the probability that the p arm is up, given each class,
             ``(B, 24)``; None for a model without ``polarity``.
         """
+        # What the preset gives is float32, a model may be of half or double precision.
+        x = x.to(self.place[1])
         flips = FLIPS if self.flip_average else FLIPS[:1]
         turned = [x.flip(axes) if axes else x for axes in flips]
         if len(x) == 1:
@@ -242,13 +243,13 @@ class ChromosomeClassifier(LightningModule):
         else:
             passes = [self.one_pass(images, cells) for images in turned]
         by_flip = (len(flips), len(x), len(CLASSES))
-        logits = torch.cat([logit for logit, _ in passes]).float().reshape(by_flip)
+        logits = at_least_float32(torch.cat([logit for logit, _ in passes])).reshape(by_flip)
         arms = [up for _, up in passes if up is not None]
         probabilities = torch.softmax(logits / self.temperature, dim=-1).mean(dim=0)
         if not arms:
             return probabilities, None
         sign = torch.tensor(P_ARM_UP[: len(flips)], device=x.device)[:, None, None]
-        up = (torch.cat(arms).float().reshape(by_flip) * sign).mean(dim=0)
+        up = (at_least_float32(torch.cat(arms)).reshape(by_flip) * sign).mean(dim=0)
         return probabilities, up.sigmoid()
 
     def one_pass(self, x: Tensor, cells: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -265,7 +266,7 @@ class ChromosomeClassifier(LightningModule):
     @torch.inference_mode()
     def classify(
         self,
-        images: ImageSource | Iterable[ImageSource],
+        images: ImageLike | Iterable[ImageLike],
         as_cell: bool = False,
         *,
         error_rate: float | None = None,
@@ -274,10 +275,14 @@ class ChromosomeClassifier(LightningModule):
     ) -> Predictions:
         """Names the chromosome in each picture.
 
+        The model is not changed: one in training mode judges in evaluation mode and stays in
+        training, and threads may share it. It may be on any device, and of half, bfloat16 or double
+        precision; probabilities are computed in single precision or better.
+
         Args:
-            images: Paths, PIL images or arrays (of any size, grey or RGB, dark or light
-                background, 8 or 16 bit), one chromosome each; or a single one of these. A model
-                in training mode judges in evaluation mode, too.
+            images: Paths, pages, PIL images, arrays or tensors (of any size, grey or RGB, dark or
+                light background, 8 or 16 bit), one chromosome each; or a single one of these. A
+                tensor is ``(H, W)`` or ``(C, H, W)``, and ``(N, C, H, W)`` are N pictures.
             as_cell: The pictures are all chromosomes of one cell: name them together by
                 maximum-likelihood assignment. ``label`` is then the assigned class. Pictures of
                 another pixel size are brought to that of the training data
@@ -289,64 +294,165 @@ class ChromosomeClassifier(LightningModule):
             batch_size: Pictures per forward pass.
 
         Returns:
-            One prediction for each picture, in their order.
+            One prediction for each picture, in their order; none for none.
 
         Raises:
             ImageError: A picture cannot be read (only with ``on_error="raise"``).
             ConformalError: The weights know no sets with this error rate.
+            WeightsError: The network gives no numbers: damaged weights, or too low a precision.
         """
         from chromozoo.cells.conformal import threshold
 
+        if on_error not in ("raise", "report"):
+            raise UnknownNameError(f"on_error is {on_error!r}; give 'raise' or 'report'")
+        if batch_size < 1:
+            raise ChromozooError(f"batch_size is {batch_size}; give 1 or more")
         limit = None
         if error_rate is not None:
             stored = self.weights_entry.conformal if self.weights_entry else {}
             limit = threshold(stored.get("cell" if as_cell else "alone", {}), error_rate)
-        if isinstance(images, np.ndarray | str) or not isinstance(images, Iterable):
-            images = [images]
-        images = list(images)
-        names = [
-            str(image) if not hasattr(image, "__array_interface__") else f"image {number}"
-            for number, image in enumerate(images, start=1)
-        ]
-        errors: dict[int, str] = {}
-        lengths: dict[int, float] = {}
-        for index, (image, name) in enumerate(zip(images, names, strict=True)):
-            try:
-                lengths[index] = self.transforms.length(image, name)
-            except ImageError as error:
-                if on_error == "raise":
-                    raise
-                errors[index] = str(error)
-        zoom = self.transforms.cell_zoom(list(lengths.values())) if as_cell else 1.0
-        tensors = {
-            index: self.transforms(images[index], names[index], zoom=zoom) for index in lengths
-        }
-        probabilities = np.full((len(images), len(CLASSES)), np.nan)
+        given = as_list(images)
+        names = [name_of(image, f"image {number}") for number, image in enumerate(given, start=1)]
+        tensors, lengths, errors = self._prepared(given, names, as_cell, on_error)
+        probabilities = np.full((len(given), len(CLASSES)), np.nan)
         arms = np.full_like(probabilities, np.nan) if self.polarity else None
         if tensors:
             readable = list(tensors)
-            stacked = torch.stack(list(tensors.values()))
-            # A cell is parted only for those that look at each picture alone.
-            whole = as_cell and self.sees_cells
-            batches = torch.split(stacked, len(stacked) if whole else batch_size)
-            cells = torch.zeros(len(stacked), dtype=torch.int64, device=self.device)
-            in_training = [module for module in self.modules() if module.training]
-            self.eval()
-            try:
-                found = [
-                    self.predict_arms(batch.to(self.device), cells if whole else None)
-                    for batch in batches
-                ]
-            finally:
-                for module in in_training:
-                    module.training = True
+            values, ups = self._looked_at(torch.stack(list(tensors.values())), as_cell, batch_size)
             # Rounded to float32 on the way: put the sum back to exactly 1.
-            values = torch.cat([part for part, _ in found]).cpu().double().numpy()
             probabilities[readable] = values / values.sum(axis=1, keepdims=True)
-            if arms is not None:
-                ups = [up for _, up in found if up is not None]
-                arms[readable] = torch.cat(ups).cpu().double().numpy()
-        return name_chromosomes(probabilities, names, errors, as_cell, arms, limit)
+            if arms is not None and ups is not None:
+                arms[readable] = ups
+        predictions = name_chromosomes(probabilities, names, errors, as_cell, arms, limit)
+        if tensors:
+            self._raise_alarms(
+                predictions, probabilities[readable], list(tensors.values()), lengths
+            )
+        return predictions
+
+    def _raise_alarms(
+        self,
+        predictions: Predictions,
+        probabilities: NDArray[np.float64],
+        images: Sequence[Tensor],
+        lengths: dict[int, float],
+    ) -> None:
+        """Says of predictions why they cannot be trusted, and marks the karyotype.
+
+        Args:
+            predictions: Are changed.
+            probabilities: ``(N, 24)`` of the images that could be read.
+            images: N tensors ``(channels, H, W)``, as the network saw them.
+            lengths: Of the N chromosomes, in pixels of their images.
+        """
+        from chromozoo.cells.alarm import cell_alarms, image_alarms, marked
+        from chromozoo.cells.polarity import band_contrast
+
+        preset, cell = self.transforms, predictions.cell
+        length = float(np.median(list(lengths.values())))
+        if cell is None:
+            predictions.alarms = image_alarms(
+                probabilities, list(lengths.values()), preset.typical_length
+            )
+            return
+        contrasts: list[float] = []
+        if preset.rotate_crop != "none":  # profiles run along the vertical axis
+            first_views = [
+                (image[0] * preset.std + preset.mean).float().numpy() for image in images
+            ]
+            contrasts = [band_contrast(view) for view in first_views]
+        zoom = preset.typical_length / length if preset.typical_length else 1.0
+        predictions.alarms = cell_alarms(probabilities, cell, band_contrasts=contrasts, zoom=zoom)
+        predictions.cell = replace(cell, iscn=marked(cell.iscn, predictions.alarms))
+
+    def _prepared(
+        self, images: list[ImageLike], names: list[str], as_cell: bool, on_error: str
+    ) -> tuple[dict[int, Tensor], dict[int, float], dict[int, str]]:
+        """What the network sees of the pictures; each is read once.
+
+        Returns:
+            Normalised pictures, lengths of their chromosomes in pixels, and what is wrong with the
+            others, each by the place of the picture.
+
+        Raises:
+            ImageError: A picture cannot be read (only with ``on_error="raise"``).
+        """
+        preset = self.transforms
+        signals: dict[int, NDArray[np.float32]] = {}
+        lengths: dict[int, float] = {}
+        tensors: dict[int, Tensor] = {}
+        errors: dict[int, str] = {}
+
+        def attempt(index: int, step: Callable[[], None]) -> None:
+            try:
+                step()
+            except Exception as error:  # a damaged file raises whatever its decoder does
+                reason = _image_error(error, names[index])
+                if on_error == "raise":
+                    raise reason from error
+                errors[index] = str(reason)
+
+        def read(index: int, image: ImageLike) -> None:
+            signal = preset.signal(plain(image, names[index]), names[index])
+            length = preset.length_of(signal)
+            if as_cell:  # drawn when all lengths are known
+                signals[index] = signal
+            else:
+                tensors[index] = preset.tensor(preset.draw(signal))
+            lengths[index] = length
+
+        def draw(index: int, signal: NDArray[np.float32]) -> None:
+            tensors[index] = preset.tensor(preset.draw(signal, zoom))
+
+        for index, image in enumerate(images):
+            attempt(index, partial(read, index, image))
+        zoom = preset.cell_zoom(list(lengths.values())) if signals else 1.0
+        for index, signal in signals.items():
+            attempt(index, partial(draw, index, signal))
+        return tensors, {index: lengths[index] for index in tensors}, errors
+
+    def _looked_at(
+        self, pictures: Tensor, as_cell: bool, batch_size: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+        """Probabilities ``(N, 24)``, and of p arms being up, of normalised pictures.
+
+        Raises:
+            WeightsError: Some are no numbers.
+        """
+        model, (device, dtype) = self.in_evaluation(), self.place
+        # A cell is parted only for those that look at each picture alone.
+        whole = as_cell and self.sees_cells
+        cells = torch.zeros(len(pictures), dtype=torch.int64, device=device) if whole else None
+        found = [
+            model.predict_arms(batch.to(device), cells)
+            for batch in torch.split(pictures, len(pictures) if whole else batch_size)
+        ]
+        values: NDArray[np.float64] = torch.cat([part for part, _ in found]).cpu().double().numpy()
+        if not np.isfinite(values).all():
+            raise WeightsError(
+                f"{type(self).__name__}: the network gives no numbers (NaN) in {dtype}; its "
+                "weights are damaged, or their precision too low: load them again, and use "
+                ".float() or .bfloat16() instead of .half()"
+            )
+        ups = [up for _, up in found if up is not None]
+        return values, torch.cat(ups).cpu().double().numpy() if ups else None
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision as float32, double as it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _image_error(error: Exception, name: str) -> ImageError:
+    """Whatever went wrong with a picture as an error whose message begins with its name."""
+    if isinstance(error, ImageError) and str(error).startswith(name):
+        return error
+    if isinstance(error, ChromozooError):
+        return ImageError(f"{name}: {error}")
+    return ImageError(
+        f"{name}: the image cannot be prepared ({type(error).__name__}: {error}); check that it "
+        "shows one chromosome, and export it again as PNG or TIFF"
+    )
 
 
 def mirrored(images: Tensor) -> Tensor:

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import cv2
 import numpy as np
 import torch
-from lightning import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from chromozoo.images.levels import Levels
 from chromozoo.images.metaphase import MetaphasePreset, PreparedMetaphase
-from chromozoo.images.reading import ImageSource
+from chromozoo.images.sources import ImageLike, name_of, plain
+from chromozoo.tasks.base import BaseTask
 from chromozoo.tasks.optimisation import OptimizerName, one_cycle
 from chromozoo.tasks.pieces import Piece, suppress, tight
 
 if TYPE_CHECKING:
     from torchmetrics.detection import MeanAveragePrecision
-
-    from chromozoo.weights import WeightsEntry
 
 CATEGORIES = ("chromosome",)
 # What scores this much is nearly always a chromosome, whole enough for its length to count.
@@ -174,7 +173,11 @@ def assemble(
 
 
 class SegmentationNetwork(Protocol):
-    """What a :class:`ChromosomeSegmenter` wraps: any ``nn.Module`` with these two methods."""
+    """What a :class:`ChromosomeSegmenter` wraps: any ``nn.Module`` with these two methods.
+
+    One whose boxes and masks are right in any precision of its weights says so by an attribute
+    ``any_precision = True``; in the others, weights of another precision are used as float32.
+    """
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """Named scalars whose sum is minimised; images ``(1, h, w)`` normalised."""
@@ -188,7 +191,7 @@ class SegmentationNetwork(Protocol):
         ...
 
 
-class ChromosomeSegmenter(LightningModule):
+class ChromosomeSegmenter(BaseTask):
     """A LightningModule around any network that has ``losses`` and ``detect``.
 
     Args:
@@ -202,9 +205,6 @@ class ChromosomeSegmenter(LightningModule):
     """
 
     monitor = "val/mask_ap"
-
-    # Set by `get_model`.
-    weights_entry: "WeightsEntry | None" = None
 
     def __init__(
         self,
@@ -338,13 +338,20 @@ class ChromosomeSegmenter(LightningModule):
         return suppress([piece for piece in cut if piece is not None], self.most_overlap)
 
     @torch.inference_mode()
-    def segment(self, image: ImageSource, name: str | None = None) -> Segmentation:
+    def segment(
+        self, image: ImageLike, name: str | None = None, *, levels: Levels | None = None
+    ) -> Segmentation:
         """Finds the chromosomes of a metaphase.
 
+        The model is not changed: one in training mode judges in evaluation mode and stays in
+        training, and threads may share it. It may be of half, bfloat16 or double precision.
+
         Args:
-            image: Path, PIL image or array of any size, grey or RGB, dark or light background, 8
-                or 16 bit. A model in training mode judges in evaluation mode, too.
+            image: Path, page, PIL image, array or tensor of any size, grey or RGB, dark or light
+                background, 8 or 16 bit.
             name: What errors and warnings call it; the path when None.
+            levels: Grey levels of this image (:func:`chromozoo.images.levels.measure_levels`),
+                where they are known; None measures them, and warns of what was odd.
 
         Returns:
             Masks, boxes and scores in pixels of the given image. Empty, with a warning, where
@@ -355,32 +362,31 @@ class ChromosomeSegmenter(LightningModule):
         Raises:
             ImageError: The image cannot be read.
         """
-        prepared = self.transforms(image, name)
+        image = plain(image, name or name_of(image, "tensor"))
+        prepared = self.transforms(image, name, levels=levels)
+        warnings = prepared.warnings
         if not prepared.canvas.any():
             return Segmentation.empty(prepared.shape, prepared.warnings)
-        in_training = [module for module in self.modules() if module.training]
-        self.eval()
-        try:
-            pieces = self._look(prepared)
-            sure = [piece for piece in pieces if piece.score >= SURE]
-            zoom = self.transforms.cell_zoom([float(np.hypot(*p.crop.shape)) for p in sure])
-            if zoom != 1:
-                again = self.transforms(image, name, zoom=zoom)
-                other = self._look(again)
-                # A cell may be contracted, and not small: the look that finds more is taken.
-                if sum(piece.score >= SURE for piece in other) > len(sure):
-                    prepared, pieces = again, other
-        finally:
-            for module in in_training:
-                module.training = True
+        any_precision = getattr(self.network, "any_precision", False)
+        model = self.in_evaluation(None if any_precision else torch.float32)
+        pieces = model._look(prepared)
+        sure = [piece for piece in pieces if piece.score >= SURE]
+        zoom = self.transforms.cell_zoom([float(np.hypot(*p.crop.shape)) for p in sure])
+        if zoom != 1:
+            again = self.transforms(image, name, zoom=zoom, levels=prepared.levels)
+            other = model._look(again)
+            # A cell may be contracted, and not small: the look that finds more is taken.
+            if sum(piece.score >= SURE for piece in other) > len(sure):
+                prepared, pieces = again, other
         height, width = prepared.canvas.shape
         ratio = (prepared.shape[0] / height, prepared.shape[1] / width)
         if ratio != (1.0, 1.0):
             pieces = [_enlarged(piece, ratio) for piece in pieces]
-        return assemble(pieces, prepared.shape, prepared.warnings)
+        return assemble(pieces, prepared.shape, warnings)
 
     def _look(self, prepared: PreparedMetaphase) -> list[Piece]:
-        return self.detect(self.transforms.tensor(prepared.canvas).to(self.device))
+        device, dtype = self.place
+        return self.detect(self.transforms.tensor(prepared.canvas).to(device, dtype))
 
 
 def _size(image: Tensor) -> tuple[int, int]:
