@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from chromozoo import strict_json
-from chromozoo.errors import WeightsError
+from chromozoo.errors import OutputError, WeightsError
+from chromozoo.files import replace_file
 from chromozoo.strict_json import shown
 
 if TYPE_CHECKING:
@@ -451,7 +452,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
 
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: no such file")
+        raise WeightsError(f"{path}: no such file; check the path")
     try:
         _check_checkpoint(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -805,11 +806,15 @@ def _temporary(path: Path) -> Path:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Writes to a temporary name, then renames: no reader ever sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = _temporary(path)
+    """Writes a file as a whole, and its folder.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{path.parent}: cannot be made a folder ({error.strerror}); name another"
+        ) from error
+    replace_file(path, data)

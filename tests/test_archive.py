@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def patch(path: Path, offset: int, value: bytes, local: int | None = None) -> No
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_what_is_right_is_read(method: int, tmp_path: Path) -> None:
     files = {"a/1.png": PNG, "b.json": b"{}", "empty.txt": b""}
     path = write(tmp_path / "set.zip", files, method)
@@ -68,10 +69,8 @@ def test_names_that_are_no_good(names: list[str], said: str, tmp_path: Path) -> 
     path = tmp_path / "set.zip"
     with zipfile.ZipFile(path, "w") as file:
         for name in names:
-            if name == names[-1] and names.count(name) > 1:
-                with pytest.warns(UserWarning, match="Duplicate name"):
-                    file.writestr(name, PNG)
-            else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # zipfile's own, of two of one name
                 file.writestr(name, PNG)
     with pytest.raises(DatasetError, match=rf"set\.zip: .*{said}"), open_archive(path):
         pass
@@ -112,7 +111,13 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     ("offset", "local", "value", "said"),
     [
         (8, 6, struct.pack("<H", 1), "is encrypted; unpack the archive with its password"),
-        (10, 8, struct.pack("<H", 77), "is damaged .*; fetch the archive again"),
+        (
+            10,
+            8,
+            struct.pack("<H", 12),
+            r"is packed by a method that is not read \(number 12\); pack",
+        ),
+        (10, 8, struct.pack("<H", 99), "is packed by a method"),
         (16, 14, b"\0\0\0\0", "is damaged .*Bad CRC"),
         (24, 22, struct.pack("<I", 2**32 - 2), "has 4,294,967,294 bytes, more than any file"),
         (24, 22, struct.pack("<I", 10), "is damaged"),
@@ -129,16 +134,22 @@ def test_members_that_cannot_be_read(
             opened.read("1.png")
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_more_than_is_claimed_is_never_decompressed(method: int, tmp_path: Path) -> None:
+def test_more_than_is_claimed_is_never_decompressed(tmp_path: Path) -> None:
     """What claims 100 bytes and holds 200 MB takes no more than one step's memory."""
     resource = pytest.importorskip("resource")
-    path = write(tmp_path / "set.zip", {"1.png": bytes(200_000_000)}, method)
+    path = write(tmp_path / "set.zip", {"1.png": bytes(200_000_000)})
     patch(path, 24, struct.pack("<I", 100), 22)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with open_archive(path) as opened, pytest.raises(DatasetError, match="is damaged"):
         opened.read("1.png")
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 120_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    # The same of a method whose one step may be all of it.
+    path = write(tmp_path / "rare.zip", {"1.png": bytes(2_000_000)}, zipfile.ZIP_BZIP2)
+    with (
+        open_archive(path) as opened,
+        pytest.raises(DatasetError, match="by a method that is"),
+    ):
+        opened.read("1.png")
 
 
 def test_files_of_any_size_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

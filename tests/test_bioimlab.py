@@ -13,7 +13,7 @@ from PIL import Image
 
 import chromozoo.data.crops as crops_module
 from chromozoo.classes import CLASSES
-from chromozoo.data.bioimlab import BioImLabClassification, list_files
+from chromozoo.data.bioimlab import BioImLabClassification, list_files, verify
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.synthetic import write_bioimlab_layout
@@ -282,6 +282,33 @@ def test_a_class_out_of_range_is_named(copy: Path, tmp_path: Path) -> None:
     (folder / "2 1a.bmp").rename(folder / "2 25a.bmp")
     with pytest.raises(DatasetError, match=r"2/2 25a\.bmp has class 25"):
         module(copy, tmp_path / "crops").setup()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (f"2/2 {'9' * 5000}.bmp", "has class 9{20}; the set has 1 to 24: rename"),
+        (f"{'9' * 5000}/{'9' * 5000} 1.bmp", "has a cell number of 5000 digits; rename"),
+        ("2/2 \u0663.bmp", "holds no file named"),
+    ],
+)
+def test_numbers_of_thousands_of_digits_are_named(name: str, said: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(DatasetError, match=rf"set\.zip: .*{said}") as caught:
+        list_files(tmp_path / "set.zip")
+    assert len(str(caught.value)) < 500
+
+
+def test_verify_goes_on_after_a_damaged_member(copy: Path) -> None:
+    path = zipped(copy)
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as file:
+        member = file.getinfo("3/3 17b.bmp")
+    data[member.header_offset + 30 + len(member.filename) + 5] ^= 255
+    path.write_bytes(data)
+    faults = verify(copy).faults
+    assert sum("3/3 17b.bmp is damaged" in fault for fault in faults) == 1
 
 
 def test_another_data_set_is_refused(tmp_path: Path) -> None:

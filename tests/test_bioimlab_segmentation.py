@@ -1,5 +1,6 @@
 """The BioImLab segmentation DataModule on a tiny set in the published layout."""
 
+import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -388,6 +389,29 @@ def test_composed_crops_come_from_training_images_alone(published: Path) -> None
     cells = {chromosome.cell for chromosome in data.bank().chromosomes}
     assert cells <= set(range(len(TRAIN))) and len(data.bank().backgrounds) == len(TRAIN)
     assert data.bank() is data.bank()
+
+
+def test_verify_says_what_is_left_out_and_goes_on_after_damage(tmp_path: Path) -> None:
+    data = write_all(tmp_path / "set")
+    del data
+    files = metaphase_files(tmp_path / "set")
+    write_coco((files.read(key) for key in files.keys()), tmp_path / "coco")  # noqa: SIM118
+    path = tmp_path / "coco" / "annotations.json"
+    document = json.loads(path.read_text())
+    document["annotations"][0]["iscrowd"] = 1
+    path.write_text(json.dumps(document))
+    with pytest.warns(UserWarning, match="left out: 1 crowds"):
+        lines = verify(tmp_path / "coco").lines
+    assert "left out: 1 crowds without a mask (image_id 1)" in lines
+    with zipfile.ZipFile(tmp_path / "bioimlab-segmentation.zip", "w") as archive:
+        for one in sorted((tmp_path / "set").iterdir()):
+            archive.write(one, one.name)
+    broken = bytearray((tmp_path / "bioimlab-segmentation.zip").read_bytes())
+    broken[200] ^= 1
+    (tmp_path / "bioimlab-segmentation.zip").write_bytes(broken)
+    report = verify(tmp_path / "bioimlab-segmentation.zip")
+    assert sum(".json is damaged" in fault for fault in report.faults) == 1
+    assert "content sha256 unknown, for a file cannot be read" in report.lines
 
 
 def test_real_set_is_whole(real_data: Path) -> None:

@@ -180,6 +180,75 @@ def test_faulty_files_are_named(published: Path, capsys: Any) -> None:
     assert "24_chromosomes_object" in capsys.readouterr().out
 
 
+GOOD = annotation(published_boxes())
+LAUGHS = "".join(f'<!ENTITY l{k + 1} "{f"&l{k};" * 10}">' for k in range(12))
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "no element found"),
+        (b'<?xml version="1.0" encoding="foo"?>' + GOOD.encode(), "unknown encoding"),
+        (b'<?xml version="1.0" encoding="shift_jis"?>' + GOOD.encode(), "multi-byte encodings"),
+        (b'<?xml version="1.0" encoding="rot13"?>' + GOOD.encode(), "encoding"),
+        (GOOD.replace("A1", "\xe4").encode("latin-1"), "not well-formed"),
+        (f'<!DOCTYPE a [<!ENTITY l0 "ha">{LAUGHS}]><a>&l9;</a>'.encode(), "a document type"),
+        (b'<!DOCTYPE a SYSTEM "file:///etc/hostname"><a/>', "a document type"),
+        (b"<a>" * 300_000, "no element found|unclosed"),
+        (b"<a>" + b"<b/>" * 2_000_000 + b"</a>", "bytes are more than"),
+        (GOOD.replace("<xmax>", "<xmax>" + "9" * 5000).encode(), "bndbox/xmax is '9+"),
+        (GOOD.replace("<xmax>", "<xmax>1e").encode(), "bndbox/xmax is"),
+        (GOOD.replace("<xmax>", "<xmax>nan ").encode(), "bndbox/xmax is 'nan"),
+        (annotation([("A" + "1" * 5000, (1, 1, 20, 20))]).encode(), "unknown class 'A1"),
+        (annotation([("\u0663", (1, 1, 20, 20))]).encode(), "unknown class"),
+        (annotation([], width=10**300).encode(), "size/width is"),
+    ],
+)
+def test_damaged_xml_is_one_plain_error(data: bytes, said: str, published: Path) -> None:
+    folder = published / "gband-cil54816"
+    (folder / "24_chromosomes_object" / "annotations" / f"{TRAIN}.xml").write_bytes(data)
+    with pytest.raises(DatasetError, match=rf"{TRAIN}\.xml: no annotation .*({said})") as caught:
+        CILFiles(folder).read(TRAIN)
+    assert len(str(caught.value)) < 600 and "mend it or fetch it again" in str(caught.value)
+
+
+def test_other_encodings_are_read(published: Path) -> None:
+    folder = published / "gband-cil54816"
+    path = folder / "24_chromosomes_object" / "annotations" / f"{TRAIN}.xml"
+    for encoding in ("utf-16", "latin-1"):
+        head = f'<?xml version="1.0" encoding="{encoding}"?>'
+        path.write_bytes((head + GOOD).encode(encoding))
+        assert len(CILFiles(folder).read(TRAIN).polygons) == 6
+
+
+def test_two_files_of_one_image_are_not_guessed_between(published: Path, tmp_path: Path) -> None:
+    folder = published / "gband-cil54816"
+    (folder / "copy").mkdir()
+    (folder / "copy" / f"{VAL}.xml").write_text(GOOD)
+    with pytest.raises(DatasetError, match=f"are both of image '{VAL}'; remove one"):
+        CILFiles(folder)
+
+
+def test_crops_of_boxes_of_another_image_are_refused(published: Path, tmp_path: Path) -> None:
+    write(published / "gband-cil54816", TRAIN, annotation(published_boxes(), width=WIDTH + 1))
+    with pytest.raises(DatasetError, match=r"is of an image of 161x120, but the picture is 160x"):
+        CIL54816Crops(published, cache=str(tmp_path / "cache")).setup()
+
+
+def test_a_file_that_cannot_be_read_is_a_fault_and_no_end(published: Path) -> None:
+    with zipfile.ZipFile(published / FILE_NAME, "w") as archive:
+        for path in (published / "gband-cil54816").rglob("*.*"):
+            archive.write(path, path.relative_to(published / "gband-cil54816").as_posix())
+    data = bytearray((published / FILE_NAME).read_bytes())
+    start = data.index(b"\xff\xd8\xff")  # of a JPEG, stored as it is
+    data[start + 200] ^= 1
+    (published / FILE_NAME).write_bytes(data)
+    report = verify(published / FILE_NAME)
+    assert sum(".jpg is damaged" in fault for fault in report.faults) == 1
+    assert "content sha256 unknown, for a file cannot be read" in report.lines
+    assert "3 images of 3 groups" in report.lines
+
+
 def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r"(?s)gband-cil54816.*1\. Down.*3\. Check"):
         module(tmp_path).setup()

@@ -170,6 +170,38 @@ def test_class_folders(tmp_path: Path) -> None:
     assert data.split.name == "class-folders_drawn/fold2"
 
 
+def test_what_is_not_of_the_layout_is_counted(tmp_path: Path) -> None:
+    for name in ("7/a.png", "X/b.png", "unknown/c.png", "d.tif", "7/.hidden.png", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / name, format="PNG")
+    data = GBandCrops(tmp_path, "class-folders")
+    with pytest.warns(UserWarning, match=r"of the layout: 2 images \(d\.tif, unknown/c\.png\)"):
+        assert len(data.chromosomes().labels) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("file,class\na.png,25\n", "row 1 names the file 'a.png' and the class '25'; give each"),
+        ("file,class\na.png,\n", "row 1 names"),
+        ("file,class\nb.png,1\n", "row 1 names the file 'b.png'"),
+        ("file,class\na.png,1\na.png,1\n", "row 2 names"),
+        ("file,class\n../a.png,1\n", "row 1 names"),
+        (f"file,class\na.png,{'1' * 5000}\n", "row 1 names"),
+        ("a,b\na.png,1\n", "row 1 names the file None"),
+        ('file,class\n"a.png,1\n', "no CSV in UTF-8"),
+        ("file,class\n\xe4.png,1\n", "no CSV in UTF-8"),
+        ("file,class\n", "holds no file named in labels.csv"),
+    ],
+)
+def test_faulty_tables_of_labels_are_named(text: str, said: str, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "labels.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(DatasetError, match=said) as caught:
+        list_files(tmp_path, "labels-csv")
+    assert len(str(caught.value)) < 600
+
+
 def test_a_wrong_layout_is_explained(published: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"no file named <anything>\..*class-folders: <class>/"):
         module(published / FILE_NAME, tmp_path, layout="cir-net").setup()

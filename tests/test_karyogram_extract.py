@@ -1,6 +1,7 @@
 """Cutting karyograms: every chromosome gets the class of its place, or the picture is refused."""
 
 import csv
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -15,6 +17,7 @@ from chromozoo.cells import karyogram
 from chromozoo.cells.karyogram import KaryogramEntry, draw_karyogram
 from chromozoo.classes import AUTOSOMES, CLASSES
 from chromozoo.cli.main import main
+from chromozoo.data.gband_crops import list_files
 from chromozoo.data.karyogram_extract import (
     LAYOUTS,
     RELATIVE_LENGTHS,
@@ -22,7 +25,7 @@ from chromozoo.data.karyogram_extract import (
     extract_chromosomes,
     extract_files,
 )
-from chromozoo.errors import ChromozooError, ImageError, UnknownNameError
+from chromozoo.errors import ChromozooError, ImageError, OutputError, UnknownNameError
 from chromozoo.images.signal import signal_image
 from chromozoo.synthetic import Appearance, draw_chromosome
 
@@ -297,6 +300,31 @@ def test_no_karyogram(picture: NDArray[np.uint8]) -> None:
         extract_chromosomes(picture, "k.png")
 
 
+@pytest.mark.parametrize("kind", ["grey", "colour", "blurred", "dots"])
+def test_noise_is_refused_at_once(kind: str) -> None:
+    """Its pieces were joined two by two, for a minute."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (700, 700, 3)).astype(np.uint8)
+    if kind == "grey":
+        noise = noise[..., 0]
+    if kind == "blurred":
+        noise = cv2.normalize(cv2.GaussianBlur(noise[..., 0], (0, 0), 3), None, 0, 255, 32)
+    if kind == "dots":
+        noise = np.full((700, 700), 255, np.uint8)
+        for x, y in rng.integers(0, 700, (1500, 2)).tolist():
+            cv2.circle(noise, (x, y), 4, 0, -1)
+    start = time.process_time()
+    with pytest.raises(ImageError, match=r"^k\.png: shows .* noise and no karyogram; scan or exp"):
+        extract_chromosomes(noise, "k.png")
+    assert time.process_time() - start < 2
+
+
+def test_a_picture_far_too_large_is_refused() -> None:
+    page = np.broadcast_to(np.uint8(255), (7000, 7000))
+    with pytest.raises(ImageError, match=r"^k\.png: 7000x7000 pixels are more than a karyogram n"):
+        extract_chromosomes(page, "k.png")
+
+
 def test_unknown_layout() -> None:
     with pytest.raises(UnknownNameError, match="unknown layout 'paris': use denver"):
         extract_chromosomes(np.zeros((9, 9)), layout="paris")
@@ -361,6 +389,80 @@ def test_nothing_is_written_where_nothing_can_be_cut(
     assert main(command) == 2
     assert f"{files / 'blank.png'}: no chromosomes found" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("..png", "karyogram"),
+        ("...png", "karyogram"),
+        ("labels.csv.png", "karyogram_labels.csv"),
+        ("LABELS.csv.png", "karyogram_LABELS.csv"),
+        ("a. .png", "a"),
+        ("a:b\nc.png", "a%3ab%ac"),
+        ("é.png", "é"),
+        ("b\udce9.png", "b%dce9"),
+        (f"{'x' * 251}.png", None),
+        (f"{'é' * 120}.png", None),
+    ],
+)
+def test_any_name_of_a_file_gives_a_folder(
+    name: str, folder: str | None, files: Path, tmp_path: Path
+) -> None:
+    """And the run goes on: the other picture is cut, too."""
+    path = tmp_path / name
+    try:
+        path.write_bytes((files / "male.png").read_bytes())
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes no such name")
+    counts, errors = extract_files([path, files / "down.tif"], tmp_path / "out")
+    assert counts == {path: 46, files / "down.tif": 47} and errors == []
+    rows = list(csv.DictReader((tmp_path / "out" / "labels.csv").open(encoding="utf-8")))
+    (made,) = {row["file"].partition("/")[0] for row in rows} - {"down"}
+    assert made == folder or (folder is None and len(made.encode()) <= 200)
+    assert all((tmp_path / "out" / row["file"]).is_file() for row in rows)
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    assert len(list_files(tmp_path / "out", "labels-csv")) == 93
+
+
+def test_files_that_would_share_a_folder_are_named(files: Path, tmp_path: Path) -> None:
+    for first, second in (("a.png", "a.tif"), ("A.png", "a.tif"), ("..png", "...png")):
+        with pytest.raises(ChromozooError, match=r"would both be written to .*; rename one"):
+            extract_files([tmp_path / first, tmp_path / second], tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_no_file_costs_only_itself(files: Path, tmp_path: Path) -> None:
+    paths = [Path("/"), tmp_path, tmp_path / ("x" * 300), Path("a\0b.png"), Path("\ud800.png")]
+    counts, errors = extract_files([*paths, files / "male.png"], tmp_path / "out")
+    assert list(counts.values()) == [46] and len(errors) == len(paths)
+    assert all("; check the path" in error for error in errors)
+
+
+@pytest.mark.parametrize("name", ["file/out", "x" * 300])
+def test_an_output_that_cannot_be_written(name: str, files: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match=r"cannot be written .*; free space or choose another"):
+        extract_files([files / "male.png"], tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_levels_that_no_png_holds_are_spread(tmp_path: Path) -> None:
+    """A picture of floats between 0 and 1 would become black."""
+    picture = lab_karyogram(MALE)[0]
+    tifffile.imwrite(tmp_path / "floats.tif", picture.astype(np.float32) / 255)
+    tifffile.imwrite(tmp_path / "signed.tif", picture.astype(np.int32) * 300 - 9000)
+    tifffile.imwrite(tmp_path / "deep.tif", picture.astype(np.uint16) * 257)
+    names = ("floats", "signed", "deep")
+    extract_files([tmp_path / f"{name}.tif" for name in names], tmp_path / "out")
+    for path in (tmp_path / "out" / "deep").iterdir():
+        deep, *others = (
+            np.asarray(Image.open(tmp_path / "out" / name / path.name), float)
+            for name in ("deep", "floats", "signed")
+        )
+        assert np.ptp(deep) > 10_000
+        for other in others:
+            assert np.corrcoef(deep.ravel(), other.ravel())[0, 1] > 0.9999
 
 
 def test_a_broken_run_leaves_the_old_folder(

@@ -444,6 +444,17 @@ def test_any_mask_has_an_outline_that_gives_it_back() -> None:
 RIGHT = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
 
 
+def test_more_outlines_than_memory_holds(tmp_path: Path) -> None:
+    polygon = np.array(BAR)
+    image = np.broadcast_to(np.float32(10), (10_000, 10_000))
+    many = Metaphase("a", image, [polygon] * 41, ["c"] * 41, "a.json", ["s"] * 41)
+    with pytest.raises(DatasetError, match=r"^a\.json: 41 outlines in an image of 10000x10000 are"):
+        many.masks()
+    many = Metaphase("a", image[:48, :64], [polygon] * 2001, ["c"] * 2001, "a.json", ["s"] * 2001)
+    (fault,) = faults(many)
+    assert "has 2001 outlines, more than any metaphase (2000); divide it" in fault
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -545,7 +556,7 @@ def test_outlines_lie_on_the_image_as_it_is_seen(orientation: int, tmp_path: Pat
     data = json.loads(path.read_text())
     data["images"][0] |= {"width": HEIGHT, "height": WIDTH}
     path.write_text(json.dumps(data))
-    with pytest.raises(DatasetError, match="is 48x64, but it is turned upright, .* 64x48"):
+    with pytest.raises(DatasetError, match=r"is 48x64, but it is turned upright, .* 64x48"):
         metaphase_files(tmp_path / "set").read("9")
 
 

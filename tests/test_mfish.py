@@ -13,6 +13,7 @@ from chromozoo.data.karyotyped import true_cells
 from chromozoo.data.mfish import (
     FILE_NAME,
     MFISH,
+    MFISHFiles,
     instances_of,
     karyotype_of,
     slide_of,
@@ -213,6 +214,23 @@ def test_faulty_files_are_named(published: Path, capsys: Any) -> None:
         module(published).setup()
     assert main(["data", "info", "mfish"]) == 0
     assert "mfish-README.txt" in capsys.readouterr().out
+
+
+def test_noise_is_no_class_map(published: Path) -> None:
+    """Its tens of thousands of pieces would be joined for hours."""
+    noise = np.random.default_rng(0).choice(np.r_[np.arange(25), 255], (300, 300))
+    write(published / "mfish-dapi", "A0101XY", noise.astype(np.uint8))
+    with pytest.raises(DatasetError, match=r"A0101XYK\.png: the map is of [0-9,]+ pieces, noise"):
+        MFISHFiles(published / "mfish-dapi").read("A0101XY")
+
+
+def test_two_files_of_one_name_are_not_guessed_between(published: Path) -> None:
+    folder = published / "mfish-dapi"
+    (name,) = sorted(path.name for path in folder.glob("*K.png"))[:1]
+    (folder / "copy").mkdir()
+    (folder / "copy" / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(DatasetError, match=f"{name} .*have one name; remove one"):
+        MFISHFiles(folder)
 
 
 def test_missing_data_says_what_to_do(tmp_path: Path) -> None:

@@ -258,6 +258,57 @@ def test_weights_of_a_checkpoint(zoo: Path) -> None:
         get_model("tiny", weights=path, width=6)
 
 
+@pytest.mark.parametrize("kind", ["ckpt", "safetensors"])
+def test_arguments_of_a_file_that_cannot_be(kind: str, zoo: Path) -> None:
+    """One error that names the file, whatever a builder says; and nothing is allocated."""
+    trained = get_model("tiny", weights=None, width=7)
+    for arguments, said in (
+        ({"width": 7, "colour": "red"}, "TypeError: .*unexpected keyword argument 'colour'"),
+        ({"width": 10**7}, "does not fit this model"),
+        ({"width": 10**9}, "numbers in . tensors are asked for"),
+        ({"width": 10**14}, "no tiny can be built"),
+        ({"width": -1}, "no tiny can be built"),
+        ({"width": "7"}, "no tiny can be built with the arguments that it holds .TypeError"),
+        ({"width": None}, "no tiny can be built"),
+        ({"width": [7]}, "no tiny can be built"),
+        ({"width": 8}, "does not fit this model"),
+        ({}, "does not fit this model"),
+    ):
+        if kind == "ckpt":
+            path = zoo / "a.ckpt"
+            torch.save({"state_dict": trained.state_dict(), "hyper_parameters": arguments}, path)
+        else:
+            entry = make_entry(init_args=arguments)
+            path, _ = weights.save_weights(trained.network, entry, zoo / "own")
+        with pytest.raises(WeightsError, match=rf"{path.name}: .*{said}"):
+            get_model("tiny", weights=path)
+    # What the user asks for is the user's own fault.
+    torch.save(
+        {"state_dict": trained.state_dict(), "hyper_parameters": {"width": 7}}, zoo / "a.ckpt"
+    )
+    with pytest.raises(TypeError, match="'colour'"):
+        get_model("tiny", weights=zoo / "a.ckpt", colour="red")
+
+
+def test_presets_of_a_file_that_cannot_be(tmp_path: Path) -> None:
+    """Those of real models, whose networks follow from the preset."""
+    states = get_model("vanilla_cnn", weights=None).state_dict()
+    for preset, said in (
+        ({"height": 10**9, "width": 10**9}, "no vanilla_cnn can be built"),
+        ({"height": 4000, "width": 4000}, "numbers in . tensors are asked for"),
+        ({"height": "x"}, "no vanilla_cnn can be built"),
+        ({"scale": 0}, "no vanilla_cnn can be built"),
+        ({"colour": 1}, "no vanilla_cnn can be built"),
+        ([1], "no vanilla_cnn can be built"),
+        ({1: 2}, "no vanilla_cnn can be built"),
+    ):
+        arguments = {"preset": preset}
+        path = tmp_path / "a.ckpt"
+        torch.save({"state_dict": states, "hyper_parameters": arguments}, path)
+        with pytest.raises(WeightsError, match=rf"a\.ckpt: .*{said}"):
+            get_model("vanilla_cnn", weights=path)
+
+
 def test_entries_are_matched_to_their_file_name(zoo: Path) -> None:
     save_tiny(zoo)
     folder = zoo / "classifiers" / "weights"

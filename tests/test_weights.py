@@ -1,8 +1,11 @@
 """Weights files: storage, checks on every load, lookup, download."""
 
 import dataclasses
+import hashlib
+import json
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +159,110 @@ def test_entry_json_is_strict() -> None:
         make_entry(tag="../toy")
 
 
+def test_entries_of_other_versions() -> None:
+    """A later version may add fields; earlier ones had fewer."""
+    entry = make_entry(temperature=1.5)
+    values = json.loads(entry.to_json())
+    assert values["format"] == weights.FORMAT == 1
+    later = values | {"aliases": ["a"], "doi": None}
+    with pytest.warns(UserWarning, match=r"x\.json: .*does not know.*\['aliases', 'doi'\]"):
+        assert WeightsEntry.from_json(json.dumps(later), "x.json") == entry
+    for name in ("format", "conformal", "urls", "intended_use"):
+        earlier = {key: value for key, value in values.items() if key != name}
+        assert WeightsEntry.from_json(json.dumps(earlier), "x.json") == entry
+    with pytest.raises(WeightsError, match=r"x\.json: .*format 2, written by a later version"):
+        WeightsEntry.from_json(json.dumps(values | {"format": 2}), "x.json")
+    for name in ("model", "classes", "init_args", "licence_weights"):
+        missing = {key: value for key, value in values.items() if key != name}
+        with pytest.raises(WeightsError, match=rf"x\.json: .*missing fields \['{name}'\]"):
+            WeightsEntry.from_json(json.dumps(missing), "x.json")
+
+
+def test_a_file_of_a_later_version_is_loaded(tmp_path: Path) -> None:
+    """One new field in the entry inside it costs a warning."""
+    path, _ = weights.save_weights(make_network(), make_entry(), tmp_path)
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    header = json.loads(path.read_bytes()[8 : 8 + length])
+    entry = json.loads(header["__metadata__"][weights.METADATA_KEY]) | {"new": 1}
+    header["__metadata__"][weights.METADATA_KEY] = json.dumps(entry)
+    text = json.dumps(header).encode()
+    later = tmp_path / "later.safetensors"
+    tensors = path.read_bytes()[8 + length :]
+    later.write_bytes(len(text).to_bytes(8, "little") + text + tensors)
+    with pytest.warns(UserWarning, match=r"later\.safetensors: .*\['new'\]"):
+        found = weights.read_entry(later)
+    network = make_network(seed=1)
+    weights.load_into(network, later, found)
+    assert torch.allclose(network[0].weight, make_network()[0].weight, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", 0),
+        ("temperature", -1.0),
+        ("temperature", float("nan")),
+        ("temperature", float("inf")),
+        ("temperature", "1.0"),
+        ("temperature", True),
+        ("temperature", 10**400),
+        ("input_size", [8]),
+        ("input_size", [8, 10**9]),
+        ("input_size", [8, -4]),
+        ("input_size", [8.5, 4]),
+        ("input_size", 8),
+        ("classes", "1"),
+        ("classes", [1, 2]),
+        ("classes", ["1", "1"]),
+        ("init_args", []),
+        ("init_args", None),
+        ("preprocessing", [["height", 8]]),
+        ("metrics", {"toy/test": {"accuracy": "0.5"}}),
+        ("metrics", {"toy/test": 0.5}),
+        ("conformal", {"alone": {"0.01": None}}),
+        ("conformal", {"alone": {"0.01": float("nan")}}),
+        ("conformal", {"alone": [1]}),
+        ("urls", "https://example.org"),
+        ("urls", [1]),
+        ("versions", {"torch": 2}),
+        ("model", 3),
+        ("model", ["tiny"]),
+        ("seed", "0"),
+        ("seed", 10**30),
+        ("sha256", None),
+        ("size_bytes", -1),
+        ("parameters", 1.5),
+        ("storage", "fp8"),
+        ("storage", ["fp16"]),
+        ("format", 0),
+        ("format", "1"),
+        ("format", None),
+    ],
+)
+def test_values_that_cannot_be_are_refused(name: str, value: object) -> None:
+    text = json.dumps(json.loads(make_entry().to_json()) | {name: value})
+    with pytest.raises(WeightsError, match=rf"^x\.json: .*{name}.*re-save it") as caught:
+        WeightsEntry.from_json(text, "x.json")
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"seed": 1, "seed": 2}',
+        '{"seed": ' + "9" * 5000 + "}",
+        '{"doc": "\\ud800"}',
+        b"\xff{}",
+        "3",
+        "",
+    ],
+)
+def test_entries_that_are_no_json(text: str | bytes) -> None:
+    with pytest.raises(WeightsError, match=r"^x\.json: weights entry is not .*re-save it$"):
+        WeightsEntry.from_json(text, "x.json")
+
+
 def flip_last_byte(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
 
@@ -214,6 +321,88 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
         weights.read_entry(path)
     with pytest.raises(WeightsError, match=r"absent\.safetensors: cannot be read"):
         weights.read_entry(tmp_path / "absent.safetensors")
+
+
+def stored(tensors: dict[str, torch.Tensor], path: Path, storage: str = "fp16") -> WeightsEntry:
+    """Writes any tensors as a weights file."""
+    from safetensors.torch import save
+
+    entry = make_entry(storage=storage)
+    data = save(tensors, metadata={weights.METADATA_KEY: entry.to_json()})
+    path.write_bytes(data)
+    return dataclasses.replace(entry, sha256=hashlib.sha256(data).hexdigest())
+
+
+def test_tensors_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    """They would be loaded without a word, and the model would name at random."""
+    path = tmp_path / "a.safetensors"
+    network = make_network()
+    right = {key: value.clone() for key, value in network.state_dict().items()}
+    key, scale = "0.weight", "0.weight::scale"
+    quantised = right[key].mul(100).round().to(torch.int8)
+    for change, said in (
+        ({key: quantised}, r"1 of another kind: 0\.weight torch\.int8 instead of torch\.float32"),
+        ({key: quantised, scale: torch.ones(3)}, r"0\.weight .* has a scale of \(3,\)"),
+        ({key: quantised, scale: torch.ones(4, dtype=torch.int32)}, "has a scale of"),
+        ({key: quantised, scale: torch.ones(4, 1)}, "has a scale of"),
+        ({key: quantised, scale: torch.full((4,), float("nan"))}, "NaN or infinite .*0.weight"),
+        ({"x::scale": torch.ones(4)}, "x::scale is the scale of nothing"),
+        ({"1.running_mean": torch.full((4,), float("inf"))}, "NaN or infinite .*1.running_mean"),
+        ({"1.num_batches_tracked": torch.tensor(1.5)}, "of another kind: 1.num_batches_tracked"),
+        ({key: right[key].to(torch.complex64)}, "of another kind: 0.weight torch.complex64"),
+        ({key: right[key].flatten()}, "of another shape: 0.weight"),
+    ):
+        entry = stored(right | change, path)
+        with pytest.raises(WeightsError, match=rf"a\.safetensors: .*{said}"):
+            weights.load_into(network, path, entry)
+        assert all(torch.equal(right[name], value) for name, value in network.state_dict().items())
+    entry = stored(right | {key: quantised, scale: torch.full((4,), 0.01)}, path)
+    weights.load_into(network, path, entry)
+    assert torch.allclose(network[0].weight, right[key], atol=0.006)
+    entry = stored(
+        {key: value.double() for key, value in right.items()}
+        | {"1.num_batches_tracked": right["1.num_batches_tracked"]},
+        path,
+    )
+    weights.load_into(network, path, entry)
+    assert network[0].weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x10",
+        (2**62).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (100_000).to_bytes(8, "little") + b"[" * 100_000,
+        (27).to_bytes(8, "little") + b'{"__metadata__": ["a", "b"]}',
+        (34).to_bytes(8, "little") + b'{"__metadata__": {"chromozoo": 33}}',
+        (34).to_bytes(8, "little") + b'{"__metadata__": {"chromozoo": {}}}',
+    ],
+)
+def test_headers_that_cannot_be_are_refused(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(data)
+    with pytest.raises(WeightsError, match=r"a\.safetensors: is (no weights file|empty)"):
+        weights.read_entry(path)
+    entry = make_entry(sha256=hashlib.sha256(data).hexdigest())
+    with pytest.raises(WeightsError, match=r"a\.safetensors: is no safetensors file"):
+        weights.load_into(make_network(), path, entry)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
+def test_only_files_of_a_sensible_size_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match=r"a\.safetensors: is no file; check"):
+        weights.read_entry(tmp_path / "a.safetensors")
+    monkeypatch.setattr(weights, "LARGEST_FILE", 100)
+    for name, read in (("b.safetensors", weights.read_entry), ("b.ckpt", weights.load_checkpoint)):
+        (tmp_path / name).write_bytes(bytes(101))
+        with pytest.raises(WeightsError, match=rf"{name}: .*101 bytes"):
+            read(tmp_path / name)
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
@@ -339,6 +528,126 @@ def test_checkpoint(tmp_path: Path) -> None:
     loaded = make_network(seed=1)
     weights.load_tensors(loaded, tensors, path)
     assert torch.equal(loaded.state_dict()["0.weight"], network.state_dict()["0.weight"])
+
+
+def save_checkpoint(path: Path, arguments: object, **changes: object) -> None:
+    states = {f"network.{key}": value for key, value in make_network().state_dict().items()}
+    torch.save({"state_dict": states | changes, "hyper_parameters": arguments}, path)
+
+
+def test_arguments_of_a_checkpoint_that_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    again: list[object] = []
+    for _ in range(60):
+        again = [again, again]  # by reference: a pickle of a few bytes, 2**60 values
+    for arguments, said in (
+        ([1], "is no Lightning checkpoint"),
+        ("abc", "is no Lightning checkpoint"),
+        ({1: 2}, r"hyper_parameters has names that are no text \(1\)"),
+        ({("a",): 2}, "no text"),
+        ({"lr": torch.ones(3)}, "hyper_parameters holds 'Tensor', which is no plain value"),
+        ({"lr": b"abc"}, "hyper_parameters holds 'bytes'"),
+        ({"lr": {"a"}}, "hyper_parameters holds 'set'"),
+        ({"lr": 2**70}, "hyper_parameters holds a number of more than 63 bits"),
+        ({"lr": again}, "hyper_parameters holds more than 10,000 values"),
+        ({"lr": list(range(20_000))}, "hyper_parameters holds more than 10,000 values"),
+        ({"lr": {("a", 1): 2}}, "hyper_parameters has a name that is no text"),
+    ):
+        save_checkpoint(path, arguments)
+        with pytest.raises(WeightsError, match=rf"a\.ckpt: .*{said}"):
+            weights.load_checkpoint(path)
+    # What it started from is of no use any more, and would be fetched.
+    save_checkpoint(path, {"width": 4, "init_from": "timm/x", "size": (8, 4), "a": {"b": [None]}})
+    assert weights.load_checkpoint(path)[0] == {"width": 4, "size": (8, 4), "a": {"b": [None]}}
+    save_checkpoint(path, None)
+    assert weights.load_checkpoint(path)[0] == {}
+
+
+def test_tensors_of_a_checkpoint_that_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    weight = make_network().state_dict()["0.weight"]
+    for value, said in (
+        (torch.zeros(1).expand(10**14), "no dense one"),
+        (torch.zeros(1).expand(weight.shape), "no dense one"),
+        (3, "holds 'int' among its tensors"),
+        ("a", "holds 'str' among its tensors"),
+        (weight.to_sparse(), "_rebuild_sparse_tensor, which no tensor or plain value needs"),
+        (weight.to("meta"), "_rebuild_meta_tensor"),
+        (bytearray(3), "bytearray, which no tensor or plain value needs"),
+    ):
+        save_checkpoint(path, {}, **{"network.0.weight": value})
+        with pytest.raises(WeightsError, match=rf"a\.ckpt: .*{said}"):
+            weights.load_checkpoint(path)
+    torch.save({"state_dict": {1: 2, "network.a": weight}}, path)
+    assert list(weights.load_checkpoint(path)[1]) == ["a"]
+    for damaged in (weight * float("nan"), weight.to(torch.int64), weight.flatten()):
+        save_checkpoint(path, {}, **{"network.0.weight": damaged})
+        _, tensors = weights.load_checkpoint(path)
+        with pytest.raises(WeightsError, match=r"a\.ckpt: .*0\.weight"):
+            weights.load_tensors(make_network(seed=1), tensors, path)
+
+
+class Large:
+    """Asks for so many bytes when it is unpickled, which torch allows."""
+
+    def __reduce__(self) -> tuple[object, tuple[int]]:
+        return bytearray, (10**12,)
+
+
+def test_no_checkpoint_takes_more_memory_than_it_has_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.ckpt"
+    save_checkpoint(path, {}, other=Large())
+    with pytest.raises(WeightsError, match=r"a\.ckpt: is no Lightning checkpoint .*bytearray"):
+        weights.load_checkpoint(path)
+    save_checkpoint(path, {})
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+
+    def write(parts: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> None:
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for name, data in parts.items():
+                archive.writestr(name, data)
+
+    write(parts)
+    assert weights.load_checkpoint(path)[1]
+    write(parts, zipfile.ZIP_DEFLATED)
+    with pytest.raises(WeightsError, match="its parts are compressed"):
+        weights.load_checkpoint(path)
+    pickled = next(name for name in parts if name.endswith("data.pkl"))
+    write({name: data for name, data in parts.items() if name != pickled})
+    with pytest.raises(WeightsError, match=r"it has no data\.pkl"):
+        weights.load_checkpoint(path)
+    # A tensor that claims more numbers than are stored.
+    claimed = parts[pickled].replace(b"K\x24", b"J\xff\xff\xff\x7f")  # 36 of 0.weight
+    assert claimed != parts[pickled]
+    write(parts | {pickled: claimed})
+    with pytest.raises(WeightsError, match="is no Lightning checkpoint"):
+        weights.load_checkpoint(path)
+    # As torch wrote it before 1.6: sizes stand in the pickle, and are believed.
+    torch.save({"state_dict": {}}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(WeightsError, match="not a zip file"):
+        weights.load_checkpoint(path)
+
+
+def test_allocation_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "SPARE_ELEMENTS", 1000)
+    with weights.bounded_allocation(1000):
+        assert torch.empty(20, 100).numel() + nn.Linear(8, 9).weight.new_zeros(9).numel() == 2009
+    for ask in (
+        lambda: nn.Linear(10**7, 10**7),
+        lambda: torch.zeros(4000),
+        lambda: torch.arange(10**12),
+        lambda: torch.full((100, 100), 1.0),
+        lambda: torch.zeros(1).new_empty(10**12),
+        lambda: torch.randn(10**6, 10**6),
+        lambda: [torch.zeros(50) for _ in range(100)],
+    ):
+        said = r"numbers in \d+ tensors are asked for, and the file has 1,000"
+        with pytest.raises(WeightsError, match=said), weights.bounded_allocation(1000):
+            ask()
+    monkeypatch.setattr(weights, "MAX_ALLOCATIONS", 10)
+    with pytest.raises(WeightsError, match="in 11 tensors"), weights.bounded_allocation(1000):
+        [torch.zeros(1) for _ in range(20)]
 
 
 class Malicious:

@@ -93,7 +93,10 @@ class TrainingCLI(LightningCLI):
         trained = checkpoint.get("hyper_parameters", {}).get("_class_path")
         asked = config.model.class_path
         if trained not in (None, asked):
-            raise WeightsError(f"{path}: is of {trained}, and the config asks for {asked}")
+            raise WeightsError(
+                f"{path}: is of {trained}, and the config asks for {asked}; give the config that "
+                "this checkpoint was trained with, or a checkpoint of this one"
+            )
 
 
 def main(arguments: list[str]) -> LightningCLI:

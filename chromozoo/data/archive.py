@@ -16,7 +16,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 LARGEST_FILE = 512 << 20
 # Bit of a zip entry's flags.
 ENCRYPTED = 0x1
-PLAIN_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# Of the others, which are rare, a few bytes may become gigabytes before anybody can count them.
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+STEP = 1 << 20
 
 
 class Archive(Protocol):
@@ -62,11 +64,11 @@ def find_dataset(
     """
     folders = data_folders(root)
     for folder in folders:
-        is_set = folder.is_file() or (folder.name == Path(file_name).stem and folder.exists())
+        is_set = _is_file(folder) or (folder.name == Path(file_name).stem and exists(folder))
         if root is not None and is_set:
             return folder
         for name in (file_name, Path(file_name).stem):
-            if (folder / name).exists():
+            if exists(folder / name):
                 return folder / name
     looked = ", ".join(str(folder / file_name) for folder in folders)
     raise DatasetNotFoundError(
@@ -141,11 +143,16 @@ class _Folder:
             ) from error
 
 
-def _is_file(path: Path) -> bool:
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder; False also where the system cannot say."""
     try:
-        return path.is_file()
-    except OSError:  # in a folder that may be listed, but not entered
+        return path.exists()
+    except OSError:  # a name that is too long, a folder that may not be entered
         return False
+
+
+def _is_file(path: Path) -> bool:
+    return exists(path) and path.is_file()
 
 
 class _Zip:
@@ -180,13 +187,17 @@ class _Zip:
             raise DatasetError(
                 f"{source} is encrypted; unpack the archive with its password and name the folder"
             )
+        if member.compress_type not in METHODS:
+            raise DatasetError(
+                f"{source} is packed by a method that is not read (number {member.compress_type}); "
+                "pack the archive again as an ordinary one (deflate), or unpack it and name the "
+                "folder"
+            )
         _check_size(member.file_size, source)
-        # In steps: a stream that holds more than it claims is never decompressed as a whole. Of the
-        # rarer methods one step may make 20,000 times as much.
-        step = 1 << 20 if member.compress_type in PLAIN_METHODS else 4096
         try:
+            # In steps: a stream that holds more than it claims is never decompressed as a whole.
             with self.archive.open(member) as file:
-                return b"".join(iter(partial(file.read, step), b""))
+                return b"".join(iter(partial(file.read, STEP), b""))
         except Exception as error:  # BadZipFile, zlib.error, NotImplementedError, EOFError, ...
             raise DatasetError(f"{source} is damaged ({error}); fetch the archive again") from error
 

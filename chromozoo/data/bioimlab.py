@@ -21,7 +21,7 @@ from chromozoo.data.single_chromosomes import (
     read_all,
 )
 from chromozoo.data.splits import load_split
-from chromozoo.data.verification import class_line, split_faults, split_lines
+from chromozoo.data.verification import class_line, left_out_lines, split_faults, split_lines
 from chromozoo.errors import DatasetError
 
 FILE_NAME = "bioimlab-classification.zip"
@@ -119,5 +119,6 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         f"{len(files)} chromosomes of {len(by_cell)} cells, {colour} files in colour",
         class_line([file.label for file in files]),
         *split_lines(split, by_cell),
+        *left_out_lines(path, (file.name for file in files)),
     ]
     return Verification(path, tuple(lines), tuple(faults))

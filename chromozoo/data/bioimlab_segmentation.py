@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from chromozoo.data.archive import find_dataset, name_bytes, open_archive
+from chromozoo.data.archive import exists, find_dataset, name_bytes, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import sha256_of
 from chromozoo.data.metaphases import metaphase_files
@@ -105,7 +105,7 @@ def find(root: str | os.PathLike[str] | None) -> Path:
     try:
         return find_dataset(FILE_NAME, INSTRUCTIONS, root)
     except DatasetNotFoundError:
-        if root is not None and any(Path(root).glob("*.json")):
+        if root is not None and exists(Path(root)) and any(Path(root).glob("*.json")):
             return Path(root)
         raise
 

@@ -9,12 +9,13 @@ import csv
 import io
 import os
 import re
+import warnings
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER
-from chromozoo.data.archive import Archive, find_dataset, open_archive
+from chromozoo.data.archive import Archive, exists, find_dataset, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.single_chromosomes import (
     ChromosomeFile,
@@ -24,7 +25,7 @@ from chromozoo.data.single_chromosomes import (
     read_all,
 )
 from chromozoo.data.splits import draw_split, load_split
-from chromozoo.data.verification import class_line, split_faults, split_lines
+from chromozoo.data.verification import class_line, left_out_lines, split_faults, split_lines
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
 from chromozoo.strict_json import shown
 
@@ -50,7 +51,7 @@ Layout = Literal["pki3", "cir-net", "class-folders", "labels-csv"]
 LABELS = "labels.csv"
 
 _CLASS = r"(?P<label>[0-9]{1,2}|[XYxy])"
-_IMAGE = r"\.(?:png|bmp|tiff?|jpe?g)$"
+_IMAGE = r"\.(?:png|bmp|tiff?|jpe?g|jp2|j2k)$"
 _NAMES: dict[str, tuple[str, re.Pattern[str]]] = {
     "pki3": (
         "<patient>_<cell>/<class>_<copy>.png",
@@ -170,6 +171,8 @@ class GBandCrops(SingleChromosomes):
         layout: How files are named.
         fold: See the base class, as the other arguments.
 
+    Pictures whose names are not of the layout are left out; a warning counts them.
+
     Raises:
         UnknownNameError: No such layout or fold.
     """
@@ -195,6 +198,8 @@ class GBandCrops(SingleChromosomes):
     def chromosomes(self) -> Chromosomes:
         path = _find(self.root, self.layout)
         files = list_files(path, self.layout)
+        for line in left_out_lines(path, (file.name for file in files)):
+            warnings.warn(f"{path}: {line}", stacklevel=2)
         if self.layout != "pki3":
             patients = {file.cell: file.patient or file.cell for file in files}
             drawn = draw_split(self.layout, patients.values(), self.fold)
@@ -228,6 +233,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         + (", ".join(c for c, n in sorted(by_cell.items()) if n != DIPLOID_NUMBER) or "none"),
         class_line([file.label for file in files]),
         *split_lines(split, by_cell),
+        *left_out_lines(path, (file.name for file in files)),
     ]
     return Verification(path, tuple(lines), tuple(faults))
 
@@ -235,7 +241,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
 def _find(root: str | os.PathLike[str] | None, layout: Layout) -> Path:
     if layout == "pki3":
         return find_dataset(FILE_NAME, INSTRUCTIONS, root)
-    if root is None or not Path(root).exists():
+    if root is None or not exists(Path(root)):
         raise DatasetNotFoundError(
             f"{root}: no such folder or zip file; a set of the layout {layout} "
             f"({_NAMES[layout][0]}) is named itself: --data.init_args.root /folder"

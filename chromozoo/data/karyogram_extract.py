@@ -28,7 +28,14 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from chromozoo.classes import AUTOSOMES, CLASSES, SEX_CHROMOSOMES
-from chromozoo.errors import ChromozooError, ImageError, OutputError, UnknownNameError
+from chromozoo.data.archive import open_archive
+from chromozoo.errors import (
+    ChromozooError,
+    DatasetError,
+    ImageError,
+    OutputError,
+    UnknownNameError,
+)
 from chromozoo.images.reading import read_bytes, read_grey
 
 # The classes of each row from left to right.
@@ -593,13 +600,14 @@ def extract_files(
         ChromozooError: The folder exists, two files have one stem, or no file gave a chromosome.
         OutputError: The folder cannot be written.
     """
-    if output.exists() and not (overwrite and (output / LABELS).is_file()):
-        raise ChromozooError(
-            f"{output} exists already; choose another folder"
-            + (f" (it holds no {LABELS}, so it is not replaced)" if overwrite else ", or overwrite")
-        )
     folders = _folders(karyograms, output)
     try:
+        if output.exists() and not (overwrite and (output / LABELS).is_file()):
+            reason = f"; it holds no {LABELS}, so it is not replaced" if overwrite else ""
+            raise ChromozooError(
+                f"{output} exists already{reason}; choose another folder, or overwrite one that "
+                "this command has made"
+            )
         output.parent.mkdir(parents=True, exist_ok=True)
         # Not named after the output: its own name may be as long as a name can be.
         with tempfile.TemporaryDirectory(
@@ -704,9 +712,8 @@ def _whole_levels(
 
 def _read(path: Path) -> NDArray[np.generic]:
     try:
-        if not path.is_file():  # a pipe would never end
-            raise ImageError(f"{path}: no such image file; check the path")
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: the file cannot be read ({error}); check the path") from error
+        with open_archive(path.parent) as folder:
+            data = folder.read(path.name)
+    except DatasetError as error:
+        raise ImageError(str(error)) from error
     return read_bytes(data, str(path))

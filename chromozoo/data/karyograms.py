@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX, DIPLOID_NUMBER
-from chromozoo.data.archive import Archive, name_bytes, open_archive
+from chromozoo.data.archive import Archive, exists, name_bytes, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import sha256_of
 from chromozoo.data.karyogram_extract import KaryogramCrop, extract_chromosomes
@@ -145,7 +145,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
 
 
 def _find(root: str | os.PathLike[str] | None) -> Path:
-    if root is None or not Path(root).exists():
+    if root is None or not exists(Path(root)):
         raise DatasetNotFoundError(
             f"{root}: no such folder or zip file of karyograms.\n{INSTRUCTIONS}"
         )

@@ -22,9 +22,15 @@ from chromozoo.classes import CLASSES, DIPLOID_NUMBER
 from chromozoo.data.archive import Archive, find_dataset, name_bytes, open_archive
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.crops import sha256_of
-from chromozoo.data.polygons import Metaphase, faults, mask_polygon
+from chromozoo.data.polygons import LARGEST_MASKS, Metaphase, faults, mask_polygon
 from chromozoo.data.splits import load_split
-from chromozoo.data.verification import class_line, content_line, split_faults, split_lines
+from chromozoo.data.verification import (
+    class_line,
+    content_line,
+    left_out_lines,
+    split_faults,
+    split_lines,
+)
 from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
@@ -174,11 +180,13 @@ def instances_of(class_map: NDArray[np.uint8]) -> list[tuple[int, NDArray[np.boo
         Class index 0 to 23 and mask ``(H, W)`` bool of each, in the order of the classes.
 
     Raises:
-        ValueError: The map is of more than 2,000 pieces.
+        ValueError: The map is of more than 2,000 pieces, or their masks would take more than 4 GB.
     """
     pieces, numbers, regions, region_areas = _pieces(class_map)
     if len(pieces) > MOST_PIECES:
         raise ValueError(f"the map is of {len(pieces):,} pieces, noise and no chromosomes")
+    if len(pieces) * class_map.size > LARGEST_MASKS:
+        raise ValueError(f"the map is too large for its {len(pieces):,} pieces")
     free = [piece for piece in pieces if not piece.regions] or pieces
     scale = float(np.median([piece.area / MEGABASES[piece.label] for piece in free] or [0]))
 
@@ -237,6 +245,9 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         f"{DIPLOID_NUMBER} in {normal.count(DIPLOID_NUMBER)} of {len(normal)} normal karyotypes",
         class_line(classes),
         *split_lines(split, counts, "images"),
+        *left_out_lines(
+            path, (name for planes in files.names.values() for name in planes.values())
+        ),
     ]
     return Verification(path, tuple(lines), tuple(found))
 

@@ -24,6 +24,10 @@ OUTSIDE_TOLERANCE = 1.0
 # chromosome is below 10,000 even in the largest images.
 LARGEST_OUTLINE = 1_000_000
 _DIGITS = re.compile("[0-9]+")
+# Of all masks of an image, in bytes: 46 chromosomes in the largest image that is sensible.
+LARGEST_MASKS = 4_000_000_000
+# In one image; a metaphase has 46, and a field of view may show several.
+MOST_OUTLINES = 2000
 # A mask of more pieces and holes is noise.
 MOST_RINGS = 1000
 
@@ -51,8 +55,17 @@ class Metaphase:
     boxes_only: bool = False
 
     def masks(self) -> NDArray[np.bool_]:
-        """``(N, H, W)``, amodal, in the order of the polygons."""
+        """``(N, H, W)``, amodal, in the order of the polygons.
+
+        Raises:
+            DatasetError: They would take more than 4 GB.
+        """
         height, width = self.image.shape
+        if len(self.polygons) * height * width > LARGEST_MASKS:
+            raise DatasetError(
+                f"{self.source}: {len(self.polygons)} outlines in an image of {width}x{height} are "
+                "too many to be masks; cut the cell out, or divide the image"
+            )
         masks = np.zeros((len(self.polygons), height, width), np.bool_)
         for mask, polygon in zip(masks, self.polygons, strict=True):
             mask[:] = polygon_mask(polygon, height, width)
@@ -217,7 +230,9 @@ def read_polygon(points: Any, name: str) -> NDArray[np.float64]:
             of any chromosome; the message begins with the name.
     """
     try:
-        polygon = np.asarray(points, np.float64).reshape(len(points), 2)
+        polygon = np.asarray(points, np.float64) if len(points) else np.zeros((0, 2))
+        if polygon.shape != (len(points), 2):
+            raise ValueError(f"of shape {polygon.shape}")
         if not np.isfinite(polygon).all():
             raise ValueError("NaN or infinite")
     except (TypeError, ValueError, OverflowError) as error:
@@ -240,6 +255,12 @@ def faults(metaphase: Metaphase) -> list[str]:
     height, width = metaphase.image.shape
     found = []
     seen: dict[bytes, str] = {}
+    if len(metaphase.polygons) > MOST_OUTLINES:
+        found.append(
+            f"{metaphase.source}: the image has {len(metaphase.polygons)} outlines, more than any "
+            f"metaphase ({MOST_OUTLINES}); divide it or annotate it again"
+        )
+        return found
     if not metaphase.polygons:
         found.append(
             f"{metaphase.source}: the image has no polygon; outline its chromosomes or remove it"

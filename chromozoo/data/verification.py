@@ -2,13 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from chromozoo.classes import CLASSES
+from chromozoo.data.archive import open_archive
 from chromozoo.data.crops import sha256_of
 from chromozoo.data.polygons import natural_order
 from chromozoo.data.splits import STAGES, Split
 from chromozoo.errors import DatasetError
+from chromozoo.images.reading import IMAGE_SUFFIXES
 
 
 def content_line(contents: Iterable[bytes]) -> str:
@@ -17,6 +20,30 @@ def content_line(contents: Iterable[bytes]) -> str:
         return f"content sha256 {sha256_of(contents)}"
     except DatasetError:
         return "content sha256 unknown, for a file cannot be read"
+
+
+def left_out_lines(path: Path, used: Iterable[str]) -> list[str]:
+    """How many images of a set are not read, for their names are not of its layout.
+
+    Args:
+        path: Folder or zip file.
+        used: Names of those that are read.
+    """
+    with open_archive(path) as archive:
+        files = map(PurePosixPath, archive.names())
+        images = {
+            file.as_posix()
+            for file in files
+            if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+        }
+    left_out = natural_order(images - {*used})
+    if not left_out:
+        return []
+    named = ", ".join(name[:99] for name in left_out[:5])
+    more = ", ..." if len(left_out) > 5 else ""
+    return [
+        f"left out, for their names are not of the layout: {len(left_out)} images ({named}{more})"
+    ]
 
 
 def class_line(labels: Iterable[int]) -> str:

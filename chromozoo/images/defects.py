@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 # Lines up to this many pixels wide are mended: narrower than any chromosome that shows bands.
-MAX_LINE = 8
+MAX_LINE, MAX_LINE_IN_CROP = 8, 2
 # A dead line stands out on both sides by this share of the image's range, along this share of its
 # length: longer than any chromosome.
 MIN_LINE_CONTRAST, MIN_LINE_SHARE = 0.05, 0.3
@@ -28,7 +28,7 @@ MAX_DEAD_SPREAD, MIN_ALIVE_SPREAD, MIN_AGREEMENT, MIN_CROSSINGS = 0.01, 0.02, 0.
 PASSES = 3
 # A hot pixel departs from the median around it by this share of the range; fewer than the lower
 # share of the pixels spoil nothing, more than the upper one are noise or a drawing.
-HOT_CONTRAST, MIN_HOT_SHARE, MAX_HOT_SHARE = 0.5, 2e-4, 0.02
+HOT_CONTRAST, MIN_HOT_SHARE, MAX_HOT_SHARE = 0.5, 2e-4, 0.08
 # So many pixels of three by three, the hot one among them, may be hot alike.
 MAX_ALIKE = 3
 # Percentiles between which the range of the others lies, and from how many pixels it is taken.
@@ -67,21 +67,21 @@ class Defects:
 
 
 def mended(
-    grey: NDArray[np.float32], max_line: int = MAX_LINE, min_hot_share: float = MIN_HOT_SHARE
+    grey: NDArray[np.float32], *, is_crop: bool = False
 ) -> tuple[NDArray[np.float32], Defects]:
     """Fills dead lines and hot pixels from their neighbours.
 
     Args:
         grey: ``(H, W)`` in any units.
-        max_line: Width in pixels of the widest line.
-        min_hot_share: Share of the pixels, 0..1, below which hot ones are left as they are.
+        is_crop: Whether it shows one chromosome, which may be narrow and cut closely: only what
+            outshines it by far is mended, be it a single pixel.
 
     Returns:
         ``(H, W)``, the same array where nothing is wrong, and what was.
     """
     found, rows, columns = grey, 0, 0
-    for _ in range(PASSES):
-        down, across = _dead_columns(found, max_line), _dead_columns(found.T, max_line)
+    for _ in range(1 if is_crop else PASSES):
+        down, across = _dead_columns(found, is_crop), _dead_columns(found.T, is_crop)
         if not down and not across:
             break
         if found is grey:
@@ -90,7 +90,7 @@ def mended(
         _fill(found.T, across)
         columns += sum(stop - start for start, stop, _ in down)
         rows += sum(stop - start for start, stop, _ in across)
-    found, hot_pixels = _without_hot_pixels(found, min_hot_share)
+    found, hot_pixels = _without_hot_pixels(found, 0.0 if is_crop else MIN_HOT_SHARE)
     return found, Defects(rows, columns, hot_pixels)
 
 
@@ -98,9 +98,9 @@ def mended(
 _Run = tuple[int, int, NDArray[np.bool_]]
 
 
-def _dead_columns(grey: NDArray[np.float32], max_line: int) -> list[_Run]:
+def _dead_columns(grey: NDArray[np.float32], is_crop: bool) -> list[_Run]:
     """Runs of dead columns: first, behind the last, and ``(H,)`` bool, where they are dead."""
-    width = grey.shape[1]
+    width, max_line = grey.shape[1], MAX_LINE_IN_CROP if is_crop else MAX_LINE
     if width < 2 * max_line + 1:
         return []
     size = 2 * max_line + 1
@@ -113,7 +113,10 @@ def _dead_columns(grey: NDArray[np.float32], max_line: int) -> list[_Run]:
     around = ndimage.median_filter(spread, size, mode="mirror")
     is_flat = (spread <= MAX_DEAD_SPREAD * around) & (around > 0)
     runs: list[_Run] = []
-    for candidates, is_dead in ((stand_out, _dead_in), (is_flat, _dead_across)):
+    kinds = [(stand_out, _dead_in_crop)] if is_crop else [(stand_out, _dead_in)]
+    if not is_crop:
+        kinds.append((is_flat, _dead_across))
+    for candidates, is_dead in kinds:
         taken = np.zeros(width, bool)
         for start, stop, _ in runs:
             taken[start:stop] = True
@@ -129,6 +132,13 @@ def _dead_columns(grey: NDArray[np.float32], max_line: int) -> list[_Run]:
 def _sides(grey: NDArray[np.float32], start: int, stop: int) -> list[NDArray[np.float32]]:
     """The columns ``(H,)`` on both sides of a run, not quite beside it; one at the border."""
     return [grey[:, column] for column in (start - 2, stop + 1) if 0 <= column < grey.shape[1]]
+
+
+def _dead_in_crop(
+    grey: NDArray[np.float32], start: int, stop: int, full: float
+) -> NDArray[np.bool_] | None:
+    """As :func:`_dead_in`, of lines that stand out as far as hot pixels."""
+    return _dead_in(grey, start, stop, HOT_CONTRAST / MIN_LINE_CONTRAST * full)
 
 
 def _dead_in(

@@ -8,7 +8,8 @@ dark side. What would spoil this is found first, and left out:
 1. dead lines and hot pixels of the camera (:mod:`chromozoo.images.defects`);
 2. a frame, or a screen around the field of view (:mod:`chromozoo.images.field`);
 3. uneven light (:mod:`chromozoo.images.light`);
-4. objects that are far brighter than the chromosomes: dirt, nuclei, captions.
+4. captions and scale bars (:mod:`chromozoo.images.caption`);
+5. objects that are far brighter than the chromosomes: dirt and nuclei.
 
 For the last, what stands out most is looked at: where its pieces do not look like chromosomes, and
 what stands out next does, the first is left out.
@@ -20,9 +21,9 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from chromozoo.classes import Stain
+from chromozoo.images.caption import find_caption
 from chromozoo.images.defects import Defects, mended
 from chromozoo.images.field import Frame, find_frame, reduced
 from chromozoo.images.light import Light, even_light
@@ -43,14 +44,17 @@ MIN_LENGTH = 1.7
 MIN_PIECES, MIN_LONG = 12, 5
 # Fewer are taken for a cell where what is brighter has far fewer.
 MIN_OTHER_PIECES, MIN_OTHER_LONG = 8, 4
-# Letters and saturated dirt have one level: this share of their pixels lies this near the highest.
-PLATEAU, MIN_PLATEAU = 0.03, 0.5
 # How often what stands out most is set aside, and how far around it nothing is looked at.
-MAX_LOOKS, HALO = 6, 7
+# Nothing is looked for in the rest where this share of the image is left out.
+MAX_LOOKS, HALO, MAX_LEFT_OUT = 6, 7, 0.9
+# Pixels around letters that are cut out with them.
+CAPTION_RIM = 3
 # The level of a piece, a percentile of its pixels; an object departs by this many times the level
 # of the median chromosome, and a wide one by the second.
 PIECE_PERCENTILE = 0.9
 BRIGHT_OBJECT, BRIGHT_WIDE_OBJECT, WIDE = 1.8, 1.4, 2.5
+# Single pixels of a chromosome, or of several that cross, depart by up to this many times of it.
+BRIGHT_PIXEL = 2.5
 # Only where objects would raise the brightest level by this factor are they left out, so ordinary
 # images with a nucleus stay as the weights have learnt them: of 656 images of the three sets one in
 # 40 has more.
@@ -99,6 +103,7 @@ class Levels:
         defects: Of the camera, mended.
         frame: What was cut off.
         light: How uneven the light was, before it was evened out; None where it was left as it is.
+        letters: Number of letters and bars of captions and scales that were cut out.
         objects: What was left out.
         alarms: Why the levels cannot be trusted, in words; empty where they can.
         signal: ``(H, W)`` float32 in 0..1, background and what was cut off 0.
@@ -114,6 +119,7 @@ class Levels:
     defects: Defects
     frame: Frame | None
     light: Light | None
+    letters: int
     objects: BrightObjects | None
     alarms: tuple[str, ...]
     signal: NDArray[np.float32] = field(repr=False)
@@ -122,7 +128,12 @@ class Levels:
     def flags(self) -> tuple[str, ...]:
         """What was odd and is mended, cut off or left out, in words; empty as a rule."""
         flags = [*self.defects.words()]
-        flags += [odd.words() for odd in (self.frame, self.light, self.objects) if odd is not None]
+        flags += [odd.words() for odd in (self.frame, self.light) if odd is not None]
+        if self.letters:
+            many = f"{self.letters} letters and bars" if self.letters > 1 else "a letter or bar"
+            flags.append(f"a caption or scale bar ({many}) was cut out")
+        if self.objects is not None:
+            flags.append(self.objects.words())
         return tuple(flags)
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,6 +142,7 @@ class Levels:
             "dead_rows": self.defects.rows,
             "dead_columns": self.defects.columns,
             "hot_pixels": self.defects.hot_pixels,
+            "letters": self.letters,
         }
         if self.frame is not None:
             excluded["frame"] = {
@@ -176,24 +188,25 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
     frame = find_frame(clean, small)
     left_out = None if frame is None else ~frame.field
     even, light = even_light(clean, None if frame is None else frame.field, small)
-    looks = _looks(even, left_out)
+    looks, caption = _looks(even, left_out)
     if not looks:
         low, high = float(clean.min()), float(clean.max())
         nothing = np.zeros(grey.shape, np.float32)
         return Levels(
-            low, low, high, high, "q", False, 0.0, defects, frame, light, None, (), nothing
+            low, low, high, high, "q", False, 0.0, defects, frame, light, 0, None, (), nothing
         )
     chosen = _chosen(looks)
     look = looks[chosen]
-    top, outlying = _top(look)
-    objects = _objects(looks[:chosen], look, outlying)
+    top, odd = _top(look)
+    objects = _objects(looks[:chosen], look, odd)
     sign = 1.0 if look.is_bright else -1.0
     signal = np.zeros(grey.shape, np.float32)
     is_found = top > 0
     if is_found:
         signal = np.clip(look.departure / np.float32(top), 0, 1)
-        if left_out is not None:
-            signal[left_out] = 0
+        cut = _either(left_out, caption.mask)
+        if cut is not None:
+            signal[cut] = 0
     width = 0.0
     if is_found:
         apart = look.left_out if chosen else None
@@ -209,6 +222,7 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
         defects=defects,
         frame=frame,
         light=light,
+        letters=caption.count,
         objects=objects,
         alarms=_alarms(look, objects),
         signal=signal,
@@ -216,10 +230,10 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
 
 
 def chromosome_width(signal: NDArray[np.float32]) -> float:
-    """Median width in pixels of the pieces that stand out; 0 where nothing does.
+    """Median width in pixels of what stands out; 0 where nothing does.
 
-    The width of a piece is twice the median distance to the background along its middle lines. A
-    nucleus, or chromosomes that their haze joins, are one piece of many.
+    It is twice the median distance to the background along the middle lines, so a piece counts by
+    its length: a hundred specks of dust have little of it, and so has a round nucleus.
     """
     eight_bit = np.round(signal * 255).astype(np.uint8)
     level, _ = cv2.threshold(
@@ -236,11 +250,7 @@ def chromosome_width(signal: NDArray[np.float32]) -> float:
     _, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
     large = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_PIECE
     ridge &= large[labels]
-    if not ridge.any():
-        return 0.0
-    pieces = np.asarray(labels[ridge], np.int64)
-    halves = ndimage.median(distance[ridge], pieces, np.unique(pieces))
-    return float(2 * np.median(halves))
+    return float(2 * np.median(distance[ridge])) if ridge.any() else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,6 +259,7 @@ class _Pieces:
 
     Attributes:
         labels: ``(h, w)`` int32, 0 background, else 1 + index of the piece.
+        boxes: ``(N, 4)``, left, top, width and height in pixels of the image.
         areas: ``(N,)`` in pixels of the image.
         widths: ``(N,)`` of the widest place, in pixels of the image.
         levels: ``(N,)`` departure from the background.
@@ -257,6 +268,7 @@ class _Pieces:
     """
 
     labels: NDArray[np.int32]
+    boxes: NDArray[np.float64]
     areas: NDArray[np.float64]
     widths: NDArray[np.float64]
     levels: NDArray[np.float64]
@@ -272,6 +284,20 @@ class _Pieces:
     def long(self) -> NDArray[np.bool_]:
         """``(N,)``, which of these are rods or clusters of rods."""
         return self.likely & (self.areas >= MIN_LENGTH * np.maximum(self.widths, 1) ** 2)
+
+    @property
+    def typical(self) -> NDArray[np.bool_]:
+        """``(N,)``, which stand for the chromosomes; none where nothing looks like them."""
+        for like in (self.long, self.likely):
+            if int(like.sum()) >= MIN_LONG:
+                return like
+        return np.zeros(len(self.areas), bool)
+
+    @property
+    def typical_level(self) -> float:
+        """Departure of the median chromosome; 0 where nothing looks like one."""
+        like = self.typical
+        return float(np.median(self.levels[like])) if like.any() else 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -299,30 +325,55 @@ class _Look:
     pieces: _Pieces
 
     @property
-    def is_one_level(self) -> bool:
-        """Whether most pixels have nearly the same level, as letters or saturated dirt have."""
-        departures = self.pieces.departures
-        if not departures.size:
-            return False
-        return bool((departures > (1 - PLATEAU) * departures.max()).mean() >= MIN_PLATEAU)
-
-    @property
     def is_a_cell(self) -> bool:
         """Whether there is no doubt that most of it is chromosomes."""
         return (
-            int(self.pieces.likely.sum()) >= MIN_PIECES
-            and int(self.pieces.long.sum()) >= MIN_LONG
-            and not self.is_one_level
+            int(self.pieces.likely.sum()) >= MIN_PIECES and int(self.pieces.long.sum()) >= MIN_LONG
         )
 
 
-def _looks(grey: NDArray[np.float32], left_out: NDArray[np.bool_] | None) -> list[_Look]:
+@dataclass(frozen=True, eq=False)
+class _Caption:
+    """Letters and bars, and ``(H, W)`` bool, where they are; None where there are none."""
+
+    count: int = 0
+    mask: NDArray[np.bool_] | None = None
+
+    def and_of(self, look: _Look) -> "_Caption":
+        """With what a look shows."""
+        pieces, shape = look.pieces, look.departure.shape
+        highest = float(pieces.departures.max())
+        letters = find_caption(
+            pieces.boxes, pieces.areas, pieces.levels, highest, (shape[0], shape[1])
+        )
+        if not letters.any():
+            return self
+        mask = np.concatenate([[False], letters])[pieces.labels].astype(np.uint8)
+        if look.step > 1:
+            whole = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
+            mask = np.asarray(whole, np.uint8)
+        size = 2 * CAPTION_RIM * look.step + 1
+        found = cv2.dilate(mask, np.ones((size, size), np.uint8)) > 0
+        count = self.count + int(letters.sum())
+        return _Caption(count, found if self.mask is None else self.mask | found)
+
+
+def _looks(
+    grey: NDArray[np.float32], left_out: NDArray[np.bool_] | None
+) -> tuple[list[_Look], _Caption]:
     """What stands out, then what stands out of the rest, and so on, until it is a cell."""
     looks: list[_Look] = []
+    caption = _Caption()
     for _ in range(MAX_LOOKS):
         look = _look(grey, left_out)
         if look is None:
             break
+        if (more := caption.and_of(look)) is not caption:
+            caption = more
+            left_out = _either(left_out, caption.mask)
+            look = _look(grey, left_out)
+            if look is None:
+                break
         looks.append(look)
         if look.is_a_cell:
             break
@@ -330,10 +381,18 @@ def _looks(grey: NDArray[np.float32], left_out: NDArray[np.bool_] | None) -> lis
             look.stands_out.astype(np.uint8),
             cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * HALO + 1,) * 2),
         )
-        left_out = halo > 0 if left_out is None else left_out | (halo > 0)
-        if left_out.mean() > 0.9:
+        left_out = _either(left_out, halo > 0)
+        if left_out is not None and left_out.mean() > MAX_LEFT_OUT:
             break
-    return looks
+    return looks, caption
+
+
+def _either(
+    one: NDArray[np.bool_] | None, other: NDArray[np.bool_] | None
+) -> NDArray[np.bool_] | None:
+    if one is None or other is None:
+        return one if other is None else other
+    return one | other
 
 
 def _look(grey: NDArray[np.float32], left_out: NDArray[np.bool_] | None) -> _Look | None:
@@ -385,6 +444,7 @@ def _pieces(stands_out: NDArray[np.bool_], departure: NDArray[np.float32], step:
     levels = departures[order][places].astype(np.float64)
     return _Pieces(
         np.asarray(labels, np.int32),
+        stats[1:, : cv2.CC_STAT_HEIGHT + 1].astype(np.float64) * step,
         areas * step**2,
         (2 * halves - 1) * step,
         levels,
@@ -395,67 +455,61 @@ def _pieces(stands_out: NDArray[np.bool_], departure: NDArray[np.float32], step:
 
 def _chosen(looks: list[_Look]) -> int:
     """The look that shows the chromosomes: the first, unless a later one shows a cell instead."""
-    first = looks[0].pieces
-    if looks[0].is_a_cell:
+    first = looks[0]
+    if first.is_a_cell:
         return 0
-    needed = max(2 * int(first.likely.sum()) + 3, MIN_OTHER_PIECES)
-    if looks[0].is_one_level:
-        needed = MIN_OTHER_PIECES
-    counts = [
-        int(look.pieces.likely.sum()) if int(look.pieces.long.sum()) >= MIN_OTHER_LONG else 0
-        for look in looks
-    ]
-    later = [k for k in range(1, len(looks)) if counts[k] >= needed]
-    return max(later, key=lambda k: counts[k]) if later else 0
+    best = 0
+    most = max(2 * int(first.pieces.long.sum()) + 2, MIN_OTHER_LONG - 1)
+    for number, look in enumerate(looks[1:], 1):
+        long = int(look.pieces.long.sum())
+        if long > most and int(look.pieces.likely.sum()) >= MIN_OTHER_PIECES:
+            best, most = number, long
+    return best
 
 
-def _typical_level(pieces: _Pieces) -> float:
-    """Departure of the median chromosome, 0 where nothing looks like one."""
-    for like in (pieces.long, pieces.likely):
-        if int(like.sum()) >= MIN_LONG:
-            return float(np.median(pieces.levels[like]))
-    return 0.0
+def _top(look: _Look) -> tuple[float, NDArray[np.bool_] | None]:
+    """Departure of the brightest part of a chromosome.
 
-
-def _top(look: _Look) -> tuple[float, NDArray[np.bool_]]:
-    """Departure of the brightest part of a chromosome, and which pieces say nothing of it."""
+    Second ``(P,)``, which of the pieces' pixels are of objects, where these would raise it; else
+    None.
+    """
     pieces = look.pieces
     inside = look.departure[look.stands_out] if look.step > 1 else pieces.departures
     top = max(float(np.percentile(inside, BRIGHTEST_PERCENTILE)), 1e-12)
-    none = np.zeros(len(pieces.areas), bool)
-    typical = _typical_level(pieces)
-    if not typical:
-        return top, none
-    like = pieces.long if int(pieces.long.sum()) >= MIN_LONG else pieces.likely
-    is_wide = pieces.widths > WIDE * float(np.median(pieces.widths[like]))
-    outlying = (pieces.levels > BRIGHT_OBJECT * typical) | (
-        is_wide & (pieces.levels > BRIGHT_WIDE_OBJECT * typical)
+    level = pieces.typical_level
+    if not level:
+        return top, None
+    is_wide = pieces.widths > WIDE * float(np.median(pieces.widths[pieces.typical]))
+    outlying = (pieces.levels > BRIGHT_OBJECT * level) | (
+        is_wide & (pieces.levels > BRIGHT_WIDE_OBJECT * level)
     )
-    rest = pieces.departures[~outlying[pieces.owners]]
-    if not outlying.any() or rest.size * look.step**2 < FEWEST_PIXELS:
-        return top, none
+    odd = outlying[pieces.owners] | (pieces.departures > BRIGHT_PIXEL * level)
+    rest = pieces.departures[~odd]
+    if rest.size * look.step**2 < FEWEST_PIXELS:
+        return top, None
     lower = max(float(np.percentile(rest, BRIGHTEST_PERCENTILE)), 1e-12)
-    return (lower, outlying) if top > MIN_RAISE * lower else (top, none)
+    return (lower, odd) if top > MIN_RAISE * lower else (top, None)
 
 
 def _objects(
-    brighter: list[_Look], look: _Look, outlying: NDArray[np.bool_]
+    brighter: list[_Look], look: _Look, odd: NDArray[np.bool_] | None
 ) -> BrightObjects | None:
     """What was left out, of looks before the chosen one and of that one."""
-    typical = _typical_level(look.pieces)
-    counts, widths, levels = 0, [0.0], [0.0]
-    for other, which in (
-        *((one, np.ones(len(one.pieces.areas), bool)) for one in brighter),
-        (look, outlying),
-    ):
-        which = which & (other.pieces.areas >= SMALLEST_PIECE)
-        if which.any():
-            counts += int(which.sum())
-            widths.append(float(other.pieces.widths[which].max()))
-            levels.append(float(other.pieces.levels[which].max()))
-    if not brighter and not outlying.any():
+    found = [one.pieces for one in brighter]
+    if odd is not None:
+        mask = np.zeros(look.pieces.labels.shape, bool)
+        mask[look.pieces.labels > 0] = odd
+        found.append(_pieces(mask, look.departure[:: look.step, :: look.step], look.step))
+    if not found:
         return None
-    return BrightObjects(max(counts, 1), max(widths), max(levels) / typical if typical else 0.0)
+    counts, widths, levels = 0, [0.0], [0.0]
+    for pieces in found:
+        large = pieces.areas >= SMALLEST_PIECE
+        counts += int(large.sum())
+        widths += pieces.widths[large].tolist()
+        levels += pieces.levels[large].tolist()
+    level = look.pieces.typical_level
+    return BrightObjects(max(counts, 1), max(widths), max(levels) / level if level else 0.0)
 
 
 def _alarms(look: _Look, objects: BrightObjects | None) -> tuple[str, ...]:

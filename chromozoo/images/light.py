@@ -29,6 +29,8 @@ NEAR = 0.15
 MIN_GAIN, MIN_EXPLAINED, MIN_VARIATION = 0.25, 0.45, 0.3
 # Where one level explains this share of the blocks, one surface is fitted only.
 MAX_FLAT = 0.6
+# The first of several surfaces is taken, unless another one explains this much more of the blocks.
+MIN_BETTER = 0.03
 # Of the departures from the background of all pixels: about the contrast of the chromosomes.
 CONTRAST_PERCENTILE = 98.0
 # Light is divided out where its darkest part is more than this share of the brightest.
@@ -161,8 +163,7 @@ def _best_surface(
 
     None where the first one shows that one level does as well.
     """
-    best: tuple[int, FloatArray, float] | None = None
-    most = 0.0
+    found: list[tuple[int, FloatArray, float, FloatArray]] = []
     for degree in DEGREES:
         over_all = _terms(is_whole.shape, degree)
         terms = over_all[is_whole.ravel()]
@@ -171,14 +172,19 @@ def _best_surface(
             surface = _laid_out((over_all @ weights).reshape(is_whole.shape), small.shape)
             apart = np.abs(small - surface)[within]
             contrast = float(np.percentile(apart, CONTRAST_PERCENTILE))
-            explained = float((np.abs(values - terms @ weights) < NEAR * contrast).mean())
-            if best is None:
+            departure = np.abs(values - terms @ weights)
+            if not found:
+                explained = float((departure < NEAR * contrast).mean())
                 flat = float((np.abs(values - level) < NEAR * contrast).mean())
                 if flat > MAX_FLAT and explained - flat < MIN_GAIN / 2:
                     return None
-            # What explains more with less contrast left is the better one.
-            if best is None or explained / max(contrast, 1e-12) > 1.05 * most:
-                best, most = (degree, weights, contrast), explained / max(contrast, 1e-12)
+            found.append((degree, weights, contrast, departure))
+    near = NEAR * min(contrast for _, _, contrast, _ in found)
+    best, most = found[0][:3], -1.0
+    for degree, weights, contrast, departure in found:
+        explained = float((departure < near).mean())
+        if explained > most + MIN_BETTER:
+            best, most = (degree, weights, contrast), explained
     return best
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.errors import ImageError
+from chromozoo.images.defects import mended
 
 # Below this contrast (of the image's own full range) there is nothing but noise.
 LEAST_CONTRAST = 0.02
@@ -18,6 +19,13 @@ EDGE_SHARE = 0.6
 BRIGHTEST_PERCENTILE = 99.0
 # White of an 8-bit picture, what a signal is measured by that is not stretched.
 EIGHT_BIT_WHITE = 255.0
+# Dead lines of a camera and hot pixels are mended where they raise the contrast by this factor.
+# They are looked for where it is that much more than what this percentile of the pixels departs by.
+MIN_RAISE, USUAL_PERCENTILE = 2.0, 90.0
+# What stands out most is a speck where it covers up to this share of the image, and what stands out
+# next, some pixels away, has between these shares of its contrast and covers this many times its
+# area. No speck was seen in 9,722 crops of BioImLab, Pki-3 and four other laboratories.
+MAX_SPECK, SPECK_RIM, SPECK_CONTRAST, SPECK_AREA, MAX_SPECKS = 0.04, 2, (0.1, 0.5), 3.0, 3
 # The smallest chromosomes of BioImLab, 13 x 15 pixels with their margin, cover about 70.
 FEWEST_PIXELS = 16
 
@@ -29,7 +37,8 @@ def signal_image(
 
     The background is the median of the outermost pixels; the chromosome is whatever departs
     further from it, to the bright or to the dark side. The 99th percentile of the chromosome
-    becomes 1, so exposure and bit depth drop out.
+    becomes 1, so exposure and bit depth drop out. Dead lines and hot pixels that outshine it are
+    filled from their neighbours, and specks that do are no part of it.
 
     Args:
         grey: ``(H, W)`` in any units.
@@ -45,11 +54,15 @@ def signal_image(
         ImageError: The picture is uniform (all black, all white) or shows a speck only: there is
             no chromosome.
     """
-    border = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
-    background = np.float32(np.median(border))
-    departure = grey - background
-    brighter, darker = float(departure.max()), float(-departure.min())
+    background, brighter, darker = _departures(grey)
     contrast = max(brighter, darker)
+    if contrast > MIN_RAISE * float(np.percentile(np.abs(grey - background), USUAL_PERCENTILE)):
+        clean, _ = mended(grey, is_crop=True)
+        of_clean = _departures(clean)
+        if contrast > MIN_RAISE * max(of_clean[1:]):
+            grey, (background, brighter, darker) = clean, of_clean
+            contrast = max(brighter, darker)
+    departure = grey - background
     full_range = max(float(np.abs(grey).max()), 1e-12)
     if contrast < LEAST_CONTRAST * full_range or contrast <= 0:
         raise ImageError(
@@ -57,7 +70,7 @@ def signal_image(
             "chromosome to name; check the crop or the exposure"
         )
     signal = np.clip(departure if brighter >= darker else -departure, 0, None)
-    inside = signal[foreground(signal / contrast)]
+    inside = signal[_chromosome(signal, contrast)]
     if inside.size < FEWEST_PIXELS:
         raise ImageError(
             f"{name}: what stands out of the background covers {inside.size} pixels, too few for a "
@@ -66,6 +79,33 @@ def signal_image(
     top = float(np.percentile(inside, BRIGHTEST_PERCENTILE)) if stretch else EIGHT_BIT_WHITE
     result: NDArray[np.float32] = np.clip(signal / max(top, 1e-12), 0, 1).astype(np.float32)
     return result
+
+
+def _departures(grey: NDArray[np.float32]) -> tuple[np.float32, float, float]:
+    """The background, and how far the image departs from it to the bright and to the dark side."""
+    border = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
+    background = np.float32(np.median(border))
+    departure = grey - background
+    return background, float(departure.max()), float(-departure.min())
+
+
+def _chromosome(signal: NDArray[np.float32], contrast: float) -> NDArray[np.bool_]:
+    """The foreground, or where that is a bright speck, the foreground of what is left."""
+    found = foreground(signal / contrast)
+    rest, size = signal, 2 * SPECK_RIM + 1
+    for _ in range(MAX_SPECKS):
+        if found.mean() > MAX_SPECK:
+            break
+        around = cv2.dilate(found.astype(np.uint8), np.ones((size, size), np.uint8)) > 0
+        rest = np.where(around, np.float32(0), rest)
+        next_contrast = float(rest.max())
+        if not SPECK_CONTRAST[0] * contrast < next_contrast < SPECK_CONTRAST[1] * contrast:
+            break
+        other = foreground(rest / next_contrast)
+        if other.sum() < max(SPECK_AREA * found.sum(), FEWEST_PIXELS):
+            break
+        found, contrast = other, next_contrast
+    return found
 
 
 def foreground(signal: NDArray[np.float32]) -> NDArray[np.bool_]:
