@@ -33,8 +33,9 @@ MIN_JUMP, MIN_SHARP = 2.0, 0.85
 # pieces, and in this many for each piece outside: of a round field, and of a rectangle.
 MIN_CONTRAST = {False: (0.1, 1.0), True: (0.03, 0.2)}
 MIN_PIECES = 3
-# Pixels of the copy over which the edge of a field may be out of focus.
-EDGE = 4
+# Pixels of the copy over which the edge of a round field may be out of focus, and that of a
+# rectangle mixed with its frame.
+EDGE, SHARP_EDGE = 4, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +164,9 @@ def _around(
         return None
     if not _shows_a_cell(small, inner, inside, level, is_rectangle):
         return None
+    if is_rectangle:
+        sharp = cv2.erode(padded, kernel, iterations=SHARP_EDGE)
+        inner = sharp[EDGE:-EDGE, EDGE:-EDGE] > 0
     return inner, is_rectangle
 
 

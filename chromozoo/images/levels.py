@@ -42,6 +42,11 @@ MIN_LENGTH = 1.7
 # This many pieces that may be chromosomes, and long ones among them, are a cell. All of 393
 # validation and training images of CIL:54816 have them, and 95 to 99 of 100 of M-FISH and BioImLab.
 MIN_PIECES, MIN_LONG = 12, 5
+# Of contracted chromosomes, few of which are long, so many are a cell.
+MIN_SHORT_PIECES = 24
+# What stands out so many times less than pieces that may be chromosomes, or covers a larger share of
+# the image, is the grain of the background.
+MAX_TIMES, MAX_COVER = 14.0, 0.25
 # Fewer are taken for a cell where what is brighter has far fewer.
 MIN_OTHER_PIECES, MIN_OTHER_LONG = 8, 4
 # How often what stands out most is set aside, and how far around it nothing is looked at.
@@ -57,33 +62,35 @@ BRIGHT_OBJECT, BRIGHT_WIDE_OBJECT, WIDE = 1.8, 1.4, 2.5
 BRIGHT_PIXEL = 2.5
 # Only where objects would raise the brightest level by this factor are they left out, so ordinary
 # images with a nucleus stay as the weights have learnt them: of 656 images of the three sets one in
-# 40 has more.
+# 28 has more.
 MIN_RAISE = 1.5
 # Pieces are looked at in a copy of fewer pixels than this.
 LOOK_PIXELS = 1_200_000
 
 
 @dataclass(frozen=True)
-class BrightObjects:
-    """What was left out of the levels for being far brighter than the chromosomes.
+class Outliers:
+    """What was left out of the levels for standing out far more than the chromosomes.
 
     Attributes:
         count: Number of objects.
         width: Of the widest, in pixels.
-        times: Departure from the background of the brightest, by that of the chromosomes.
+        times: Departure from the background of the strongest, by that of the chromosomes.
+        is_dark: Whether it is darker than the background.
     """
 
     count: int
     width: float
     times: float
+    is_dark: bool
 
     def words(self) -> str:
         """What was left out."""
-        many = self.count != 1
+        many, kind = self.count != 1, "dark" if self.is_dark else "bright"
         return (
-            f"{f'{self.count} bright objects' if many else 'a bright object'} "
+            f"{f'{self.count} {kind} objects' if many else f'a {kind} object'} "
             f"({'up to ' if many else ''}{self.width:.0f} px wide, {self.times:.1f} times as "
-            f"strong as the chromosomes) {'were' if many else 'was'} left out of the grey levels"
+            f"{kind} as the chromosomes) {'were' if many else 'was'} left out of the grey levels"
         )
 
 
@@ -104,7 +111,7 @@ class Levels:
         frame: What was cut off.
         light: How uneven the light was, before it was evened out; None where it was left as it is.
         letters: Number of letters and bars of captions and scales that were cut out.
-        objects: What was left out.
+        outliers: What was left out.
         alarms: Why the levels cannot be trusted, in words; empty where they can.
         signal: ``(H, W)`` float32 in 0..1, background and what was cut off 0.
     """
@@ -120,7 +127,7 @@ class Levels:
     frame: Frame | None
     light: Light | None
     letters: int
-    objects: BrightObjects | None
+    outliers: Outliers | None
     alarms: tuple[str, ...]
     signal: NDArray[np.float32] = field(repr=False)
 
@@ -132,8 +139,8 @@ class Levels:
         if self.letters:
             many = f"{self.letters} letters and bars" if self.letters > 1 else "a letter or bar"
             flags.append(f"a caption or scale bar ({many}) was cut out")
-        if self.objects is not None:
-            flags.append(self.objects.words())
+        if self.outliers is not None:
+            flags.append(self.outliers.words())
         return tuple(flags)
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,11 +157,12 @@ class Levels:
                 "level": _rounded(self.frame.level),
                 "share": round(self.frame.share, 4),
             }
-        if self.objects is not None:
-            excluded["bright_objects"] = {
-                "count": self.objects.count,
-                "width": round(self.objects.width, 1),
-                "times": round(self.objects.times, 2),
+        if self.outliers is not None:
+            excluded["outliers"] = {
+                "count": self.outliers.count,
+                "width": round(self.outliers.width, 1),
+                "times": round(self.outliers.times, 2),
+                "is_dark": self.outliers.is_dark,
             }
         return {
             "low": _rounded(self.low),
@@ -198,33 +206,26 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
     chosen = _chosen(looks)
     look = looks[chosen]
     top, odd = _top(look)
-    objects = _objects(looks[:chosen], look, odd)
-    sign = 1.0 if look.is_bright else -1.0
-    signal = np.zeros(grey.shape, np.float32)
-    is_found = top > 0
-    if is_found:
-        signal = np.clip(look.departure / np.float32(top), 0, 1)
-        cut = _either(left_out, caption.mask)
-        if cut is not None:
-            signal[cut] = 0
-    width = 0.0
-    if is_found:
-        apart = look.left_out if chosen else None
-        width = chromosome_width(signal if apart is None else np.where(apart, 0, signal))
+    outliers = _outliers(looks[:chosen], look, odd)
+    signal = np.asarray(np.clip(look.departure / np.float32(top), 0, 1), np.float32)
+    cut = _either(left_out, caption.mask)
+    if cut is not None:
+        signal[cut] = 0
+    apart = look.left_out if chosen else None
     return Levels(
         low=look.low,
         background=look.background,
         high=look.high,
-        top=look.background + sign * top,
+        top=look.background + (top if look.is_bright else -top),
         stain="q" if look.is_bright else "g",
-        is_found=is_found,
-        width=width,
+        is_found=True,
+        width=chromosome_width(signal if apart is None else np.where(apart, 0, signal)),
         defects=defects,
         frame=frame,
         light=light,
         letters=caption.count,
-        objects=objects,
-        alarms=_alarms(look, objects),
+        outliers=outliers,
+        alarms=_alarms(look, outliers),
         signal=signal,
     )
 
@@ -327,9 +328,8 @@ class _Look:
     @property
     def is_a_cell(self) -> bool:
         """Whether there is no doubt that most of it is chromosomes."""
-        return (
-            int(self.pieces.likely.sum()) >= MIN_PIECES and int(self.pieces.long.sum()) >= MIN_LONG
-        )
+        likely, long = int(self.pieces.likely.sum()), int(self.pieces.long.sum())
+        return likely >= MIN_SHORT_PIECES or (likely >= MIN_PIECES and long >= MIN_LONG)
 
 
 @dataclass(frozen=True, eq=False)
@@ -462,6 +462,11 @@ def _chosen(looks: list[_Look]) -> int:
     most = max(2 * int(first.pieces.long.sum()) + 2, MIN_OTHER_LONG - 1)
     for number, look in enumerate(looks[1:], 1):
         long = int(look.pieces.long.sum())
+        if float(look.stands_out.mean()) > MAX_COVER:
+            continue
+        is_faint = look.pieces.typical_level * MAX_TIMES < float(np.max(first.pieces.levels))
+        if is_faint and int(first.pieces.likely.sum()) >= MIN_OTHER_PIECES:
+            continue
         if long > most and int(look.pieces.likely.sum()) >= MIN_OTHER_PIECES:
             best, most = number, long
     return best
@@ -491,31 +496,31 @@ def _top(look: _Look) -> tuple[float, NDArray[np.bool_] | None]:
     return (lower, odd) if top > MIN_RAISE * lower else (top, None)
 
 
-def _objects(
-    brighter: list[_Look], look: _Look, odd: NDArray[np.bool_] | None
-) -> BrightObjects | None:
+def _outliers(stronger: list[_Look], look: _Look, odd: NDArray[np.bool_] | None) -> Outliers | None:
     """What was left out, of looks before the chosen one and of that one."""
-    found = [one.pieces for one in brighter]
+    found = [(one.pieces, one.is_bright) for one in stronger]
     if odd is not None:
         mask = np.zeros(look.pieces.labels.shape, bool)
         mask[look.pieces.labels > 0] = odd
-        found.append(_pieces(mask, look.departure[:: look.step, :: look.step], look.step))
+        pieces = _pieces(mask, look.departure[:: look.step, :: look.step], look.step)
+        found.append((pieces, look.is_bright))
     if not found:
         return None
-    counts, widths, levels = 0, [0.0], [0.0]
-    for pieces in found:
+    count, width, level, is_dark = 0, 0.0, 0.0, False
+    for pieces, is_bright in found:
         large = pieces.areas >= SMALLEST_PIECE
-        counts += int(large.sum())
-        widths += pieces.widths[large].tolist()
-        levels += pieces.levels[large].tolist()
-    level = look.pieces.typical_level
-    return BrightObjects(max(counts, 1), max(widths), max(levels) / level if level else 0.0)
+        count += int(large.sum())
+        width = max(width, float(pieces.widths.max()))
+        if float(pieces.levels.max()) > level:
+            level, is_dark = float(pieces.levels.max()), not is_bright
+    typical = look.pieces.typical_level
+    return Outliers(max(count, 1), width, level / typical if typical else 0.0, is_dark)
 
 
-def _alarms(look: _Look, objects: BrightObjects | None) -> tuple[str, ...]:
-    if objects is None or int(look.pieces.likely.sum()) >= MIN_OTHER_PIECES:
+def _alarms(look: _Look, outliers: Outliers | None) -> tuple[str, ...]:
+    if outliers is None or int(look.pieces.likely.sum()) >= MIN_OTHER_PIECES:
         return ()
-    reason = "bright objects were left out, and hardly anything else looks like chromosomes"
+    reason = "what stands out most was left out, and hardly anything else looks like chromosomes"
     return (f"the grey levels are doubtful: {reason}",)
 
 
