@@ -44,9 +44,9 @@ MIN_LENGTH = 1.7
 MIN_PIECES, MIN_LONG = 12, 5
 # Of contracted chromosomes, few of which are long, so many are a cell.
 MIN_SHORT_PIECES = 24
-# What stands out so many times less than pieces that may be chromosomes, or covers a larger share of
-# the image, is the grain of the background.
-MAX_TIMES, MAX_COVER = 14.0, 0.25
+# What stands out so many times less than pieces that may be chromosomes, or covers a larger share
+# of the image, is the grain of the background.
+MAX_TIMES, MAX_COVER = 14.0, 0.15
 # Fewer are taken for a cell where what is brighter has far fewer.
 MIN_OTHER_PIECES, MIN_OTHER_LONG = 8, 4
 # How often what stands out most is set aside, and how far around it nothing is looked at.
