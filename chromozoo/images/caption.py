@@ -14,8 +14,9 @@ PLATEAU = 0.06
 MIN_LETTERS, LIKE_HEIGHT, ON_LINE, MAX_GAP = 5, (0.6, 1.7), 0.12, 2.5
 # Letters are lower than this share of the image.
 MAX_HEIGHT = 0.12
-# A bar is this many times as long as thick, and fills this share of its box.
-BAR_LENGTH, BAR_FILL = 6.0, 0.9
+# A bar is this many times as long as thick, and fills this share of its box: more than the rounded
+# ends of a straight, upright chromosome leave.
+BAR_LENGTH, BAR_FILL = 10.0, 0.985
 # More pieces than this of one level are no caption.
 MAX_PIECES = 600
 # Pixels by which letters may stand off their line in any case.

@@ -33,9 +33,11 @@ MIN_JUMP, MIN_SHARP = 2.0, 0.85
 # pieces, and in this many for each piece outside: of a round field, and of a rectangle.
 MIN_CONTRAST = {False: (0.1, 1.0), True: (0.03, 0.2)}
 MIN_PIECES = 3
-# Pixels of the copy over which the edge of a round field may be out of focus, and that of a
-# rectangle mixed with its frame.
-EDGE, SHARP_EDGE = 4, 2
+# The edge of a field is this many pixels of the copy wide, and more where it is out of focus: until
+# three pixels further in there is less than this share of a difference.
+SHARP_EDGE, MAX_EDGE, FADED = 2, 16, 0.02
+# An edge of fewer pixels says nothing.
+MIN_EDGE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ def find_frame(grey: NDArray[np.float32], small: NDArray[np.float32] | None = No
     """
     height, width = grey.shape
     small = reduced(grey) if small is None else small
-    if min(small.shape) < 4 * EDGE:
+    if min(small.shape) < MAX_EDGE:
         return None
     low, high = (float(value) for value in np.percentile(small, (0.5, 99.5)))
     full = high - low
@@ -152,22 +154,38 @@ def _around(
         return None
     # Just inside of its edge the field has its own level; where it ends at the border of the
     # image, there is no edge.
-    padded = np.pad(hull, EDGE, mode="edge")
-    kernel = np.ones((3, 3), np.uint8)
-    inner = cv2.erode(padded, kernel, iterations=EDGE)[EDGE:-EDGE, EDGE:-EDGE] > 0
-    rim = inner & ~(cv2.erode(padded, kernel, iterations=EDGE + 1)[EDGE:-EDGE, EDGE:-EDGE] > 0)
-    near = cv2.dilate((frame & ~inside).astype(np.uint8), np.ones((4 * EDGE + 1,) * 2, np.uint8))
-    edge = small[rim & (near > 0)]
-    if edge.size < EDGE:
-        return None
-    if float((np.abs(edge - level) > MIN_JUMP * tolerance).mean()) < MIN_SHARP:
+    distance = cv2.distanceTransform((~frame | inside).astype(np.uint8), cv2.DIST_L2, 5)
+    departure = np.abs(small - level)
+    width = _edge_width(distance, departure, inside)
+    inner = inside & (distance > width)
+    edge = departure[inner & (distance <= width + 2)]
+    if edge.size < MIN_EDGE or float((edge > MIN_JUMP * tolerance).mean()) < MIN_SHARP:
         return None
     if not _shows_a_cell(small, inner, inside, level, is_rectangle):
         return None
-    if is_rectangle:
-        sharp = cv2.erode(padded, kernel, iterations=SHARP_EDGE)
-        inner = sharp[EDGE:-EDGE, EDGE:-EDGE] > 0
     return inner, is_rectangle
+
+
+def _edge_width(
+    distance: NDArray[np.float32], departure: NDArray[np.float32], inside: NDArray[np.bool_]
+) -> float:
+    """Pixels over which the frame fades into the field: more where it is out of focus.
+
+    Args:
+        distance: ``(h, w)`` from the frame.
+        departure: ``(h, w)`` from the level of the frame.
+        inside: ``(h, w)``, the field.
+    """
+    steps = np.rint(distance[inside]).astype(np.int64)
+    levels = departure[inside]
+    medians = [
+        float(np.median(levels[steps == step])) if (steps == step).any() else 0.0
+        for step in range(MAX_EDGE + 4)
+    ]
+    for width in range(SHARP_EDGE, MAX_EDGE):
+        if abs(medians[width + 3] - medians[width]) <= FADED * medians[width + 3]:
+            return float(width)
+    return float(MAX_EDGE)
 
 
 def _shows_a_cell(

@@ -75,7 +75,8 @@ class Outliers:
     Attributes:
         count: Number of objects.
         width: Of the widest, in pixels.
-        times: Departure from the background of the strongest, by that of the chromosomes.
+        times: Departure from the background of the strongest, by that of the brightest parts of
+            the chromosomes.
         is_dark: Whether it is darker than the background.
     """
 
@@ -206,7 +207,7 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
     chosen = _chosen(looks)
     look = looks[chosen]
     top, odd = _top(look)
-    outliers = _outliers(looks[:chosen], look, odd)
+    outliers = _outliers(looks[:chosen], look, odd, top)
     signal = np.asarray(np.clip(look.departure / np.float32(top), 0, 1), np.float32)
     cut = _either(left_out, caption.mask)
     if cut is not None:
@@ -496,7 +497,9 @@ def _top(look: _Look) -> tuple[float, NDArray[np.bool_] | None]:
     return (lower, odd) if top > MIN_RAISE * lower else (top, None)
 
 
-def _outliers(stronger: list[_Look], look: _Look, odd: NDArray[np.bool_] | None) -> Outliers | None:
+def _outliers(
+    stronger: list[_Look], look: _Look, odd: NDArray[np.bool_] | None, top: float
+) -> Outliers | None:
     """What was left out, of looks before the chosen one and of that one."""
     found = [(one.pieces, one.is_bright) for one in stronger]
     if odd is not None:
@@ -513,8 +516,7 @@ def _outliers(stronger: list[_Look], look: _Look, odd: NDArray[np.bool_] | None)
         width = max(width, float(pieces.widths.max()))
         if float(pieces.levels.max()) > level:
             level, is_dark = float(pieces.levels.max()), not is_bright
-    typical = look.pieces.typical_level
-    return Outliers(max(count, 1), width, level / typical if typical else 0.0, is_dark)
+    return Outliers(max(count, 1), width, level / top, is_dark)
 
 
 def _alarms(look: _Look, outliers: Outliers | None) -> tuple[str, ...]:
