@@ -154,7 +154,8 @@ def _around(
         return None
     # Just inside of its edge the field has its own level; where it ends at the border of the
     # image, there is no edge.
-    distance = cv2.distanceTransform((~frame | inside).astype(np.uint8), cv2.DIST_L2, 5)
+    is_field = (~frame | inside).astype(np.uint8)
+    distance = np.asarray(cv2.distanceTransform(is_field, cv2.DIST_L2, 5), np.float32)
     departure = np.abs(small - level)
     width = _edge_width(distance, departure, inside)
     inner = inside & (distance > width)

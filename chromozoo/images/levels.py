@@ -212,7 +212,6 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
     cut = _either(left_out, caption.mask)
     if cut is not None:
         signal[cut] = 0
-    apart = look.left_out if chosen else None
     return Levels(
         low=look.low,
         background=look.background,
@@ -220,7 +219,7 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
         top=look.background + (top if look.is_bright else -top),
         stain="q" if look.is_bright else "g",
         is_found=True,
-        width=chromosome_width(signal if apart is None else np.where(apart, 0, signal)),
+        width=chromosome_width(signal, look.left_out if chosen else None),
         defects=defects,
         frame=frame,
         light=light,
@@ -231,12 +230,19 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
     )
 
 
-def chromosome_width(signal: NDArray[np.float32]) -> float:
+def chromosome_width(signal: NDArray[np.float32], apart: NDArray[np.bool_] | None = None) -> float:
     """Median width in pixels of what stands out; 0 where nothing does.
 
     It is twice the median distance to the background along the middle lines, so a piece counts by
     its length: a hundred specks of dust have little of it, and so has a round nucleus.
+
+    Args:
+        signal: ``(H, W)`` in 0..1, background 0.
+        apart: ``(H, W)`` bool, what is no chromosome; what touches it does not count either. None
+            where that is nothing.
     """
+    if apart is not None:
+        signal = np.where(apart, np.float32(0), signal)
     eight_bit = np.round(signal * 255).astype(np.uint8)
     level, _ = cv2.threshold(
         cv2.GaussianBlur(eight_bit, (3, 3), 0), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU
@@ -250,8 +256,10 @@ def chromosome_width(signal: NDArray[np.float32]) -> float:
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     ridge = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (distance > 1)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
-    large = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_PIECE
-    ridge &= large[labels]
+    counted = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_PIECE
+    if apart is not None:
+        counted[labels[cv2.dilate(apart.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0]] = False
+    ridge &= counted[labels]
     return float(2 * np.median(distance[ridge])) if ridge.any() else 0.0
 
 
