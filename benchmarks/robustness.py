@@ -1,10 +1,15 @@
 """How much of a karyotype is left when the picture comes from another camera, slide or export.
 
-Validation metaphases are changed as laboratories differ, and the full-karyotyping accuracy (FKA) of
-the karyotyper is set beside that of the same pictures unchanged:
+Validation metaphases are changed as laboratories differ, and the karyotypes are set beside the
+truth and beside those of the same images unchanged:
 
     python benchmarks/robustness.py bioimlab-segmentation --cells 4
-    python benchmarks/robustness.py cil54816 --cells 4
+    python benchmarks/robustness.py cil54816 --cells 4 --only "dead column" "vignette"
+
+Beside the full-karyotyping accuracy (FKA) stand three shares of the cells: ``kept`` are those whose
+karyotype has as many chromosomes as that of the unchanged image, or one more or less, and at most
+two doubts more; ``alarmed`` those that are not kept and have an alarm and a flag, so that no bare
+karyotype is given; and ``silent`` the rest.
 """
 
 import argparse
@@ -17,15 +22,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.cells.karyotyper import Karyotyper
-from chromozoo.cli.benchmark_karyotyping import karyotyped
+from chromozoo.cli.benchmark_karyotyping import found_cell
 from chromozoo.data.karyotyped import true_cells
 from chromozoo.karyotyping_metrics import Boxes, FoundCell, TrueCell, evaluate_karyotyping
 
 Picture = NDArray[np.float32]
 Change = Callable[[Picture], NDArray[np.generic]]
-SHOWN = ("fka", "alone_fka", "segmentation_recall", "segmentation_precision", "edits")
-WIDTH = 24
+SHOWN = {
+    "fka": "fka",
+    "alone_fka": "alone",
+    "segmentation_recall": "recall",
+    "segmentation_precision": "precision",
+    "edits": "edits",
+}
+SHARES = ("kept", "alarmed", "silent")
+WIDTH = 13
 FRAMED, FRAME = "framed, with caption", 40  # pixels
+# A karyotype is kept where it differs by no more than this from that of the unchanged image.
+MAX_COUNT_APART, MAX_DOUBTS_MORE = 1, 2
+# A faint image of 16 bits, which leaves room for what is six times as bright as the chromosomes.
+FAINT, WHITE_16 = 8000.0, 65535
 
 
 def scaled(factor: float) -> Change:
@@ -93,6 +109,195 @@ def framed(image: Picture) -> NDArray[np.generic]:
     return shown
 
 
+def is_dark_ground(image: Picture) -> bool:
+    """Whether chromosomes are brighter than the ground."""
+    return bool(np.median(image) - image.min() < image.max() - np.median(image))
+
+
+def with_room(image: Picture) -> tuple[Picture, float, float]:
+    """The image in a sixth of the range of 16 bits, its background, and the chromosomes' level."""
+    dark = is_dark_ground(image)
+    background = 1000.0 if dark else WHITE_16 - 1000.0
+    departure = (image - np.median(image)) * (1 if dark else -1)
+    departure = departure / np.percentile(departure, 99.5)
+    sign = 1.0 if dark else -1.0
+    faint = background + sign * FAINT * np.clip(departure, -0.1, 1.3)
+    return np.asarray(faint, np.float32), background, sign * FAINT
+
+
+def saved(image: Picture) -> NDArray[np.uint16]:
+    """As 16 bits."""
+    return np.clip(np.rint(image), 0, WHITE_16).astype(np.uint16)
+
+
+def dead_column(image: Picture) -> NDArray[np.generic]:
+    """A column of the camera is always white."""
+    changed, _, _ = with_room(image)
+    changed[:, int(0.52 * image.shape[1])] = WHITE_16
+    return saved(changed)
+
+
+def dark_column(image: Picture) -> NDArray[np.generic]:
+    """Two columns of the camera are always black."""
+    changed = _eight_bit(image)
+    changed[:, int(0.52 * image.shape[1]) :][:, :2] = 0
+    return changed
+
+
+def dead_rows(image: Picture) -> NDArray[np.generic]:
+    """Single rows, and three together, are white or black."""
+    changed, _, _ = with_room(image)
+    height = image.shape[0]
+    for share, level in ((0.3, WHITE_16), (0.45, 0), (0.6, WHITE_16), (0.7, WHITE_16)):
+        changed[int(share * height)] = level
+    changed[int(0.5 * height) : int(0.5 * height) + 3] = WHITE_16
+    return saved(changed)
+
+
+def saturated_row(image: Picture) -> NDArray[np.generic]:
+    """The first row is white."""
+    changed, _, _ = with_room(image)
+    changed[0] = WHITE_16
+    return saved(changed)
+
+
+def hot_pixels(image: Picture) -> NDArray[np.generic]:
+    """Three pixels of a thousand are white."""
+    changed, _, _ = with_room(image)
+    changed[np.random.default_rng(0).random(image.shape) < 0.003] = WHITE_16
+    return saved(changed)
+
+
+def blobs(
+    count: int, sizes: tuple[int, int], times: float, blur: float = 1.0, opposite: bool = False
+) -> Change:
+    """Round objects where there is least in their way; ``times`` the chromosomes' contrast."""
+
+    def change(image: Picture) -> NDArray[np.generic]:
+        changed, background, contrast = with_room(image)
+        departure = np.abs(changed - background)
+        rng = np.random.default_rng(0)
+        layer = np.zeros(image.shape, np.float32)
+        for size in np.linspace(*sizes, count):
+            window = max(int(size) + 12, 3)
+            crowd = cv2.boxFilter(departure + 1e6 * layer, -1, (window, window))
+            inner = crowd[
+                window // 2 : -(window // 2) or None, window // 2 : -(window // 2) or None
+            ]
+            places = np.argsort(inner, axis=None)[: max(inner.size // 200, 1)]
+            row, column = np.unravel_index(rng.choice(places), inner.shape)
+            middle = (int(column) + window // 2, int(row) + window // 2)
+            long = size / 2 * rng.uniform(1.0, 1.2)
+            axes = (int(long), int(size / 2))
+            cv2.ellipse(layer, middle, axes, rng.uniform(0, 180), 0, 360, 1.0, -1)
+        layer = np.asarray(cv2.GaussianBlur(layer, (0, 0), blur), np.float32)
+        sign = -1 if opposite else 1
+        return saved(changed * (1 - layer) + layer * (background + sign * times * contrast))
+
+    return change
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """A frame around the image, of 8 bits.
+
+    Args:
+        level: Its grey level, 0..255.
+        sides: Width of the frame on the left, at the top, right and bottom, as shares of the width
+            and height of the image.
+        quality: Of a JPEG, where it is saved as one.
+    """
+
+    level: int
+    sides: tuple[float, float, float, float]
+    quality: int | None = None
+
+    def margins(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom in pixels."""
+        height, width = shape[:2]
+        left, top, right, bottom = self.sides
+        return int(left * width), int(top * height), int(right * width), int(bottom * height)
+
+    def __call__(self, image: Picture) -> NDArray[np.generic]:
+        left, top, right, bottom = self.margins(image.shape)
+        shown: NDArray[np.uint8] = np.pad(
+            _eight_bit(image), ((top, bottom), (left, right)), constant_values=self.level
+        )
+        if self.quality is not None:
+            _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+            shown = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
+        return shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Screen:
+    """The round field of a microscope, and what lies around it.
+
+    Args:
+        level: Grey level of the screen, 0..255.
+        radius: Of the field, as a share of half of the image's diagonal.
+        blur: Of its edge, in pixels.
+        room: Side of the whole by the diameter of the field.
+    """
+
+    level: int
+    radius: float = 1.0
+    blur: float = 1.0
+    room: float = 1.0
+
+    def margins(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom in pixels: what the image is padded by."""
+        height, width = shape[:2]
+        side = int(self.room * self.radius * np.hypot(height, width)) + 20
+        across, down = max(side - width, 0) // 2, max(side - height, 0) // 2
+        return across, down, across, down
+
+    def __call__(self, image: Picture) -> NDArray[np.generic]:
+        left, top, right, bottom = self.margins(image.shape)
+        grey = _eight_bit(image)
+        field = np.full((image.shape[0] + top + bottom, image.shape[1] + left + right), 0.0)
+        field += np.median(grey) + np.random.default_rng(0).normal(0, 1.0, field.shape)
+        field[top : top + grey.shape[0], left : left + grey.shape[1]] = grey
+        inside = np.zeros(field.shape, np.float32)
+        radius = int(self.radius * np.hypot(*image.shape) / 2)
+        cv2.circle(inside, (field.shape[1] // 2, field.shape[0] // 2), radius, 1.0, -1)
+        inside = np.asarray(cv2.GaussianBlur(inside, (0, 0), self.blur), np.float32)
+        shown = np.clip(field * inside + self.level * (1 - inside), 0, 255)
+        return np.asarray(shown, np.uint8)
+
+
+def vignetted(image: Picture) -> NDArray[np.generic]:
+    """The corners have 30 % of the light of the middle."""
+    rows, columns = (np.linspace(-1, 1, side) for side in image.shape)
+    light = 1 - 0.7 * (rows[:, None] ** 2 + columns[None] ** 2) / 2
+    return np.asarray(np.rint(image * light))
+
+
+def lit_from_one_side(image: Picture) -> NDArray[np.generic]:
+    """The left has 35 % of the light of the right."""
+    return np.asarray(np.rint(image * np.linspace(0.35, 1, image.shape[1])))
+
+
+def captioned(level: int) -> Change:
+    """A caption, a scale bar and an arrow are burnt in."""
+
+    def change(image: Picture) -> NDArray[np.generic]:
+        shown = _eight_bit(image)
+        height, width = shown.shape
+        size = height / 576
+        stroke = max(round(2 * size), 1)
+        place = (int(10 * size), height - int(12 * size))
+        cv2.putText(shown, "Patient 12345 cell 7 100x", place, 0, 0.8 * size, level, stroke)
+        bar = (width - int(130 * size), height - int(18 * size))
+        cv2.rectangle(shown, bar, (bar[0] + int(100 * size), bar[1] + int(5 * size)), level, -1)
+        cv2.putText(shown, "10 um", (bar[0], bar[1] - int(6 * size)), 0, 0.7 * size, level, stroke)
+        tip = (int(0.12 * width), int(0.12 * height))
+        cv2.arrowedLine(shown, (10, 10), tip, level, stroke, tipLength=0.3)
+        return shown
+
+    return change
+
+
 CHANGES: dict[str, Change] = {
     "none": lambda image: image,
     "half the pixels": scaled(0.5),
@@ -109,6 +314,31 @@ CHANGES: dict[str, Change] = {
     "12 bits in 16": sixteen_bit,
     "colour": tinted,
     FRAMED: framed,
+    "dead column": dead_column,
+    "two black columns": dark_column,
+    "dead rows": dead_rows,
+    "saturated first row": saturated_row,
+    "hot pixels": hot_pixels,
+    "specks, 6 times": blobs(8, (5, 28), 6.0),
+    "specks, 6 times, other side": blobs(8, (5, 28), 6.0, opposite=True),
+    "nuclei, twice": blobs(4, (60, 150), 2.0, 2.0),
+    "nuclei, 4 times": blobs(4, (60, 150), 4.0, 2.0),
+    "black frame, 52 %": Frame(0, (0.22, 0.22, 0.22, 0.22)),
+    "white frame, 52 %": Frame(255, (0.22, 0.22, 0.22, 0.22)),
+    "black below, 40 %": Frame(0, (0, 0, 0, 0.67)),
+    "white left, 30 %": Frame(255, (0.43, 0, 0, 0)),
+    "black frame, 70 %, JPEG": Frame(0, (0.2, 0.3, 0.7, 0.45), 75),
+    "white frame, 70 %, JPEG": Frame(255, (0.2, 0.3, 0.7, 0.45), 75),
+    "black screen": Screen(0),
+    "white screen": Screen(255),
+    "black screen, 60 %": Screen(0, room=1.4),
+    "white screen, 60 %": Screen(255, room=1.4),
+    "white screen, soft, corners": Screen(255, 0.9, 3.0),
+    "black screen, soft, corners": Screen(0, 0.9, 3.0),
+    "vignette": vignetted,
+    "light from one side": lit_from_one_side,
+    "white caption": captioned(255),
+    "black caption": captioned(0),
 }
 
 
@@ -121,14 +351,44 @@ def _eight_bit(image: Picture) -> NDArray[np.uint8]:
     return np.rint(255 * _unit(image)).astype(np.uint8)
 
 
-def found_in(karyotyper: Karyotyper, image: Picture, true: TrueCell, name: str) -> FoundCell:
-    """The karyotype of the changed picture, its boxes in pixels of the unchanged one."""
-    picture = np.ascontiguousarray(CHANGES[name](image))
-    (found,) = karyotyped(karyotyper, [(picture, true)], [])
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of one changed image: the cell, in pixels of the unchanged one, and its words."""
+
+    found: FoundCell
+    flags: tuple[str, ...]
+    alarms: tuple[str, ...]
+
+    @property
+    def doubts(self) -> int:
+        """Number of chromosomes to look at again."""
+        return 0 if self.found.review is None else int(self.found.review.sum())
+
+    def fate(self, twin: "Outcome") -> str:
+        """One of ``SHARES``, against the outcome of the unchanged image."""
+        counts = abs(len(self.found.classes) - len(twin.found.classes))
+        if counts <= MAX_COUNT_APART and self.doubts - twin.doubts <= MAX_DOUBTS_MORE:
+            return "kept"
+        return "alarmed" if self.alarms and self.flags else "silent"
+
+
+def outcome(karyotyper: Karyotyper, image: Picture, true: TrueCell, name: str) -> Outcome:
+    """The karyotype of the changed image."""
+    change = CHANGES[name]
+    picture = np.ascontiguousarray(change(image))
+    karyotype = karyotyper.karyotype(picture, true.name)
+    found = found_cell(karyotype, karyotyper.assignment == "cell")
     # Large pictures are reduced first, and the result is in pixels of the reduced one.
     boxes = found.outlines.boxes * picture.shape[1] / found.outlines.shape[1]
-    boxes = boxes - FRAME if name == FRAMED else boxes * image.shape[1] / picture.shape[1]
-    return dataclasses.replace(found, outlines=Boxes(image.shape, boxes))
+    if isinstance(change, Frame | Screen):
+        left, top, _, _ = change.margins(image.shape)
+        boxes = boxes - (left, top, left, top)
+    elif name == FRAMED:
+        boxes = boxes - FRAME
+    else:
+        boxes = boxes * image.shape[1] / picture.shape[1]
+    found = dataclasses.replace(found, outlines=Boxes(image.shape, boxes))
+    return Outcome(found, karyotype.flags, karyotype.alarms)
 
 
 def main() -> None:
@@ -144,11 +404,17 @@ def main() -> None:
         (image, dataclasses.replace(true, outlines=Boxes(image.shape, true.outlines.boxes)))
         for image, true in islice(true_cells(arguments.dataset, "val"), arguments.cells)
     ]
-    print(f"{'change':<28}" + "".join(f"{figure:>{WIDTH}}" for figure in SHOWN))
+    truth = [true for _, true in cells]
+    twins = [outcome(karyotyper, image, true, "none") for image, true in cells]
+    heads = [*SHOWN.values(), *SHARES]
+    print(f"{'change':<30}" + "".join(f"{head:>{WIDTH}}" for head in heads))
     for name in arguments.only:
-        found = [found_in(karyotyper, image, true, name) for image, true in cells]
-        row = evaluate_karyotyping(found, [true for _, true in cells]).to_row()
-        print(f"{name:<28}" + "".join(f"{row[figure]:>{WIDTH}.3f}" for figure in SHOWN), flush=True)
+        outcomes = [outcome(karyotyper, image, true, name) for image, true in cells]
+        row = evaluate_karyotyping([one.found for one in outcomes], truth).to_row()
+        fates = [one.fate(twin) for one, twin in zip(outcomes, twins, strict=True)]
+        values = [row[figure] for figure in SHOWN]
+        values += [fates.count(share) / len(fates) for share in SHARES]
+        print(f"{name:<30}" + "".join(f"{value:>{WIDTH}.3f}" for value in values), flush=True)
 
 
 if __name__ == "__main__":

@@ -90,6 +90,53 @@ def test_the_canvas_stays(change: str, stain: Stain) -> None:
     assert difference(stain, CHANGES[change]) < MOST
 
 
+def with_room(picture: Picture) -> Picture:
+    """16 bits, with six times the contrast of the chromosome left above or below it."""
+    return 6000 + 40 * picture if picture[0].mean() < 128 else 50_000 + 40 * picture
+
+
+def hot(picture: Picture) -> Picture:
+    changed = with_room(picture)
+    changed[2, 2], changed[changed.shape[0] // 2, changed.shape[1] // 2] = 65_535, 0
+    return changed
+
+
+def dead_column(picture: Picture) -> Picture:
+    changed = with_room(picture)
+    changed[:, int(0.7 * changed.shape[1])] = 65_535 if picture[0].mean() < 128 else 0
+    return changed
+
+
+def saturated_row(picture: Picture) -> Picture:
+    changed = with_room(picture)
+    changed[0] = 65_535
+    return changed
+
+
+def specked(picture: Picture) -> Picture:
+    """Beside the chromosome lies a speck, five times as bright or dark."""
+    changed = with_room(np.pad(picture, ((0, 0), (0, 12)), mode="edge"))
+    background = changed[0, -1]
+    departure = changed.max() - background if background < 30_000 else changed.min() - background
+    level = float(np.clip(background + 5 * departure, 0, 65_535))
+    cv2.circle(changed, (changed.shape[1] - 5, 6), 2, level, -1)
+    return changed
+
+
+DEFECTS: dict[str, Change] = {
+    "hot and dead pixel": hot,
+    "dead column": dead_column,
+    "white first row": saturated_row,
+    "speck": specked,
+}
+
+
+@pytest.mark.parametrize("stain", ["q", "g"])
+@pytest.mark.parametrize("change", DEFECTS)
+def test_the_canvas_stays_beside_what_outshines_the_chromosome(change: str, stain: Stain) -> None:
+    assert difference(stain, DEFECTS[change]) < MOST
+
+
 def test_it_is_the_stretching_and_the_length_that_do_it() -> None:
     assert difference("q", on_grey, stretch=False) > MOST
     for factor in (0.7, 1.5):

@@ -1,5 +1,6 @@
 """Grey levels of a metaphase beside dirt, nuclei, frames, dead lines and dim corners."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from chromozoo.cells.karyotyper import Karyotyper
+from chromozoo.images.defects import mended
 from chromozoo.images.levels import Levels, measure_levels
+from chromozoo.images.metaphase import MetaphasePreset
 from chromozoo.images.reading import read_grey
 from chromozoo.images.signal import signal_image
 
@@ -82,6 +86,40 @@ def white_screen(image: Image) -> Image:
     return np.where(inside > 0, image, np.float32(65_535))
 
 
+def black_below(image: Image) -> Image:
+    """As much black below as image, saved as a JPEG of 8 bits."""
+    unit = (image - image.min()) / np.ptp(image)
+    shown = np.pad((40 + 200 * unit).astype(np.uint8), ((0, image.shape[0]), (0, 0)))
+    _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 75])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.float32)
+
+
+def many_specks(image: Image) -> Image:
+    def draw(mask: NDArray[np.uint8]) -> None:
+        for number in range(12):
+            cv2.circle(mask, (30 + 60 * number, 40), 4 + number % 5, 1, -1)
+            cv2.circle(mask, (40 + 60 * number, 550), 4 + number % 7, 1, -1)
+
+    return drawn(image, draw, 6)
+
+
+def dead_rows(image: Image) -> Image:
+    changed = image.copy()
+    changed[[100, 250, 400]] = 65_535
+    changed[300:303] = 0
+    return changed
+
+
+def hot_pixels(image: Image) -> Image:
+    changed = image.copy()
+    changed[np.random.default_rng(0).random(image.shape) < 0.005] = 65_535
+    return changed
+
+
+def lit_from_the_left(image: Image) -> Image:
+    return (image * np.linspace(1, 0.35, image.shape[1])).astype(np.float32)
+
+
 def vignette(image: Image) -> Image:
     """Corners have 40 % of the light of the middle."""
     rows, columns = np.indices(image.shape)
@@ -95,6 +133,11 @@ def caption(image: Image) -> Image:
     return np.where(letters > 127, np.float32(65_535), image)
 
 
+@pytest.fixture(scope="module")
+def karyotyper() -> Karyotyper:
+    return Karyotyper()
+
+
 CHANGES = {
     "dead column": dead_column,
     "saturated row": saturated_row,
@@ -103,6 +146,10 @@ CHANGES = {
     "black frame": framed(0),
     "white frame": framed(65_535),
     "white screen": white_screen,
+    "many specks": many_specks,
+    "dead rows": dead_rows,
+    "hot pixels": hot_pixels,
+    "light from the left": lit_from_the_left,
     "vignette": vignette,
     "caption": caption,
 }
@@ -129,7 +176,8 @@ def test_the_chromosomes_keep_their_levels(name: str, stain: str) -> None:
     levels = measure_levels(changed)
     alike, ratio = agreement(changed, levels, clean)
     assert levels.stain == clean.stain == stain
-    assert alike > 0.97
+    # What is bright is dimmer where there is less light, on an even background, too.
+    assert alike > (0.93 if name == "light from the left" and stain == "q" else 0.97)
     assert 0.8 < ratio < 1.25
     assert levels.width == pytest.approx(clean.width, rel=0.15)
 
@@ -142,7 +190,8 @@ def test_the_chromosomes_keep_their_levels(name: str, stain: str) -> None:
         ("specks", "bright object"),
         ("nuclei", "bright object"),
         ("black frame", "black frame"),
-        ("white screen", "left out"),
+        ("white screen", "a white screen of 2"),
+        ("caption", "a caption or scale bar (1"),
     ],
 )
 def test_what_was_left_out_is_said(name: str, words: str) -> None:
@@ -177,6 +226,163 @@ def test_short_solid_chromosomes_are_not_taken_for_dirt() -> None:
     assert levels.stain == "g"
     assert levels.top < 60
     assert 14 < levels.width < 26
+
+
+def test_a_jpeg_with_black_below_is_cut(tmp_path: Path) -> None:
+    changed = black_below(metaphase("g"))
+    levels = measure_levels(changed)
+    assert levels.stain == "g"
+    assert levels.frame is not None
+    assert levels.frame.share == pytest.approx(0.5, abs=0.03)
+    assert (levels.frame.shape, levels.frame.colour) == ("frame", "black")
+    assert not levels.signal[-570:].any()
+
+
+def test_specks_are_cut_out_where_they_touch_nothing() -> None:
+    image = metaphase("q")
+    changed = specks(image)
+    levels, clean = measure_levels(changed), measure_levels(image)
+    assert not levels.signal[changed > 2 * image.max()].any()
+    assert np.abs(levels.signal - clean.signal)[changed == image].max() < 0.1
+    beside = image.copy()
+    row, column = np.argwhere(clean.signal > 0.9)[0]
+    cv2.circle(beside, (int(column), int(row)), 6, 60_000.0, -1)
+    signal = measure_levels(beside).signal
+    assert signal[row, column] == 1
+    assert np.abs(signal - clean.signal)[beside == image].max() < 0.1
+
+
+def test_haze_around_a_cell_is_no_screen() -> None:
+    """Nor is the large nucleus beside it."""
+    bright = metaphase("q")
+    around = cv2.GaussianBlur(cv2.dilate(bright, np.ones((60, 60))), (0, 0), 25)
+    image = np.maximum(bright, 3000 + 0.2 * (around - 3000))
+    cv2.circle(image, (640, 480), 90, 9000.0, -1)
+    levels = measure_levels(cv2.GaussianBlur(image, (0, 0), 1.5))
+    assert levels.frame is None
+    assert levels.stain == "q"
+
+
+def test_a_caption_is_cut_out_and_chromosomes_are_not() -> None:
+    for stain, level in (("q", 65_535), ("g", 0)):
+        image = metaphase(stain)
+        letters = np.zeros(image.shape, np.uint8)
+        cv2.putText(letters, "Case 17, cell 4", (20, 560), cv2.FONT_HERSHEY_SIMPLEX, 1.0, 255, 2)
+        cv2.line(letters, (600, 552), (720, 552), 255, 6)  # with rounded ends
+        levels = measure_levels(np.where(letters > 127, np.float32(level), image))
+        assert levels.letters >= 10
+        assert not levels.signal[letters > 127].any()
+        clean = measure_levels(image)
+        far = cv2.dilate(letters, np.ones((40, 40))) == 0
+        assert np.abs(levels.signal - clean.signal)[far].max() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("stain", "name", "words"), [("q", "nuclei", "2 bright objects"), ("g", "black frame", "frame")]
+)
+def test_the_karyotype_is_that_of_the_clean_twin(
+    karyotyper: Karyotyper, monkeypatch: pytest.MonkeyPatch, stain: str, name: str, words: str
+) -> None:
+    """46 chromosomes of the example; and the levels are measured once."""
+    measured = []
+
+    def counted(grey: Image) -> Levels:
+        measured.append(grey)
+        return measure_levels(grey)
+
+    for module in ("cells.karyotyper", "images.metaphase"):
+        monkeypatch.setattr(f"chromozoo.{module}.measure_levels", counted)
+    found = karyotyper.karyotype(CHANGES[name](metaphase(stain)))
+    assert found.stain == stain
+    assert abs(found.count - 46) <= 1
+    # As many as of the twin: inverted, Q-band is no G-band.
+    assert sum(item.review for item in found.chromosomes) <= {"q": 4, "g": 18}[stain]
+    assert any(words in flag for flag in found.flags)
+    assert not found.alarms
+    assert len(measured) == 1
+    assert found.levels is not None
+    assert found.levels.flags[0] in found.flags
+
+
+@pytest.mark.parametrize("part", [1.0, 0.5])
+def test_a_dead_column_is_filled_from_its_neighbours(part: float) -> None:
+    image = metaphase("q")
+    changed = image.copy()
+    changed[: int(part * image.shape[0]), 398:400] = 65_535
+    found, defects = mended(changed)
+    assert (defects.rows, defects.columns, defects.hot_pixels) == (0, 2, 0)
+    untouched = np.ones(image.shape, bool)
+    untouched[:, 398:400] = False
+    assert (found == changed)[untouched].all()
+    assert np.corrcoef(found[:, 398], image[:, 398])[0, 1] > 0.9
+    assert found.max() == image.max()
+
+
+def test_a_line_that_is_dead_at_the_level_of_the_background_is_filled() -> None:
+    image = metaphase("q")
+    changed = image.copy()
+    changed[:, 398:400] = 3000
+    found, defects = mended(changed)
+    assert defects.columns == 2
+    assert np.corrcoef(found[:, 398], image[:, 398])[0, 1] > 0.9
+
+
+def test_what_is_sharp_and_narrow_is_no_defect() -> None:
+    """Upright rods three pixels apart, their corners, and a thin marker."""
+    image = np.zeros((240, 320), np.float32)
+    for x in range(30, 290, 17):
+        image[60:180, x : x + 14] = 200
+    image[20:50, 100:103] = 200
+    found, defects = mended(image)
+    assert found is image
+    assert not defects
+
+
+def test_nuclei_and_hardly_anything_else_are_an_alarm() -> None:
+    image = np.full((400, 500), 3000, np.float32)
+    for x in (100, 250, 400):
+        cv2.circle(image, (x, 300), 45, 7000.0, -1)
+        cv2.line(image, (x, 100), (x + 20, 130), 4000.0, 12)
+    levels = measure_levels(cv2.GaussianBlur(image, (0, 0), 1))
+    (alarm,) = levels.alarms
+    assert alarm.startswith("the grey levels are doubtful: hardly anything that stands out")
+    assert not measure_levels(metaphase("q")).alarms
+
+
+def test_solid_chromosomes_in_a_line_are_no_letters() -> None:
+    image = np.full((400, 500), 3000, np.float32)
+    for x in range(60, 400, 40):
+        cv2.line(image, (x, 100), (x, 130), 6000.0, 14)
+        cv2.line(image, (x, 200), (x + 12, 260), 5500.0, 13)
+    levels = measure_levels(cv2.GaussianBlur(image, (0, 0), 1))
+    assert levels.letters == 0
+    assert levels.flags == levels.alarms == ()
+
+
+def test_what_was_found_is_written_as_json() -> None:
+    told = json.loads(json.dumps(measure_levels(specks(metaphase("g"))).to_dict()))
+    assert told["stain"] == "g"
+    assert told["top"] < told["background"] <= told["high"]
+    assert told["excluded"]["outliers"]["count"] == 3
+    assert told["excluded"]["outliers"]["width"] == pytest.approx(29, abs=4)
+    assert told["excluded"]["outliers"]["times"] > 3
+    assert told["excluded"]["outliers"]["is_dark"]
+
+
+def test_levels_are_measured_once_for_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = metaphase("q")
+    levels = measure_levels(image)
+    monkeypatch.setattr("chromozoo.images.metaphase.measure_levels", None)
+    preset = MetaphasePreset()
+    once = preset(image, levels=levels)
+    assert once.levels is levels
+    assert once.canvas.max() == 255
+    assert preset(image, zoom=0.5, levels=levels).canvas.shape == (288, 384)
+
+
+def test_a_preset_warns_of_what_it_measures_itself() -> None:
+    prepared = MetaphasePreset()(dead_column(metaphase("q")), "a.png")
+    assert any("a.png: a dead or saturated column" in words for words in prepared.warnings)
 
 
 def test_nothing_stands_out_of_an_empty_image() -> None:

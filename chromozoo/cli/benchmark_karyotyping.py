@@ -16,7 +16,7 @@ from chromozoo.weights import REPOSITORY
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from chromozoo.cells.karyotyper import Karyotyper
+    from chromozoo.cells.karyotyper import Karyotype, Karyotyper
     from chromozoo.karyotyping_metrics import FoundCell, KaryotypingReport, TrueCell
 
 RESULTS = REPOSITORY / "benchmarks" / "results" / "karyotyping.csv"
@@ -120,22 +120,27 @@ def karyotyped(
     seconds: list[float],
 ) -> "Iterator[FoundCell]":
     """What a karyotyper makes of pictures, one by one; each adds its seconds to ``seconds``."""
-    from chromozoo.classes import CLASS_INDEX
-    from chromozoo.karyotyping_metrics import FoundCell
-
     for picture, true in cells:
         start = time.perf_counter()
         found = karyotyper.karyotype(picture, true.name)
         seconds.append(time.perf_counter() - start)
-        items = found.chromosomes
-        alone = [int(item.probabilities.argmax()) for item in items]
-        yield FoundCell(
-            true.name,
-            found.segmentation,
-            np.array([CLASS_INDEX[item.label] for item in items], np.int64),
-            np.array(alone, np.int64) if karyotyper.assignment == "cell" else None,
-            np.array([item.review for item in items], bool),
-        )
+        yield found_cell(found, karyotyper.assignment == "cell")
+
+
+def found_cell(karyotype: "Karyotype", is_assigned: bool) -> "FoundCell":
+    """A karyotype as the metrics take it, with the names before the assignment if there was one."""
+    from chromozoo.classes import CLASS_INDEX
+    from chromozoo.karyotyping_metrics import FoundCell
+
+    items = karyotype.chromosomes
+    alone = [int(item.probabilities.argmax()) for item in items]
+    return FoundCell(
+        karyotype.name,
+        karyotype.segmentation,
+        np.array([CLASS_INDEX[item.label] for item in items], np.int64),
+        np.array(alone, np.int64) if is_assigned else None,
+        np.array([item.review for item in items], bool),
+    )
 
 
 def table() -> str:

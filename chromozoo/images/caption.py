@@ -12,11 +12,16 @@ PLATEAU = 0.06
 # So many letters, alike in height within these factors, stand on one line, within this share of
 # their height; gaps between them are up to so many heights wide.
 MIN_LETTERS, LIKE_HEIGHT, ON_LINE, MAX_GAP = 5, (0.6, 1.7), 0.12, 2.5
+# Their strokes are as thin as this share of their height: solid chromosomes that lie in a line are
+# thicker. Of letters a few pixels high, this many pixels.
+MAX_STROKE, MIN_STROKE = 0.28, 3.0
 # Letters are lower than this share of the image.
 MAX_HEIGHT = 0.12
 # A bar is this many times as long as thick, and fills this share of its box: more than the rounded
-# ends of a straight, upright chromosome leave.
+# ends of a straight, upright chromosome leave. One that is longer than any chromosome, or stands
+# beside letters, may have rounded ends.
 BAR_LENGTH, BAR_FILL = 10.0, 0.985
+LONG_BAR, BAR_BESIDE_LETTERS, ROUNDED_FILL = 15.0, 6.0, 0.9
 # More pieces than this of one level are no caption.
 MAX_PIECES = 600
 # Pixels by which letters may stand off their line in any case.
@@ -26,13 +31,19 @@ FloatArray = NDArray[np.float64]
 
 
 def find_caption(
-    boxes: FloatArray, areas: FloatArray, levels: FloatArray, highest: float, shape: tuple[int, int]
+    boxes: FloatArray,
+    areas: FloatArray,
+    widths: FloatArray,
+    levels: FloatArray,
+    highest: float,
+    shape: tuple[int, int],
 ) -> NDArray[np.bool_]:
     """Which pieces of an image belong to a caption or a scale bar.
 
     Args:
         boxes: ``(N, 4)``, left, top, width and height in pixels.
         areas: ``(N,)`` in pixels.
+        widths: ``(N,)`` of the widest place, in pixels.
         levels: ``(N,)``, how far each stands out.
         highest: Level of what stands out most.
         shape: ``(H, W)`` of the image.
@@ -45,14 +56,19 @@ def find_caption(
     if not 0 < len(flat) <= MAX_PIECES:
         return found
     across, down = boxes[flat], boxes[flat][:, [1, 0, 3, 2]]
-    letters = _lines(across, shape[0]) | _lines(down, shape[1])
+    letters = _lines(across, widths[flat], shape[0]) | _lines(down, widths[flat], shape[1])
     thick, long = np.sort(boxes[flat][:, 2:], axis=1).T
-    bars = (long >= BAR_LENGTH * thick) & (thick >= 2) & (areas[flat] >= BAR_FILL * thick * long)
+    slenderness, fill = long / np.maximum(thick, 1), areas[flat] / (thick * long)
+    rounded = BAR_BESIDE_LETTERS if letters.any() else LONG_BAR
+    bars = (thick >= 2) & (
+        ((slenderness >= BAR_LENGTH) & (fill >= BAR_FILL))
+        | ((slenderness >= rounded) & (fill >= ROUNDED_FILL))
+    )
     found[flat] = letters | bars
     return found
 
 
-def _lines(boxes: FloatArray, side: int) -> NDArray[np.bool_]:
+def _lines(boxes: FloatArray, strokes: FloatArray, side: int) -> NDArray[np.bool_]:
     """Which pieces ``(N,)`` stand in a line; ``boxes`` are left, top, width, height."""
     left, top, width, height = boxes.T
     bottom = top + height
@@ -72,6 +88,8 @@ def _lines(boxes: FloatArray, side: int) -> NDArray[np.bool_]:
         groups = np.split(line, 1 + np.flatnonzero(gaps > MAX_GAP * height[one]))
         for group in groups:
             if one not in group or len(group) < MIN_LETTERS:
+                continue
+            if float(np.median(strokes[group])) > max(MAX_STROKE * height[one], MIN_STROKE):
                 continue
             reach = MAX_GAP * height[one]
             start, end = left[group].min() - reach, (left + width)[group].max() + reach

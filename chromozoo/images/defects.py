@@ -17,6 +17,8 @@ MAX_LINE, MAX_LINE_IN_CROP = 8, 2
 # A dead line stands out on both sides by this share of the image's range, along this share of its
 # length: longer than any chromosome.
 MIN_LINE_CONTRAST, MIN_LINE_SHARE = 0.05, 0.3
+# Every so many rows and columns are enough to tell the background.
+SAMPLED = 4
 # The mean of a dead line departs from those around by this share of the range, and by this many
 # times the usual difference.
 MIN_PROFILE, PROFILE_SIGMAS = 0.02, 8.0
@@ -147,9 +149,11 @@ def _dead_in(
     """Rows in which columns stand out of both sides, to one side; None where these are few."""
     line, sides = grey[:, start:stop], np.stack(_sides(grey, start, stop))
     least = MIN_LINE_CONTRAST * full
+    # It departs from the background, too: the gap between two upright chromosomes does not.
+    background = float(np.median(grey[::SAMPLED, ::SAMPLED]))
     for dead in (
-        line.min(axis=1) > sides.max(axis=0) + least,
-        line.max(axis=1) < sides.min(axis=0) - least,
+        line.min(axis=1) > np.maximum(sides.max(axis=0), background) + least,
+        line.max(axis=1) < np.minimum(sides.min(axis=0), background) - least,
     ):
         # Gaps of a few pixels, where the line crosses something of its own level.
         closed = ndimage.binary_closing(np.pad(dead, 16, mode="edge"), np.ones(15, bool))[16:-16]

@@ -31,11 +31,15 @@ MIN_RECTANGLE = 0.97
 MIN_JUMP, MIN_SHARP = 2.0, 0.85
 # What lies in the field departs from it by this share of its distance from the frame, in this many
 # pieces, and in this many for each piece outside: of a round field, and of a rectangle.
-MIN_CONTRAST = {False: (0.1, 1.0), True: (0.03, 0.2)}
+MIN_CONTRAST = {False: (0.05, 1.0), True: (0.03, 0.2)}
 MIN_PIECES = 3
 # The edge of a field is this many pixels of the copy wide, and more where it is out of focus: until
-# three pixels further in there is less than this share of a difference.
-SHARP_EDGE, MAX_EDGE, FADED = 2, 16, 0.02
+# three pixels further in there is less than this share of a difference. What never comes to that is
+# the haze around a cell.
+SHARP_EDGE, MAX_EDGE, FADED = 2, 10, 0.02
+# Where chromosomes depart from the field as the field does from what is around it, that is haze, or
+# does no harm: a round field stands out by at least this share of the contrast.
+MIN_STEP = 0.3
 # An edge of fewer pixels says nothing.
 MIN_EDGE = 4
 
@@ -158,6 +162,8 @@ def _around(
     distance = np.asarray(cv2.distanceTransform(is_field, cv2.DIST_L2, 5), np.float32)
     departure = np.abs(small - level)
     width = _edge_width(distance, departure, inside)
+    if width is None:
+        return None
     inner = inside & (distance > width)
     edge = departure[inner & (distance <= width + 2)]
     if edge.size < MIN_EDGE or float((edge > MIN_JUMP * tolerance).mean()) < MIN_SHARP:
@@ -169,8 +175,8 @@ def _around(
 
 def _edge_width(
     distance: NDArray[np.float32], departure: NDArray[np.float32], inside: NDArray[np.bool_]
-) -> float:
-    """Pixels over which the frame fades into the field: more where it is out of focus.
+) -> int | None:
+    """Pixels over which the frame fades into the field; None where it fades over many.
 
     Args:
         distance: ``(h, w)`` from the frame.
@@ -185,8 +191,8 @@ def _edge_width(
     ]
     for width in range(SHARP_EDGE, MAX_EDGE):
         if abs(medians[width + 3] - medians[width]) <= FADED * medians[width + 3]:
-            return float(width)
-    return float(MAX_EDGE)
+            return width
+    return None
 
 
 def _shows_a_cell(
@@ -205,6 +211,10 @@ def _shows_a_cell(
     contrast = float(np.percentile(departure[inner], 99.0))
     least, many = MIN_CONTRAST[is_rectangle]
     if contrast < least * abs(own - level):
+        return False
+    low, high = (float(value) - own for value in np.percentile(small[inner], (1, 99)))
+    is_further = (high > -low) == (own > level)
+    if not is_rectangle and is_further and abs(own - level) < MIN_STEP * contrast:
         return False
     within = inner & (departure > 0.4 * contrast)
     outside = ~inside & (np.abs(small - level) > 0.4 * contrast)

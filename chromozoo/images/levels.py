@@ -41,9 +41,10 @@ MIN_AREA, MIN_WIDTH, MAX_WIDTH = 40, 3.0, 60.0
 MIN_LENGTH = 1.7
 # This many pieces that may be chromosomes, and long ones among them, are a cell. All of 393
 # validation and training images of CIL:54816 have them, and 95 to 99 of 100 of M-FISH and BioImLab.
-MIN_PIECES, MIN_LONG = 12, 5
-# Of contracted chromosomes, few of which are long, so many are a cell.
-MIN_SHORT_PIECES = 24
+MIN_PIECES, MIN_LONG, MIN_LONG_SHARE = 12, 5, 0.4
+# So many pieces may be a cell of contracted chromosomes, few of which are long: it takes so many
+# long ones behind them to show that they are specks.
+MIN_SHORT_PIECES, MIN_LONG_BEHIND = 24, 12
 # What stands out so many times less than pieces that may be chromosomes, or covers a larger share
 # of the image, is the grain of the background.
 MAX_TIMES, MAX_COVER = 14.0, 0.15
@@ -210,6 +211,8 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
     outliers = _outliers(looks[:chosen], look, odd, top)
     signal = np.asarray(np.clip(look.departure / np.float32(top), 0, 1), np.float32)
     cut = _either(left_out, caption.mask)
+    if outliers is not None:
+        cut = _either(cut, _specks(looks[:chosen], look))
     if cut is not None:
         signal[cut] = 0
     return Levels(
@@ -225,7 +228,7 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
         light=light,
         letters=caption.count,
         outliers=outliers,
-        alarms=_alarms(look, outliers),
+        alarms=_alarms(look),
         signal=signal,
     )
 
@@ -334,11 +337,20 @@ class _Look:
     step: int
     pieces: _Pieces
 
+    def where(self, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """``(H, W)`` bool, where the pieces are that are chosen ``(N,)``."""
+        mask = np.concatenate([[False], chosen])[self.pieces.labels]
+        if self.step == 1:
+            return mask
+        size = self.departure.shape[::-1]
+        whole = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
+        return np.asarray(whole) > 0
+
     @property
     def is_a_cell(self) -> bool:
         """Whether there is no doubt that most of it is chromosomes."""
         likely, long = int(self.pieces.likely.sum()), int(self.pieces.long.sum())
-        return likely >= MIN_SHORT_PIECES or (likely >= MIN_PIECES and long >= MIN_LONG)
+        return likely >= MIN_PIECES and long >= max(MIN_LONG, MIN_LONG_SHARE * likely)
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,16 +365,13 @@ class _Caption:
         pieces, shape = look.pieces, look.departure.shape
         highest = float(pieces.departures.max())
         letters = find_caption(
-            pieces.boxes, pieces.areas, pieces.levels, highest, (shape[0], shape[1])
+            pieces.boxes, pieces.areas, pieces.widths, pieces.levels, highest, (shape[0], shape[1])
         )
         if not letters.any():
             return self
-        mask = np.concatenate([[False], letters])[pieces.labels].astype(np.uint8)
-        if look.step > 1:
-            whole = cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST)
-            mask = np.asarray(whole, np.uint8)
         size = 2 * CAPTION_RIM * look.step + 1
-        found = cv2.dilate(mask, np.ones((size, size), np.uint8)) > 0
+        mask = look.where(letters).astype(np.uint8)
+        found = np.asarray(cv2.dilate(mask, np.ones((size, size), np.uint8))) > 0
         count = self.count + int(letters.sum())
         return _Caption(count, found if self.mask is None else self.mask | found)
 
@@ -386,11 +395,7 @@ def _looks(
         looks.append(look)
         if look.is_a_cell:
             break
-        halo = cv2.dilate(
-            look.stands_out.astype(np.uint8),
-            cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * HALO + 1,) * 2),
-        )
-        left_out = _either(left_out, halo > 0)
+        left_out = _either(left_out, _grown(look.stands_out, HALO))
         if left_out is not None and left_out.mean() > MAX_LEFT_OUT:
             break
     return looks, caption
@@ -468,7 +473,9 @@ def _chosen(looks: list[_Look]) -> int:
     if first.is_a_cell:
         return 0
     best = 0
-    most = max(2 * int(first.pieces.long.sum()) + 2, MIN_OTHER_LONG - 1)
+    is_short = int(first.pieces.likely.sum()) >= MIN_SHORT_PIECES
+    least = MIN_LONG_BEHIND if is_short else MIN_OTHER_LONG
+    most = max(2 * int(first.pieces.long.sum()) + 2, least - 1)
     for number, look in enumerate(looks[1:], 1):
         long = int(look.pieces.long.sum())
         if float(look.stands_out.mean()) > MAX_COVER:
@@ -505,6 +512,37 @@ def _top(look: _Look) -> tuple[float, NDArray[np.bool_] | None]:
     return (lower, odd) if top > MIN_RAISE * lower else (top, None)
 
 
+def _specks(stronger: list[_Look], look: _Look) -> NDArray[np.bool_] | None:
+    """``(H, W)`` bool, small round objects that are no chromosomes and touch none; None where none.
+
+    A segmenter might take them for small chromosomes; nuclei it knows.
+    """
+    typical = look.pieces.typical
+    if not typical.any():
+        return None
+    width = float(np.median(look.pieces.widths[typical]))
+    specks: NDArray[np.bool_] | None = None
+    for one in (*stronger, look):
+        small = ~one.pieces.long & (one.pieces.widths <= WIDE * width)
+        if one is look:
+            small &= one.pieces.levels > BRIGHT_PIXEL * one.pieces.typical_level
+        if small.any():
+            specks = _either(specks, one.where(small))
+    if specks is None:
+        return None
+    halo = _grown(specks, HALO)
+    _, labels = cv2.connectedComponents(_grown(halo, 2).astype(np.uint8))
+    is_alone = np.ones(int(labels.max()) + 1, bool)
+    is_alone[labels[look.stands_out & ~specks]] = False
+    is_alone[0] = False
+    return np.asarray(halo & is_alone[labels])
+
+
+def _grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1,) * 2)
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), kernel)) > 0
+
+
 def _outliers(
     stronger: list[_Look], look: _Look, odd: NDArray[np.bool_] | None, top: float
 ) -> Outliers | None:
@@ -527,10 +565,12 @@ def _outliers(
     return Outliers(max(count, 1), width, level / top, is_dark)
 
 
-def _alarms(look: _Look, outliers: Outliers | None) -> tuple[str, ...]:
-    if outliers is None or int(look.pieces.likely.sum()) >= MIN_OTHER_PIECES:
+def _alarms(look: _Look) -> tuple[str, ...]:
+    likely, long = int(look.pieces.likely.sum()), int(look.pieces.long.sum())
+    if likely >= MIN_OTHER_PIECES or long >= MIN_LONG:
         return ()
-    reason = "what stands out most was left out, and hardly anything else looks like chromosomes"
+    counts = f"{likely} of {len(look.pieces.areas)} pieces"
+    reason = f"hardly anything that stands out of the background looks like chromosomes ({counts})"
     return (f"the grey levels are doubtful: {reason}",)
 
 
