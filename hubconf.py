@@ -12,11 +12,11 @@ from collections.abc import Callable as _Callable
 from typing import Any as _Any
 
 from chromozoo.errors import ChromozooError as _ChromozooError
-from chromozoo.registry import ModelInfo as _ModelInfo
-from chromozoo.registry import get_model as _get_model
-from chromozoo.registry import get_weight, list_models  # noqa: F401 (these are entry points)
-from chromozoo.registry import models as _models
-from chromozoo.weights import weights_entries as _weights_entries
+from chromozoo.models.registry import ModelInfo as _ModelInfo
+from chromozoo.models.registry import get_model as _get_model
+from chromozoo.models.registry import get_weight, list_models  # noqa: F401 (these are entry points)
+from chromozoo.models.registry import models as _models
+from chromozoo.models.weights.index import weights_entries as _weights_entries
 
 # Import names, not names of distributions: torch.hub looks for modules.
 dependencies = [
@@ -60,14 +60,14 @@ def _entry(info: _ModelInfo) -> _Callable[..., _Any]:
 
 
 def karyotyper(segmenter: str = "chr_fast", classifier: str = "chrnet4", **kwargs: _Any) -> _Any:
-    """From the picture of a metaphase to a karyotype: a segmenter and a classifier together.
+    """Karyotypes metaphases: a segmenter and a classifier together.
 
-    ``karyotyper().karyotype(path)``. Arguments are those of
-    :class:`chromozoo.cells.karyotyper.Karyotyper`.
+    ``karyotyper().karyotype(path)``. The arguments are those of
+    :func:`chromozoo.models.karyotyper.get_karyotyper`.
     """
-    from chromozoo.cells.karyotyper import Karyotyper
+    from chromozoo.models.karyotyper import get_karyotyper
 
-    return Karyotyper(segmenter, classifier, **kwargs).eval()
+    return get_karyotyper(segmenter, classifier, **kwargs)
 
 
 globals().update({name: _entry(info) for name, info in _models().items()})

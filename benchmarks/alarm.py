@@ -20,13 +20,15 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from chromozoo.cells.karyotyper import Karyotyper
 from chromozoo.classes import CLASS_INDEX
-from chromozoo.data.archive import find_dataset, open_archive
+from chromozoo.data.io.archive import find_dataset, open_archive
 from chromozoo.data.karyotyped import KARYOTYPED, true_cells
 from chromozoo.images.reading import read_bytes
-from chromozoo.karyotyping_metrics import FoundCell, evaluate_karyotyping
-from chromozoo.registry import get_model
+from chromozoo.karyotype.karyotyper import Karyotyper
+from chromozoo.metrics.karyotyping import evaluate_karyotyping
+from chromozoo.models.karyotyper import get_karyotyper
+from chromozoo.models.registry import get_model
+from chromozoo.structures.karyotyped_cell import FoundCell
 
 LABORATORIES = "other-laboratories.zip"
 FIELDS = ("unbanded", "g-software-metaphases")
@@ -100,7 +102,9 @@ def main() -> None:
     parser.add_argument("--weights", default="DEFAULT")
     parser.add_argument("--root", help="folder of the data")
     arguments = parser.parse_args()
-    karyotyper = Karyotyper(classifier=arguments.classifier, classifier_weights=arguments.weights)
+    karyotyper = get_karyotyper(
+        classifier=arguments.classifier, classifier_weights=arguments.weights
+    )
     summaries = []
     for name in arguments.sets:
         if name in CROPS:

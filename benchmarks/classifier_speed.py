@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from chromozoo.registry import get_model
+from chromozoo.models.registry import get_model
 
 ROUNDS = 7
 CANVASES = {

@@ -42,20 +42,22 @@ from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 from torch import nn
 
-from chromozoo import weights
 from chromozoo.classes import SEX_CHROMOSOMES
-from chromozoo.data import bioimlab, gband_crops, karyograms
+from chromozoo.data import bioimlab, karyograms
+from chromozoo.data import pki3 as gband_crops
+from chromozoo.data.base.metaphase_dataset import metaphase_files
 from chromozoo.data.cil54816 import CILFiles
-from chromozoo.data.coco import write_coco
+from chromozoo.data.io.coco import write_coco
 from chromozoo.data.karyogram_extract import LAYOUTS, RELATIVE_LENGTHS, extract_files
-from chromozoo.data.metaphases import metaphase_files
 from chromozoo.data.mfish import MFISHFiles
-from chromozoo.data.polygons import Metaphase, MetaphaseFiles, faults
 from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.reading import images_of, read_grey
-from chromozoo.registry import get_model, register_model
-from chromozoo.weights import METADATA_KEY, WeightsEntry
+from chromozoo.models.registry import get_model, register_model
+from chromozoo.models.weights import entry as entry_weights
+from chromozoo.models.weights import storage as storage_weights
+from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, faults
+from chromozoo.structures.weights_entry import METADATA_KEY, WeightsEntry
 
 # Of the processor, for one input; on a slow machine the slowest takes a quarter of it.
 LONGEST_SECONDS = 5.0
@@ -410,7 +412,7 @@ class Model(nn.Module):
 @contextlib.contextmanager
 def registered() -> Iterator[None]:
     """The small network is a model of the zoo."""
-    from chromozoo import registry
+    from chromozoo.models import registry
 
     def fuzz_network(**kwargs: Any) -> Model:
         return Model(**kwargs)
@@ -695,8 +697,8 @@ def kinds(folder: Path) -> dict[str, Kind]:
     plane[10:40, 30:45], plane[20:30, 60:90], plane[22:28, 70:74] = 3, 24, 255
     network = Network(4)
     tensors = [
-        weights.save_weights(network, _entry(), folder, storage)[0].read_bytes()
-        for storage in weights.STORAGES
+        storage_weights.save_weights(network, _entry(), folder, storage)[0].read_bytes()
+        for storage in entry_weights.STORAGES
     ]
     checkpoint = io.BytesIO()
     state = {f"network.{key}": value for key, value in network.state_dict().items()}

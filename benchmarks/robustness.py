@@ -21,10 +21,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from chromozoo.cells.karyotyper import Karyotyper
-from chromozoo.cli.benchmark_karyotyping import found_cell
+from chromozoo.benchmark.measure_karyotyping import found_cell
 from chromozoo.data.karyotyped import true_cells
-from chromozoo.karyotyping_metrics import Boxes, FoundCell, TrueCell, evaluate_karyotyping
+from chromozoo.karyotype.karyotyper import Karyotyper
+from chromozoo.metrics.karyotyping import evaluate_karyotyping
+from chromozoo.models.karyotyper import get_karyotyper
+from chromozoo.structures.karyotyped_cell import Boxes, FoundCell, TrueCell
 
 Picture = NDArray[np.float32]
 Change = Callable[[Picture], NDArray[np.generic]]
@@ -399,7 +401,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=tuple(CHANGES), default=list(CHANGES))
     arguments = parser.parse_args()
 
-    karyotyper = Karyotyper()
+    karyotyper = get_karyotyper()
     cells = [
         (image, dataclasses.replace(true, outlines=Boxes(image.shape, true.outlines.boxes)))
         for image, true in islice(true_cells(arguments.dataset, "val"), arguments.cells)

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 import torchvision
 
-from chromozoo.registry import get_model, list_models
+from chromozoo.models.registry import get_model, list_models
+from chromozoo.models.weights.index import weights_entries
 from chromozoo.synthetic import draw_metaphase
-from chromozoo.weights import weights_entries
 
 REPEATS = 5
 

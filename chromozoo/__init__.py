@@ -13,16 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chromozoo.classes import CLASSES
-    from chromozoo.registry import get_model, get_weight, list_models
+    from chromozoo.models.karyotyper import get_karyotyper
+    from chromozoo.models.registry import get_model, get_weight, list_models
 
 __version__ = "0.1.0"
-__all__ = ["CLASSES", "__version__", "get_model", "get_weight", "list_models"]
+__all__ = [
+    "CLASSES",
+    "__version__",
+    "get_karyotyper",
+    "get_model",
+    "get_weight",
+    "list_models",
+]
 
 _HOME_OF = {
     "CLASSES": "chromozoo.classes",
-    "get_model": "chromozoo.registry",
-    "get_weight": "chromozoo.registry",
-    "list_models": "chromozoo.registry",
+    "get_karyotyper": "chromozoo.models.karyotyper",
+    "get_model": "chromozoo.models.registry",
+    "get_weight": "chromozoo.models.registry",
+    "list_models": "chromozoo.models.registry",
 }
 
 

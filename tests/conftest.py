@@ -43,7 +43,7 @@ def tiny_bioimlab(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_metaphases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn metaphases in the published layout of the BioImLab segmentation set."""
-    from drawn_metaphases import write_all
+    from helpers.drawn_metaphases import write_all
 
     folder = tmp_path_factory.mktemp("data") / "bioimlab-segmentation"
     write_all(folder)
@@ -53,7 +53,7 @@ def tiny_metaphases(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def real_data() -> Path:
     """Folder of the real data sets; the test is skipped, and says so, where they are not."""
-    from chromozoo.data.archive import data_folders
+    from chromozoo.folders import data_folders
 
     for folder in data_folders():
         if (folder / "bioimlab-classification.zip").exists():
@@ -64,19 +64,19 @@ def real_data() -> Path:
 @pytest.fixture
 def inline(monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands over images work in the test's own process, which can be looked into."""
-    from inline_worker import InlineWorker
+    from helpers.inline_worker import InlineWorker
 
-    from chromozoo.cli import crew
+    from chromozoo.batch import worker_pool
 
-    monkeypatch.setattr(crew, "Worker", InlineWorker)
+    monkeypatch.setattr(worker_pool, "Worker", InlineWorker)
 
 
 @pytest.fixture
 def registered_tiny_segmenter():
     """``tiny_segmenter`` is a model of the zoo while the test runs."""
-    from tiny_segmenter import Tiny
+    from helpers.tiny_segmenter import Tiny
 
-    from chromozoo import registry
+    from chromozoo.models import registry
 
     @registry.register_model(task="segmentation", paper="A. Uthor, 2026")
     def tiny_segmenter() -> Tiny:

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromozoo import __version__
+from chromozoo.batch import run as run_batch
+from chromozoo.batch.images import INTENDED_USE, digest, encodable, find_images, shown
+from chromozoo.batch.results import Results, read_json
+from chromozoo.batch.signals import Watch, watching
+from chromozoo.batch.worker import Message, Report, failure_of
+from chromozoo.batch.worker_pool import Crew, Job
 from chromozoo.classes import CLASS_INDEX, CLASSES
-from chromozoo.cli import batch
-from chromozoo.cli.crew import Crew, Job
-from chromozoo.cli.outputs import Results, read_json
-from chromozoo.cli.pictures import INTENDED_USE, digest, encodable, find_images, shown
-from chromozoo.cli.signals import Watch, watching
-from chromozoo.cli.worker import Message, Report, failure_of
+from chromozoo.cli import options as options_cli
 from chromozoo.errors import ChromozooError, ImageError
 from chromozoo.files import remove_file, replace_file, write_picture
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from chromozoo.images.reading import ImagePage
-    from chromozoo.tasks.classification import Prediction, Predictions
+    from chromozoo.karyotype.naming import Predictions
+    from chromozoo.structures.prediction import Prediction
 
 TASK = "chromozoo.cli.classify:ClassifyTask"
 FORMAT = 2
@@ -59,12 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels", type=Path, help="CSV with columns file,label: tells how many are right"
     )
-    batch.add_arguments(parser, many=False)
+    options_cli.add_arguments(parser, many=False)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    batch.check_arguments(arguments)
-    batch.check_model(arguments.model, arguments.weights, "classification")
+    options_cli.check_arguments(arguments)
+    options_cli.check_model(arguments.model, arguments.weights, "classification")
     if arguments.error_rate is not None:
         _check_error_rate(arguments)
     truth = _read_labels(arguments.labels) if arguments.labels else {}
@@ -74,10 +76,10 @@ def run(arguments: argparse.Namespace) -> int:
         replaced = results.take_file(JSON, found.files)
         for name in (TABLE, KARYOGRAM):
             results.take_file(name, found.files)
-        settings = batch.settings_of(
+        settings = options_cli.settings_of(
             arguments, results.folder, "model", "weights", "as_cell", "error_rate"
         )
-        settings["title"] = shown(batch.title_of(arguments.paths))
+        settings["title"] = shown(run_batch.title_of(arguments.paths))
         faults = list(found.faults.values())
         files = [str(file) for file in found.files]
         _work(settings, files, faults, arguments.timeout, results, watch)
@@ -105,8 +107,8 @@ def _check_error_rate(arguments: argparse.Namespace) -> None:
     Raises:
         ChromozooError: They do not; the message names weights that do.
     """
-    from chromozoo.registry import get_weight, is_path
-    from chromozoo.weights import weights_entries
+    from chromozoo.models.registry import get_weight, is_path
+    from chromozoo.models.weights.index import weights_entries
 
     kind, rate = "cell" if arguments.as_cell else "alone", f"{arguments.error_rate:g}"
     if is_path(arguments.weights):
@@ -171,7 +173,7 @@ def _work(
         job = Job("classify", shown(settings["title"]), words)
         crew = Crew(TASK, settings, processes=1, timeout=timeout)
         try:
-            with batch.progress(1), crew:
+            with run_batch.progress(1), crew:
                 crew.about()
                 crew.work([job], tell, watch)
         finally:
@@ -276,7 +278,7 @@ class ClassifyTask:
     """Names all images of a job together and writes the results."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        from chromozoo.registry import get_model
+        from chromozoo.models.registry import get_model
 
         self.settings = settings
         self.folder = Path(settings["folder"])
@@ -370,7 +372,7 @@ class ClassifyTask:
         replace_file(self.folder / JSON, json.dumps(document, indent=1).encode())
 
     def _document(self, found: "Predictions", items: Sequence[_Item]) -> dict[str, Any]:
-        from chromozoo.cli.identity import weights_of
+        from chromozoo.batch.identity import weights_of
 
         entry, cell = self.model.weights_entry, found.cell
         return {
@@ -422,7 +424,7 @@ class ClassifyTask:
         replace_file(self.folder / TABLE, table.getvalue().encode())
 
     def _write_karyogram(self, found: "Predictions", items: Sequence[_Item]) -> None:
-        from chromozoo.cells.karyogram import KaryogramEntry, draw_karyogram
+        from chromozoo.visualization.karyogram import KaryogramEntry, draw_karyogram
 
         assert found.cell is not None
         # Whatever the model looks at, a karyogram shows upright chromosomes.

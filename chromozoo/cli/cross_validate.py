@@ -16,14 +16,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chromozoo.cli.package import RUNS, Recipe, choose_classifier, entry_of, read_recipe
-from chromozoo.cli.runs import change, keep_last_alone, train
+from chromozoo.benchmark.packaging import choose_classifier, entry_of
+from chromozoo.benchmark.publishing import check_is_of_the_repository
+from chromozoo.benchmark.recipe import RUNS, Recipe, read_recipe
+from chromozoo.benchmark.tables.classification import METRIC_COLUMNS
+from chromozoo.benchmark.trainings import change, keep_last_alone, train
 from chromozoo.data.splits import FOLDS
 from chromozoo.errors import ChromozooError
 from chromozoo.files import replace_file
-from chromozoo.leaderboard import METRIC_COLUMNS
-from chromozoo.publishing import check_is_of_the_repository
-from chromozoo.tasks.init_from import ZOO
+from chromozoo.models.init_from import ZOO
 
 # The weights with this tag learnt from several sets.
 PARTS = {"metaphase": ("bioimlab", "pki3", "cil")}
@@ -54,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from chromozoo import leaderboard
-    from chromozoo.cli.benchmark import RESULTS, publish
+    from chromozoo.benchmark.publish import RESULTS, publish
+    from chromozoo.benchmark.tables import classification as leaderboard
 
     recipe = read_recipe(arguments.config)
     changes = read_changes(arguments.changes)
@@ -124,8 +125,8 @@ def refuse_what_saw_the_cells(recipe: Recipe, init_from: object) -> None:
     """
     import yaml
 
-    from chromozoo.registry import get_weight
-    from chromozoo.weights import REPOSITORY
+    from chromozoo.benchmark.repository import ROOT
+    from chromozoo.models.registry import get_weight
 
     if not isinstance(init_from, str | None):
         raise ChromozooError(
@@ -143,7 +144,7 @@ def refuse_what_saw_the_cells(recipe: Recipe, init_from: object) -> None:
                 "model.init_args.init_from=null"
             )
         try:
-            config = yaml.safe_load((REPOSITORY / entry.config).read_bytes())
+            config = yaml.safe_load((ROOT / entry.config).read_bytes())
             origin = config["model"]["init_args"].get("init_from")
         except (
             *(OSError, ValueError, LookupError, TypeError, AttributeError),
@@ -171,9 +172,9 @@ def measure_fold(
 
     import numpy as np
 
-    from chromozoo.cli.benchmark import classified
-    from chromozoo.registry import get_model
-    from chromozoo.weights import save_weights
+    from chromozoo.benchmark.measure import classified
+    from chromozoo.models.registry import get_model
+    from chromozoo.models.weights.storage import save_weights
 
     folder = _folder(recipe, fold)
     if recipe.dataset.task != "classification":
@@ -212,7 +213,7 @@ def all_folds(recipe: Recipe) -> dict[str, Any]:
 
     import numpy as np
 
-    from chromozoo.evaluation import evaluate_classification
+    from chromozoo.metrics.classification import evaluate_classification
 
     folders = [_folder(recipe, fold) for fold in range(FOLDS)]
     rows = [json.loads((folder / "row.json").read_text()) for folder in folders]

@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from chromozoo.data.archive import data_folders
 from chromozoo.data.catalogue import DATASETS, dataset_info, datasets
 from chromozoo.errors import ChromozooError
+from chromozoo.folders import data_folders
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,8 +111,8 @@ def _synthesize(arguments: argparse.Namespace) -> int:
     if arguments.seed < 0:
         raise ChromozooError(f"--seed {arguments.seed}: give 0 or more")
 
-    from chromozoo.data.coco import write_coco
-    from chromozoo.data.cut_and_paste import compose_metaphases
+    from chromozoo.data.io.coco import write_coco
+    from chromozoo.synthetic.cut_and_paste import compose_metaphases
 
     info = dataset_info(arguments.dataset)
     module = info.load_data(root=arguments.root)

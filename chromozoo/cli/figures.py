@@ -6,13 +6,13 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chromozoo.benchmark.publishing import label
 from chromozoo.data.catalogue import dataset_info, datasets
 from chromozoo.errors import ChromozooError
 from chromozoo.files import replace_file
-from chromozoo.publishing import label
 
 if TYPE_CHECKING:
-    from chromozoo.figures import StoredPredictions
+    from chromozoo.visualization.classification import StoredPredictions
 
 STORED = "predictions.npz"
 CLASS_TABLE = "classes.csv"
@@ -40,12 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     try:
-        from chromozoo import figures
+        from chromozoo.visualization import classification as figures
     except ImportError as error:
         raise ChromozooError(
             f"{error.name} is not installed; `pip install 'chromozoo[figures]'` brings it"
         ) from error
-    from chromozoo.cli.benchmark import load_packaged
+    from chromozoo.benchmark.measure import load_packaged
 
     model = load_packaged(arguments.model, arguments.weights, arguments.device)
     entry = model.weights_entry
@@ -82,8 +82,8 @@ def _predictions(path: Path, origin: str, model: Any, crops: Any) -> "StoredPred
     import torch
     from torch.utils.data import DataLoader
 
-    from chromozoo.cli.benchmark import predict
-    from chromozoo.figures import StoredPredictions
+    from chromozoo.benchmark.inference import predict
+    from chromozoo.visualization.classification import StoredPredictions
 
     if path.exists():
         stored = StoredPredictions.load(path)

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chromozoo.cli import batch
-from chromozoo.cli.batch import Batch, Outcome
-from chromozoo.cli.outputs import FAILED, with_option
-from chromozoo.cli.pictures import INTENDED_USE, shown
-from chromozoo.cli.signals import watching
-from chromozoo.cli.worker import ImageTask, Message, device_of
+from chromozoo.batch.images import INTENDED_USE, shown
+from chromozoo.batch.results import FAILED, with_option
+from chromozoo.batch.run import Batch, Outcome
+from chromozoo.batch.signals import watching
+from chromozoo.batch.worker import ImageTask, Message, device_of
+from chromozoo.cli import options as options_cli
 from chromozoo.errors import OutputError
-from chromozoo.page import PAGE, page_cell, write_page
+from chromozoo.visualization.page import PAGE, page_cell, write_page
 
 if TYPE_CHECKING:
     from chromozoo.images.reading import ImagePage
@@ -52,16 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--nodes", type=int, default=1, help=NODES_HELP)
-    batch.add_arguments(parser)
+    options_cli.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    batch.check_arguments(arguments)
-    batch.check_model(arguments.segmenter, arguments.segmenter_weights, "segmentation")
-    batch.check_model(arguments.classifier, arguments.classifier_weights, "classification")
+    options_cli.check_arguments(arguments)
+    options_cli.check_model(arguments.segmenter, arguments.segmenter_weights, "segmentation")
+    options_cli.check_model(arguments.classifier, arguments.classifier_weights, "classification")
     with watching() as watch:
         work = Batch("karyotype", "", arguments, _expected, [PAGE])
-        settings = batch.settings_of(
+        settings = options_cli.settings_of(
             arguments,
             work.results.folder,
             *("segmenter", "segmenter_weights", "classifier", "classifier_weights"),
@@ -142,10 +142,10 @@ class KaryotypeTask(ImageTask):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
-        from chromozoo.cells.karyotyper import Karyotyper
+        from chromozoo.models.karyotyper import get_karyotyper
 
         weights = settings["segmenter_weights"], settings["classifier_weights"]
-        self.karyotyper = Karyotyper(
+        self.karyotyper = get_karyotyper(
             settings["segmenter"],
             settings["classifier"],
             settings["assignment"],
@@ -153,13 +153,13 @@ class KaryotypeTask(ImageTask):
             classifier_weights=weights[1],
             stain=settings["stain"],
             score=settings["score"],
-        ).eval()
+        )
         self.karyotyper.to(device_of(settings))
         self.given: Sequence[str] = weights
 
     def about(self) -> Message:
         """Models by stain, options, and the version of the software."""
-        from chromozoo.cli.identity import OPTIONS, software, weights_of
+        from chromozoo.batch.identity import OPTIONS, software, weights_of
 
         made = self.karyotyper
         models = {
@@ -176,7 +176,7 @@ class KaryotypeTask(ImageTask):
 
     def write(self, image: "Path | ImagePage", name: str, source: Message) -> None:
         """Writes karyogram, overlay and, last, JSON."""
-        from chromozoo.report import write_cell
+        from chromozoo.visualization.report import write_cell
 
         found = self.karyotyper.karyotype(image, source["shown"])
         about = self.about()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from chromozoo import __version__
-from chromozoo.cli.signals import Stopped
+from chromozoo.batch.signals import Stopped
 from chromozoo.errors import ChromozooError
 
 COMMANDS: dict[str, str] = {

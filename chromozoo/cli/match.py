@@ -14,69 +14,28 @@ the label redistribution, of all that the paper tried (1 to 45 of 46; of equally
 nearest to its 40), and the temperature that makes distances comparable with prior costs. The paper
 chose beta on its test cells. Features are averaged over the four mirror images, as probabilities
 are. The paper's fifth way, matching two pictures of a cell, is
-:func:`chromozoo.cells.matching.match_cells`: the classification set has one picture of each cell.
+:func:`chromozoo.karyotype.matching.match_cells`: the classification set has one picture of each cell.
 """
 
 import argparse
-import datetime
-import hashlib
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from chromozoo.cells.assignment import assign_cell
-from chromozoo.cells.matching import (
-    METRICS,
-    PUBLISHED_BETA,
-    FloatArray,
-    IntArray,
-    Metric,
-    feature_distances,
-    fit_temperature,
-    head_size,
-    label_feature_vectors,
-    log_probabilities,
-    redistribute_labels,
+from chromozoo.benchmark.matching import (
+    BETAS,
+    CLASSIFICATION_SETS,
+    RESULTS,
+    add_rows,
+    measure,
+    table,
 )
-from chromozoo.data.catalogue import dataset_info, datasets
-from chromozoo.errors import ChromozooError, WeightsError
-from chromozoo.evaluation import N_CLASSES, SMALLEST_PROBABILITY, evaluate_classification
-from chromozoo.leaderboard import percent
-from chromozoo.publishing import destination, label
-from chromozoo.results import ResultsFile, as_text, interval_columns
-from chromozoo.weights import REPOSITORY
+from chromozoo.benchmark.publishing import destination
+from chromozoo.karyotype.matching import (
+    METRICS,
+)
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from chromozoo.data.crops import CropDataset
-
-# Only single chromosomes can be named.
-CLASSIFICATION_SETS = sorted(datasets("classification"))
-RESULTS = REPOSITORY / "benchmarks" / "results" / "matching.csv"
-BETAS = range(1, 46)
-FIGURES = ("accuracy", "cell_accuracy", "cells_without_error")
-COLUMNS = (
-    "model",
-    "weights",  # tag, or name of one's own file
-    "weights_sha256",  # first 12 hex digits
-    "dataset",
-    "split",
-    "split_sha256",
-    "mode",
-    "metric",
-    "beta",  # of 46
-    "temperature",
-    "n_chromosomes",
-    "n_cells",
-    *interval_columns(FIGURES),  # 0..1
-    "tta",
-    "input_size",
-    "date",
-)
-KEY = ("model", "weights_sha256", "dataset", "split", "split_sha256", "mode", "metric")
+    pass
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -123,201 +82,6 @@ def run(arguments: argparse.Namespace) -> int:
         print("beta and temperature were chosen on these very cells: only test cells judge them")
     print(f"{len(rows)} {to.say()}")
     return 0
-
-
-def measure(
-    name: str,
-    weights: str,
-    dataset: str,
-    stage: str,
-    *,
-    metrics: Sequence[Metric] = METRICS,
-    beta: int | None = None,
-    root: str | None = None,
-    device: str = "auto",
-) -> list[dict[str, Any]]:
-    """Names the chromosomes of a stage in every way; one result row for each.
-
-    Args:
-        name: Registered classifier.
-        weights: Tag, or path of a weights file or checkpoint.
-        dataset: Name in the catalogue.
-        stage: ``"val"`` or ``"test"``.
-        metrics: ``"cosine"``, ``"euclid"``.
-        beta: Head of the label redistribution, of 46 chromosomes; None chooses it.
-        root: Folder of the data.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-
-    Raises:
-        ChromozooError: Unknown names, no data, or a model without features.
-    """
-    import torch
-
-    from chromozoo.cli.benchmark import predict
-    from chromozoo.registry import get_model
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model: Any = get_model(name, weights=weights).to(device)
-    if not hasattr(getattr(model, "network", None), "forward_features"):
-        raise ChromozooError(f"{name} gives no features; choose a classifier")
-    info = dataset_info(dataset)
-    data = info.load_data(root=root, preset=model.transforms.to_dict())
-    chosen_on, judged = data.dataset("val"), data.dataset(stage)
-    training = data.dataset("train")
-    vectors = label_feature_vectors(extract_features(model, training), training.labels)
-    features = {"val": extract_features(model, chosen_on)}
-    if stage not in features:
-        features[stage] = extract_features(model, judged)
-
-    about = {
-        "model": name,
-        **_origin(model, weights),
-        "dataset": dataset,
-        "split": f"{data.split.name}/{stage}",
-        "split_sha256": data.split.sha256[:12],
-        "tta": "4 flips" if model.flip_average else "none",
-        "input_size": f"{model.transforms.height}x{model.transforms.width}",
-        "date": datetime.date.today().isoformat(),
-    }
-    rows: list[dict[str, Any]] = []
-
-    def add(mode: str, labels: IntArray, **values: Any) -> None:
-        rows.append({**about, "mode": mode, **values, **_figures(labels, judged)})
-
-    log_p = np.log(np.maximum(predict(model, judged)[0], SMALLEST_PROBABILITY))
-    add("softmax", log_p.argmax(axis=1))
-    add("softmax+assignment", by_cell(log_p, judged.cells, lambda p: assign_cell(p).classes))
-    for metric in metrics:
-        to_choose = feature_distances(features["val"], vectors, metric)
-        distances = feature_distances(features[stage], vectors, metric)
-        own_beta = beta or choose_beta(to_choose, chosen_on.labels, chosen_on.cells)
-        temperature = fit_temperature(to_choose, chosen_on.labels)
-        add("lfv", distances.argmin(axis=1), metric=metric)
-        redistributed = redistribute(distances, judged.cells, own_beta)
-        add("lfv+lrd", redistributed, metric=metric, beta=own_beta)
-        log_p = log_probabilities(distances, temperature)
-        assigned = by_cell(log_p, judged.cells, lambda p: assign_cell(p).classes)
-        add("lfv+assignment", assigned, metric=metric, temperature=round(temperature, 6))
-        if (stored := _stored_vectors(model.network)) is not None:
-            labels = feature_distances(features[stage], stored, metric).argmin(axis=1)
-            add("lfv-stored", labels, metric=metric)
-    return rows
-
-
-def extract_features(model: Any, crops: "CropDataset", batch_size: int = 64) -> "NDArray[Any]":
-    """Features ``(N, F)`` float32 of a :class:`CropDataset`, averaged over the flips."""
-    import torch
-    from torch.utils.data import DataLoader
-
-    from chromozoo.tasks.classification import FLIPS
-
-    flips = FLIPS if model.flip_average else FLIPS[:1]
-    found = []
-    with torch.inference_mode():
-        for batch in DataLoader(crops, batch_size):
-            x = batch["image"].to(model.device)
-            turned = [model.network.forward_features(x.flip(axes)).float() for axes in flips]
-            found.append(torch.stack(turned).mean(dim=0).flatten(1).cpu())
-    return torch.cat(found).numpy()
-
-
-def by_cell(
-    values: FloatArray, cells: IntArray, name_cell: Callable[[FloatArray], IntArray]
-) -> IntArray:
-    """Class indices ``(N,)``: ``name_cell`` of the rows ``(n, 24)`` of each cell in turn."""
-    labels = np.empty(len(values), np.int64)
-    for cell in np.unique(cells):
-        labels[cells == cell] = name_cell(values[cells == cell])
-    return labels
-
-
-def redistribute(distances: FloatArray, cells: IntArray, beta: int) -> IntArray:
-    """Label redistribution cell by cell, with ``beta`` of 46 in the head."""
-    return by_cell(distances, cells, lambda d: redistribute_labels(d, head_size(len(d), beta)))
-
-
-def choose_beta(distances: FloatArray, labels: IntArray, cells: IntArray) -> int:
-    """The one of :data:`BETAS` that gets most right; of equally good ones the nearest to 40."""
-
-    def merit(beta: int) -> tuple[int, int]:
-        right = int((redistribute(distances, cells, beta) == labels).sum())
-        return right, -abs(beta - PUBLISHED_BETA)
-
-    return max(BETAS, key=merit)
-
-
-def add_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Adds rows; one of the same model, weights, data, mode and metric is replaced in its place.
-
-    Raises:
-        ChromozooError: The file on disk has other columns.
-    """
-    ResultsFile(path, COLUMNS, KEY, "match").add(rows)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a result file, as text; none where there is no file.
-
-    Raises:
-        ChromozooError: It has other columns.
-    """
-    return ResultsFile(path, COLUMNS, KEY, "match").read()
-
-
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
-    lines = [
-        "| mode | distance | beta | per chromosome (%) | mean of cells (%) | without error (%) |",
-        "|---|---|---:|---|---|---|",
-    ]
-    for row in rows:
-        text = {column: as_text(row.get(column)) for column in COLUMNS}
-        words = [text[column] for column in ("mode", "metric", "beta")]
-        figures = [percent(text, figure) for figure in FIGURES]
-        lines.append("| " + " | ".join([*words, *figures]) + " |")
-    return "\n".join(lines)
-
-
-def _figures(labels: IntArray, judged: "CropDataset") -> dict[str, Any]:
-    report = evaluate_classification(
-        np.eye(N_CLASSES)[labels], judged.labels, judged.cells, assignment=False
-    )
-    # A single cell has no interval.
-    return {
-        key: value
-        for key, value in report.to_row().items()
-        if key in COLUMNS and not np.isnan(value)
-    }
-
-
-def _stored_vectors(network: Any) -> "NDArray[Any] | None":
-    """The label feature vectors that the weights carry, NaN where a class has none."""
-    import torch
-
-    known = getattr(network, "label_features_set", None)
-    if known is None or not known.any():
-        return None
-    vectors: NDArray[Any] = (
-        torch.where(known[:, None], network.label_features, torch.nan).cpu().numpy()
-    )
-    return vectors
-
-
-def _origin(model: Any, weights: str) -> dict[str, str]:
-    """Name and hash of the weights, be they packaged or a checkpoint."""
-    if model.weights_entry is not None:
-        return {
-            "weights": label(model.weights_entry),
-            "weights_sha256": model.weights_entry.sha256[:12],
-        }
-    path = Path(weights)
-    try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
-    return {"weights": path.name, "weights_sha256": sha256[:12]}
 
 
 def _beta(word: str) -> int | None:

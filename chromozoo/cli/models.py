@@ -2,8 +2,8 @@
 
 import argparse
 
-from chromozoo.registry import TASKS, list_models, model_info
-from chromozoo.weights import weights_entries
+from chromozoo.models.registry import TASKS, list_models, model_info
+from chromozoo.models.weights.index import weights_entries
 
 FIGURES = {
     "classification": {

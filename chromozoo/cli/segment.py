@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromozoo import __version__
-from chromozoo.cli import batch
-from chromozoo.cli.batch import Batch
-from chromozoo.cli.outputs import Results, content_of, with_option
-from chromozoo.cli.pictures import COCO_NAME, INTENDED_USE, shown
-from chromozoo.cli.signals import watching
-from chromozoo.cli.worker import ImageTask, Message, device_of
+from chromozoo.batch.images import COCO_NAME, INTENDED_USE, shown
+from chromozoo.batch.results import Results, content_of, with_option
+from chromozoo.batch.run import Batch
+from chromozoo.batch.signals import watching
+from chromozoo.batch.worker import ImageTask, Message, device_of
+from chromozoo.cli import options as options_cli
 from chromozoo.errors import OutputError
 from chromozoo.files import replace_file, write_picture
-from chromozoo.page import JSON, OVERLAY
+from chromozoo.visualization.page import JSON, OVERLAY
 
 if TYPE_CHECKING:
     from chromozoo.images.reading import ImagePage
-    from chromozoo.tasks.segmentation import Segmentation
+    from chromozoo.structures.segmentation import Segmentation
 
 TASK = "chromozoo.cli.segment:SegmentTask"
 # Behind the name of an image in those of its results: `karyotype` may write into the same folder.
@@ -40,16 +40,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="leave out what the model is less sure of, 0 to 1 (default: %(default)s)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    batch.add_arguments(parser)
+    options_cli.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    batch.check_arguments(arguments)
-    batch.check_model(arguments.model, arguments.weights, "segmentation")
+    options_cli.check_arguments(arguments)
+    options_cli.check_model(arguments.model, arguments.weights, "segmentation")
     with watching() as watch:
         work = Batch("segment", ENDING, arguments, _expected, [COCO_NAME])
         results = work.results
-        settings = batch.settings_of(
+        settings = options_cli.settings_of(
             arguments, results.folder, "model", "weights", "score", "device"
         )
         outcome = work.run(TASK, settings, watch)
@@ -106,7 +106,7 @@ def coco_document(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "file_name": document["image"],
                 "width": document["width"],
                 "height": document["height"],
-                # By these chromozoo.data.coco finds the image again, and knows it.
+                # By these chromozoo.data.io.coco finds the image again, and knows it.
                 "path": document.get("path"),
                 "content": document.get("identity", {}).get("content"),
             }
@@ -134,7 +134,7 @@ class SegmentTask(ImageTask):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
-        from chromozoo.registry import get_model
+        from chromozoo.models.registry import get_model
 
         self.score = float(settings["score"])
         self.given = str(settings["weights"])
@@ -144,7 +144,7 @@ class SegmentTask(ImageTask):
 
     def about(self) -> Message:
         """Model, options, and the version of the software."""
-        from chromozoo.cli.identity import weights_of
+        from chromozoo.batch.identity import weights_of
 
         return {
             "models": [weights_of(self.model, self.given)],
@@ -157,7 +157,7 @@ class SegmentTask(ImageTask):
         from PIL import Image
 
         from chromozoo.images.reading import read_grey
-        from chromozoo.overlay import draw_overlay
+        from chromozoo.visualization.overlay import draw_overlay
 
         grey = read_grey(image, source["shown"])
         found = self.model.segment(grey, source["shown"]).above(self.score)

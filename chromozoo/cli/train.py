@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningCLI
 from chromozoo import __version__
 from chromozoo.classes import CLASSES
 from chromozoo.errors import TrainingError, WeightsError
-from chromozoo.weights import load_checkpoint
+from chromozoo.models.weights.checkpoint import load_checkpoint
 
 # What Lightning itself takes for the path of a checkpoint.
 CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")

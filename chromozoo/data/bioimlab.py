@@ -11,17 +11,17 @@ from collections import Counter
 from pathlib import Path
 
 from chromozoo.classes import CLASSES, DIPLOID_NUMBER
-from chromozoo.data.archive import find_dataset, open_archive
-from chromozoo.data.catalogue import Verification
-from chromozoo.data.single_chromosomes import (
+from chromozoo.data.base.chromosome_datamodule import (
     ChromosomeFile,
     Chromosomes,
     SingleChromosomes,
     chromosomes_of_files,
     read_all,
 )
+from chromozoo.data.base.verification import class_line, left_out_lines, split_faults, split_lines
+from chromozoo.data.catalogue import Verification
+from chromozoo.data.io.archive import find_dataset, open_archive
 from chromozoo.data.splits import load_split
-from chromozoo.data.verification import class_line, left_out_lines, split_faults, split_lines
 from chromozoo.errors import DatasetError
 
 FILE_NAME = "bioimlab-classification.zip"
@@ -85,7 +85,7 @@ class BioImLabClassification(SingleChromosomes):
     """Single Q-band chromosomes of 107 cells, split by cell.
 
     Without a fold the official test cells are the test part. The arguments are those of
-    :class:`chromozoo.data.single_chromosomes.SingleChromosomes`.
+    :class:`chromozoo.data.base.chromosome_datamodule.SingleChromosomes`.
     """
 
     dataset_name = "bioimlab"

@@ -9,16 +9,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from chromozoo.data.archive import exists, find_dataset, name_bytes, open_archive
+from chromozoo.data.base.crops import sha256_of
+from chromozoo.data.base.metaphase_datamodule import WholeMetaphases
+from chromozoo.data.base.metaphase_dataset import metaphase_files
+from chromozoo.data.base.verification import content_line, split_faults, split_lines
 from chromozoo.data.catalogue import Verification
-from chromozoo.data.crops import sha256_of
-from chromozoo.data.metaphases import metaphase_files
-from chromozoo.data.polygons import MetaphaseFiles, faults
+from chromozoo.data.io.archive import exists, find_dataset, name_bytes, open_archive
 from chromozoo.data.splits import load_split
-from chromozoo.data.verification import content_line, split_faults, split_lines
-from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.images.reading import IMAGE_SUFFIXES
+from chromozoo.structures.metaphase import MetaphaseFiles, faults
 
 FILE_NAME = "bioimlab-segmentation.zip"
 SPLIT = "bioimlab_segmentation_v1"
@@ -41,7 +41,7 @@ INSTRUCTIONS = """To get it:
 class BioImLabSegmentation(WholeMetaphases):
     """Q-band prometaphases with amodal outlines, split by image list and grouped by cell.
 
-    The arguments are those of :class:`chromozoo.data.whole_metaphases.WholeMetaphases`; ``root``
+    The arguments are those of :class:`chromozoo.data.base.metaphase_datamodule.WholeMetaphases`; ``root``
     may also be a COCO JSON.
     """
 

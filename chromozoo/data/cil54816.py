@@ -28,20 +28,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX, CLASSES
-from chromozoo.data.archive import Archive, find_dataset, name_bytes, open_archive
+from chromozoo.data.base.chromosome_datamodule import Chromosomes, SingleChromosomes
+from chromozoo.data.base.crops import sha256_of
+from chromozoo.data.base.metaphase_datamodule import WholeMetaphases
+from chromozoo.data.base.verification import class_line, content_line, split_lines
 from chromozoo.data.catalogue import Verification
-from chromozoo.data.crops import sha256_of
-from chromozoo.data.polygons import Metaphase
-from chromozoo.data.single_chromosomes import (
-    Chromosomes,
-    SingleChromosomes,
-)
+from chromozoo.data.io.archive import Archive, find_dataset, name_bytes, open_archive
 from chromozoo.data.splits import load_split
-from chromozoo.data.verification import class_line, content_line, split_lines
-from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
 from chromozoo.strict_json import shown
+from chromozoo.structures.metaphase import Metaphase
 
 FILE_NAME = "gband-cil54816.zip"
 SPLIT = "cil54816_v1"
@@ -105,7 +102,7 @@ class CIL54816(WholeMetaphases):
     """G-band metaphases with boxes and classes (labels 1 to 24), for detection; split by group.
 
     Boxes are tight: the rims of the published ones are taken off.
-    Batches are those of :class:`chromozoo.data.whole_metaphases.WholeMetaphases` without masks.
+    Batches are those of :class:`chromozoo.data.base.metaphase_datamodule.WholeMetaphases` without masks.
     Training crops are turned by quarters, so that boxes stay tight, and ``synthetic`` must stay 0.
     The arguments are those of the base.
     """
@@ -124,7 +121,7 @@ class CIL54816Crops(SingleChromosomes):
     A crop shows its tight box and 4 pixels around it. Nothing of a neighbour is cleared away: that,
     and which of the two is meant, is what a crop without outline leaves open. The cells are the
     images. The arguments are those of
-    :class:`chromozoo.data.single_chromosomes.SingleChromosomes`.
+    :class:`chromozoo.data.base.chromosome_datamodule.SingleChromosomes`.
     """
 
     dataset_name = "cil54816-crops"

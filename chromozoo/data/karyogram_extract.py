@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from chromozoo.classes import AUTOSOMES, CLASSES, SEX_CHROMOSOMES
-from chromozoo.data.archive import open_archive
+from chromozoo.data.io.archive import open_archive
 from chromozoo.errors import (
     ChromozooError,
     DatasetError,
@@ -583,7 +583,7 @@ def extract_files(
 
     Written are ``<output>/<karyogram>/<class><a|b|..>.png`` and ``<output>/labels.csv`` with the
     columns ``file, class, x, y, w, h, karyogram`` (the box in pixels of the karyogram), which
-    :class:`chromozoo.data.gband_crops.GBandCrops` reads with the layout ``"labels-csv"``. The
+    :class:`chromozoo.data.pki3.GBandCrops` reads with the layout ``"labels-csv"``. The
     folder appears when it is whole, or not at all. It is named after the stem of the karyogram's
     file; what of it no file system takes is written as ``%`` and a number.
 

@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX, DIPLOID_NUMBER
-from chromozoo.data.archive import Archive, exists, name_bytes, open_archive
+from chromozoo.data.base.chromosome_datamodule import Chromosomes, SingleChromosomes
+from chromozoo.data.base.crops import sha256_of
+from chromozoo.data.base.verification import class_line, split_lines
 from chromozoo.data.catalogue import Verification
-from chromozoo.data.crops import sha256_of
+from chromozoo.data.io.archive import Archive, exists, name_bytes, open_archive
 from chromozoo.data.karyogram_extract import KaryogramCrop, extract_chromosomes
-from chromozoo.data.single_chromosomes import Chromosomes, SingleChromosomes
 from chromozoo.data.splits import draw_split
-from chromozoo.data.verification import class_line, split_lines
 from chromozoo.errors import DatasetError, DatasetNotFoundError, ImageError
 from chromozoo.images.reading import IMAGE_SUFFIXES, read_bytes
 
@@ -44,7 +44,7 @@ class Karyograms(SingleChromosomes):
     Args:
         root: Folder or zip file of the pictures.
         layout: See :func:`chromozoo.data.karyogram_extract.extract_chromosomes`.
-        fold: See :class:`chromozoo.data.single_chromosomes.SingleChromosomes`, as the other
+        fold: See :class:`chromozoo.data.base.chromosome_datamodule.SingleChromosomes`, as the other
             arguments.
     """
 

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX
+from chromozoo.data.base.metaphase_datamodule import WholeMetaphases
 from chromozoo.data.bioimlab_segmentation import BioImLabSegmentation
 from chromozoo.data.cil54816 import CIL54816
 from chromozoo.data.joint_labels import joint_labels
 from chromozoo.data.mfish import MFISH
-from chromozoo.data.polygons import Metaphase
-from chromozoo.data.whole_metaphases import WholeMetaphases
 from chromozoo.errors import DatasetError
-from chromozoo.karyotyping_metrics import Boxes, TrueCell
-from chromozoo.tasks.segmentation import Segmentation
+from chromozoo.structures.karyotyped_cell import Boxes, TrueCell
+from chromozoo.structures.metaphase import Metaphase
+from chromozoo.structures.segmentation import Segmentation
 
 # The sets, by their names in the catalogue.
 KARYOTYPED: dict[str, Callable[..., WholeMetaphases]] = {

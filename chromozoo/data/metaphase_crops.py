@@ -17,20 +17,20 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from chromozoo.data import bioimlab_segmentation, cil54816, mfish
+from chromozoo.data.base.chromosome_datamodule import Chromosomes, SingleChromosomes
+from chromozoo.data.base.crops import sha256_of
+from chromozoo.data.base.verification import class_line, split_faults, split_lines
 from chromozoo.data.bioimlab import BioImLabClassification
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.cil54816 import cut_box
-from chromozoo.data.crops import sha256_of
-from chromozoo.data.gband_crops import GBandCrops
 from chromozoo.data.karyotyped import true_cells
-from chromozoo.data.single_chromosomes import Chromosomes, SingleChromosomes
+from chromozoo.data.pki3 import GBandCrops
 from chromozoo.data.splits import STAGES, load_split
-from chromozoo.data.verification import class_line, split_faults, split_lines
 from chromozoo.images.extract import Extraction
 from chromozoo.images.metaphase import signal_metaphase
-from chromozoo.karyotyping_metrics import Boxes, TrueCell
-from chromozoo.tasks.pieces import Piece, mask_iou
-from chromozoo.tasks.segmentation import Segmentation
+from chromozoo.structures.instance import Piece, mask_iou
+from chromozoo.structures.karyotyped_cell import Boxes, TrueCell
+from chromozoo.structures.segmentation import Segmentation
 
 # As in the karyotyper.
 SEGMENTER, SEGMENTER_WEIGHTS = "chr_fast", "metaphase"
@@ -57,7 +57,7 @@ class MetaphaseCrops(SingleChromosomes):
 
     Chromosomes without a certain class are left out. One that the segmenter does not find is shown
     by the outline of the set twice; by all that lies in its box where the set has boxes alone. The
-    arguments are those of :class:`chromozoo.data.single_chromosomes.SingleChromosomes`; there are
+    arguments are those of :class:`chromozoo.data.base.chromosome_datamodule.SingleChromosomes`; there are
     no folds.
     """
 
@@ -66,7 +66,7 @@ class MetaphaseCrops(SingleChromosomes):
     stain = "q"
 
     def chromosomes(self) -> Chromosomes:
-        from chromozoo.registry import get_weight
+        from chromozoo.models.registry import get_weight
 
         singles = {
             "single": BioImLabClassification(self.root).chromosomes(),
@@ -86,7 +86,7 @@ class MetaphaseCrops(SingleChromosomes):
                 upright.append(np.zeros(len(certain), bool))
 
         def pictures() -> Iterator[tuple[str, NDArray[np.generic]]]:
-            from chromozoo.registry import get_model
+            from chromozoo.models.registry import get_model
 
             for single in singles.values():
                 yield from single.pictures()

@@ -19,21 +19,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASSES, DIPLOID_NUMBER
-from chromozoo.data.archive import Archive, find_dataset, name_bytes, open_archive
-from chromozoo.data.catalogue import Verification
-from chromozoo.data.crops import sha256_of
-from chromozoo.data.polygons import LARGEST_MASKS, Metaphase, faults, mask_polygon
-from chromozoo.data.splits import load_split
-from chromozoo.data.verification import (
+from chromozoo.data.base.crops import sha256_of
+from chromozoo.data.base.metaphase_datamodule import WholeMetaphases
+from chromozoo.data.base.verification import (
     class_line,
     content_line,
     left_out_lines,
     split_faults,
     split_lines,
 )
-from chromozoo.data.whole_metaphases import WholeMetaphases
+from chromozoo.data.catalogue import Verification
+from chromozoo.data.io.archive import Archive, find_dataset, name_bytes, open_archive
+from chromozoo.data.splits import load_split
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
+from chromozoo.structures.metaphase import LARGEST_MASKS, Metaphase, faults
+from chromozoo.structures.polygons import mask_polygon
 
 FILE_NAME = "mfish-dapi.zip"
 SPLIT = "mfish_v1"
@@ -73,7 +74,7 @@ class MFISH(WholeMetaphases):
 
     Two homologues that touch each other are one instance, for the map does not part them; a
     translocated chromosome carries one class. The arguments are those of
-    :class:`chromozoo.data.whole_metaphases.WholeMetaphases`.
+    :class:`chromozoo.data.base.metaphase_datamodule.WholeMetaphases`.
     """
 
     dataset_name = "mfish"

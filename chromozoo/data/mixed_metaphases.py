@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from chromozoo.data import bioimlab_segmentation
+from chromozoo.data.base.metaphase_datamodule import WholeMetaphases
+from chromozoo.data.base.verification import split_faults, split_lines
 from chromozoo.data.bioimlab_segmentation import BioImLabSegmentation
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.cil54816 import CIL54816
 from chromozoo.data.mfish import MFISH
-from chromozoo.data.polygons import Metaphase, MetaphaseFiles
 from chromozoo.data.splits import load_split
-from chromozoo.data.verification import split_faults, split_lines
-from chromozoo.data.whole_metaphases import WholeMetaphases
+from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles
 
 SPLIT = "mixed_metaphases_v1"
 # What the split calls the sets, before the names of their images.
@@ -40,7 +40,7 @@ class MixedMetaphases(WholeMetaphases):
     """Metaphases of three sets, not told apart by class; split as each of them is.
 
     Outlined images alone validate and test: CIL:54816 is judged by its own DataModule. The
-    arguments are those of :class:`chromozoo.data.whole_metaphases.WholeMetaphases`.
+    arguments are those of :class:`chromozoo.data.base.metaphase_datamodule.WholeMetaphases`.
     """
 
     dataset_name = "mixed-metaphases"

@@ -7,6 +7,8 @@ chromosomes do not. A scale bar is a thin rectangle of that level.
 import numpy as np
 from numpy.typing import NDArray
 
+from chromozoo.structures.arrays import FloatArray
+
 # Letters and bars have one level, within this share of the highest.
 PLATEAU = 0.06
 # So many letters, alike in height within these factors, stand on one line, within this share of
@@ -26,8 +28,6 @@ LONG_BAR, BAR_BESIDE_LETTERS, ROUNDED_FILL = 15.0, 6.0, 0.9
 MAX_PIECES = 600
 # Pixels by which letters may stand off their line in any case.
 MIN_SHIFT = 2.0
-
-FloatArray = NDArray[np.float64]
 
 
 def find_caption(

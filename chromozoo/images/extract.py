@@ -40,7 +40,7 @@ class Extraction:
         Args:
             signal: ``(H, W)`` signal image, see
                 :func:`chromozoo.images.metaphase.signal_metaphase`.
-            crops: Amodal masks, as :class:`chromozoo.tasks.segmentation.Segmentation` keeps them.
+            crops: Amodal masks, as :class:`chromozoo.structures.segmentation.Segmentation` keeps them.
             corners: ``(N, 2)`` row and column of the upper left pixel of each.
             certain: ``(N,)`` masks that keep their pixels from the rims of others; all where None.
                 A doubtful one may be a piece of its neighbour.

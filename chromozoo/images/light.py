@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.images.field import reduced
+from chromozoo.structures.arrays import FloatArray
 
 # The background is the median of blocks of this many pixels of a reduced copy.
 BLOCK, MIN_BLOCKS = 8, 60
@@ -35,8 +36,6 @@ MIN_BETTER = 0.03
 CONTRAST_PERCENTILE = 98.0
 # Light is divided out where its darkest part is more than this share of the brightest.
 MIN_LIGHT = 0.05
-
-FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

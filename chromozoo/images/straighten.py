@@ -22,9 +22,9 @@ from scipy.spatial import Delaunay, QhullError
 from chromozoo.errors import ImageError, UnknownNameError
 from chromozoo.images.rotate_crop import RIM, RotateCrop
 from chromozoo.images.signal import foreground
+from chromozoo.structures.arrays import FloatArray
 
 StraightenMethod = Literal["axis", "xie"]
-FloatArray = NDArray[np.float64]
 
 MARGIN = 1
 FRAME = 8

@@ -1,7 +1,7 @@
 """Synthetic chromosomes of known class, drawn from the ISCN band tables."""
 
 from chromozoo.classes import Stain
-from chromozoo.synthetic.bands import BAND_LEVELS, Band, bands_of, load_bands
+from chromozoo.karyotype.bands import BAND_LEVELS, Band, bands_of, load_bands
 from chromozoo.synthetic.cell import draw_cell, write_bioimlab_layout, write_cell
 from chromozoo.synthetic.chromosome import (
     Appearance,

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from chromozoo.classes import Stain
 from chromozoo.errors import UnknownNameError
-from chromozoo.synthetic.bands import STAINS, Band, bands_of
+from chromozoo.karyotype.bands import STAINS, Band, bands_of
 
 FloatArray = npt.NDArray[np.float32]
 

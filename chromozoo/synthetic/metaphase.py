@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from chromozoo.classes import Stain
-from chromozoo.data.cut_and_paste import CutChromosome, compose_cell
 from chromozoo.synthetic.cell import draw_cell
 from chromozoo.synthetic.chromosome import Appearance
+from chromozoo.synthetic.cut_and_paste import CutChromosome, compose_cell
 
 # Grey value of the ground of a drawn G-band picture.
 LIGHT_GROUND = 235

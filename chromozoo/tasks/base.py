@@ -2,16 +2,14 @@
 
 import copy
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from lightning import LightningModule
 from torch import nn
 
 from chromozoo.errors import WeightsError
-
-if TYPE_CHECKING:
-    from chromozoo.weights import WeightsEntry
+from chromozoo.structures.weights_entry import WeightsEntry
 
 # Arguments of the builders with and without which a network has tensors of these names.
 ADDED_BY = {
@@ -25,10 +23,12 @@ class BaseTask(LightningModule):
 
     Attributes:
         weights_entry: Entry of the weights, set by `get_model`; None where there is none.
+        model_name: Registered name, set by `get_model`; None for a task that was built directly.
     """
 
     network: nn.Module
-    weights_entry: "WeightsEntry | None" = None
+    weights_entry: WeightsEntry | None = None
+    model_name: str | None = None
 
     @property
     def place(self) -> tuple[torch.device, torch.dtype]:
@@ -100,8 +100,6 @@ def _evaluation_twin(module: Any, dtype: torch.dtype | None, done: dict[int, Any
 
 def _why_unfit(task: BaseTask, state_dict: Mapping[str, Any]) -> str:
     """What a user should know of a ``state_dict`` that does not fit a task, in one line."""
-    from chromozoo.registry import models
-
     own = task.state_dict()
     missing, unexpected = own.keys() - state_dict.keys(), state_dict.keys() - own.keys()
     reshaped = [
@@ -121,8 +119,7 @@ def _why_unfit(task: BaseTask, state_dict: Mapping[str, Any]) -> str:
         for keys, argument in zip((unexpected, missing), arguments, strict=True)
         if any(key.startswith(prefix) for key in keys)
     ]
-    names = [name for name, info in models().items() if info.module == type(task).__module__]
-    name = repr(names[0]) if names else "NAME"
+    name = repr(task.model_name) if task.model_name else "NAME"
     hint = f", here with {', '.join(added)}" if added else ""
     return (
         f"{type(task).__name__}: the state_dict is of a model that was built with other arguments "

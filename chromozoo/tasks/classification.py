@@ -1,7 +1,7 @@
 """What all classifiers share: training steps, calibrated probabilities, and ``classify``."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,58 +15,22 @@ from chromozoo.classes import CLASSES
 from chromozoo.errors import ChromozooError, ImageError, UnknownNameError, WeightsError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.sources import ImageLike, as_list, name_of, plain
+from chromozoo.karyotype.alarm import cell_alarms, image_alarms, marked
+from chromozoo.karyotype.conformal import threshold
+from chromozoo.karyotype.naming import Predictions, name_chromosomes
+from chromozoo.karyotype.polarity import band_contrast
+from chromozoo.losses.embedding import CentreLoss, CentreLossPreset, SupervisedContrastiveLoss
 from chromozoo.tasks.base import BaseTask
-from chromozoo.tasks.losses import CentreLoss, CentreLossPreset, SupervisedContrastiveLoss
-from chromozoo.tasks.narrow_maps import mend_narrow_maps
+from chromozoo.tasks.onednn_bf16 import mend_narrow_maps
 from chromozoo.tasks.optimisation import OptimizerName, one_cycle
 
 if TYPE_CHECKING:
-    from chromozoo.cells.assignment import CellAssignment
+    pass
 
 # Identity, upside down, left-right, both: the turns that rotate & crop leaves open.
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
 # Whether the p arm of an upright chromosome is up (1) or down (-1) in each of them.
 P_ARM_UP = (1.0, -1.0, 1.0, -1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a classifier says of one picture.
-
-    Attributes:
-        name: File name or ``"image 3"``.
-        label: ``'1'``..``'22'``, ``'X'``, ``'Y'``; empty where the picture could not be read.
-        probability: Of ``label``, 0..1.
-        probabilities: Of all 24 classes in the order of ``CLASSES``.
-        p_arm_up: Probability that the p arm is up, once the picture has been turned upright by
-            less than 90 degrees, for each class that the chromosome may be, ``(24,)``; None
-            where the classifier does not tell polarity.
-        extra: True where the cell's assignment needed a slot that a normal cell does not have.
-        classes: The classes that it may be, at the error rate that was asked for; None where none
-            was (:mod:`chromozoo.cells.conformal`).
-        error: Why the picture could not be named, or None.
-    """
-
-    name: str
-    label: str
-    probability: float
-    probabilities: NDArray[np.float64] = field(repr=False)
-    p_arm_up: NDArray[np.float64] | None = field(default=None, repr=False)
-    extra: bool = False
-    classes: tuple[str, ...] | None = None
-    error: str | None = None
-
-
-class Predictions(list[Prediction]):
-    """One :class:`Prediction` for each picture, in their order.
-
-    ``cell`` is the assignment of the whole cell (karyotype as ISCN string, sex, gains, losses)
-    when the pictures were named together, else None. ``alarms`` says why the names cannot be
-    trusted, in words; where it is not empty, ``cell.iscn`` ends in ``?``.
-    """
-
-    cell: "CellAssignment | None" = None
-    alarms: tuple[str, ...] = ()
 
 
 class ChromosomeClassifier(BaseTask):
@@ -289,7 +253,7 @@ class ChromosomeClassifier(BaseTask):
                 (:meth:`ChromosomePreset.cell_zoom`).
             error_rate: Give for each the set of classes that it may be, so that this share of the
                 sets lacks the right one, 0.005 to 0.1; None gives no sets. What that rests on, and
-                for whom it holds: :mod:`chromozoo.cells.conformal`.
+                for whom it holds: :mod:`chromozoo.karyotype.conformal`.
             on_error: ``"report"`` goes on with the rest and returns the reason in ``error``.
             batch_size: Pictures per forward pass.
 
@@ -301,8 +265,6 @@ class ChromosomeClassifier(BaseTask):
             ConformalError: The weights know no sets with this error rate.
             WeightsError: The network gives no numbers: damaged weights, or too low a precision.
         """
-        from chromozoo.cells.conformal import threshold
-
         if on_error not in ("raise", "report"):
             raise UnknownNameError(f"on_error is {on_error!r}; give 'raise' or 'report'")
         if batch_size < 1:
@@ -345,9 +307,6 @@ class ChromosomeClassifier(BaseTask):
             images: N tensors ``(channels, H, W)``, as the network saw them.
             lengths: Of the N chromosomes, in pixels of their images.
         """
-        from chromozoo.cells.alarm import cell_alarms, image_alarms, marked
-        from chromozoo.cells.polarity import band_contrast
-
         preset, cell = self.transforms, predictions.cell
         length = float(np.median(list(lengths.values())))
         if cell is None:
@@ -462,62 +421,3 @@ def mirrored(images: Tensor) -> Tensor:
         if axes:
             result[number :: len(FLIPS)] = images[number :: len(FLIPS)].flip(axes)
     return result
-
-
-def name_chromosomes(
-    probabilities: NDArray[np.float64],
-    names: Sequence[str],
-    errors: dict[int, str] | None = None,
-    as_cell: bool = False,
-    p_arm_up: NDArray[np.float64] | None = None,
-    limit: float | None = None,
-) -> Predictions:
-    """Turns probabilities ``(N, 24)`` into predictions, each alone or all as one cell.
-
-    Args:
-        probabilities: Rows of pictures that could not be read hold NaN and are left out.
-        names: Of the N pictures.
-        errors: Reason by row for those that could not be read.
-        as_cell: Name them together (:func:`chromozoo.cells.assignment.assign_cell`).
-        p_arm_up: ``(N, 24)`` as in :class:`Prediction`, or None.
-        limit: Strangeness up to which a class belongs to the set of a chromosome; None: no sets.
-    """
-    from chromozoo.cells.assignment import assign_cell
-    from chromozoo.cells.conformal import kept_classes, strangeness
-
-    errors = errors or {}
-    readable = [index for index in range(len(names)) if index not in errors]
-    chosen = dict(zip(readable, probabilities[readable].argmax(axis=1), strict=True))
-    extra: set[int] = set()
-    predictions = Predictions()
-    if as_cell and readable:
-        with np.errstate(divide="ignore"):
-            cell = assign_cell(np.log(probabilities[readable]))
-        chosen = dict(zip(readable, cell.classes, strict=True))
-        extra = {readable[row] for row in cell.extra}
-        predictions.cell = cell
-    sets: dict[int, tuple[str, ...]] = {}
-    if limit is not None and readable:
-        with np.errstate(divide="ignore"):
-            strange = strangeness(np.log(probabilities[readable]), "cell" if as_cell else "alone")
-        for index, kept in zip(readable, kept_classes(strange, limit), strict=True):
-            sets[index] = tuple(CLASSES[k] for k in np.flatnonzero(kept))
-    for index, name in enumerate(names):
-        if index in errors:
-            predictions.append(
-                Prediction(name, "", float("nan"), probabilities[index], error=errors[index])
-            )
-        else:
-            k = int(chosen[index])
-            predictions.append(
-                Prediction(
-                    name,
-                    CLASSES[k],
-                    float(probabilities[index, k]),
-                    probabilities[index],
-                    None if p_arm_up is None else p_arm_up[index],
-                    extra=index in extra,
-                    classes=sets.get(index),
-                )
-            )
-    return predictions

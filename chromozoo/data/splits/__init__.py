@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from chromozoo.data.archive import name_bytes
+from chromozoo.data.io.archive import name_bytes
 from chromozoo.errors import UnknownNameError
 
 STAGES = ("train", "val", "test")

@@ -1,0 +1,282 @@
+"""TODO docstring."""
+
+import dataclasses
+import datetime
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chromozoo.benchmark.cards import write_card
+from chromozoo.benchmark.publishing import check_is_of_the_repository
+from chromozoo.benchmark.recipe import Recipe
+from chromozoo.benchmark.repository import ROOT
+from chromozoo.classes import CLASSES
+from chromozoo.data.splits import Split
+from chromozoo.environment import library_versions
+from chromozoo.errors import ChromozooError, WeightsError
+from chromozoo.models.registry import model_info
+from chromozoo.models.weights.index import weights_entries, write_entry
+from chromozoo.models.weights.storage import save_weights
+from chromozoo.structures.weights_entry import MAX_BYTES, WeightsEntry
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best of the checkpoints on validation, and what its task says of it.
+
+    Attributes:
+        path: The checkpoint.
+        metric: Name of the figure that chose it, among the metrics of the entry.
+        figure: Its value.
+        values: Fields of the :class:`WeightsEntry` that depend on the task.
+    """
+
+    path: Path
+    metric: str
+    figure: float
+    values: dict[str, Any]
+
+
+def package(
+    recipe: Recipe,
+    candidates: list[Path],
+    *,
+    storage: str | None = None,
+    training: str = "",
+    root: str | None = None,
+    replace: bool = False,
+) -> WeightsEntry:
+    """Chooses among checkpoints on validation, calibrates, stores, records and measures.
+
+    Raises:
+        WeightsError: The weights that are there already do better on validation.
+        ChromozooError: The config is none of the repository.
+    """
+    check_is_of_the_repository(recipe.path, "--output DIR keeps the weights as your own")
+    info = recipe.dataset
+    choice, data = _chosen(recipe, candidates, root)
+    old = weights_entries(recipe.model).get(recipe.tag)
+    stage = f"{data.split.name}/val"
+    if old and not replace and choice.figure <= old.metrics.get(stage, {}).get(choice.metric, 0):
+        raise WeightsError(
+            f"{choice.path}: {choice.metric} {choice.figure:.4f} on {stage} is no gain over the "
+            f"packaged {old.file}; give --replace to replace it all the same"
+        )
+    entry = entry_of(recipe, choice, data.split, training)
+    file, entry = _store(recipe, choice, entry, ROOT / "weights", storage)
+    print(f"{file}: {entry.size_bytes / 1e6:.1f} MB, packaged as {write_entry(entry)}")
+    if old and old.file != entry.file:
+        (ROOT / "weights" / old.file).unlink(missing_ok=True)
+    write_card(recipe.model)
+    for name in ("val", "test"):
+        words = ["benchmark", recipe.model, "--weights", recipe.tag, "--dataset", info.name]
+        words += ["--stage", name, *(["--root", root] if root else [])]
+        finished = subprocess.run([sys.executable, "-m", "chromozoo.cli.main", *words], check=False)
+        if finished.returncode:
+            raise ChromozooError(
+                f"{file}: packaged, but not measured, see above; then run: "
+                f"chromozoo {' '.join(words)}"
+            )
+    return weights_entries(recipe.model)[recipe.tag]
+
+
+def _chosen(recipe: Recipe, candidates: list[Path], root: str | None) -> tuple[Choice, Any]:
+    """The best of the checkpoints on validation, and the data."""
+    info = recipe.dataset
+    data = info.load_data(root=root)
+    choose = choose_classifier if info.task == "classification" else _choose_segmenter
+    return choose(recipe, candidates, root), data
+
+
+def _store(
+    recipe: Recipe, choice: Choice, entry: WeightsEntry, folder: Path, storage: str | None
+) -> tuple[Path, WeightsEntry]:
+    """Writes the weights file of a checkpoint; a storage of None is the best that fits."""
+    from chromozoo.models.registry import get_model
+
+    network: Any = get_model(recipe.model, weights=choice.path).network
+    if storage is None:
+        half = 2 * sum(tensor.numel() for tensor in network.state_dict().values())
+        storage = "fp16" if half < MAX_BYTES else "int8"
+    return save_weights(network, entry, folder, storage)
+
+
+def entry_of(recipe: Recipe, choice: Choice, split: Split, training: str) -> WeightsEntry:
+    """What is recorded of a checkpoint that was chosen; what can be measured is not in it yet."""
+    info = recipe.dataset
+    return WeightsEntry(
+        model=recipe.model,
+        tag=recipe.tag,
+        dataset=info.title,
+        split=split.name,
+        split_sha256=split.sha256,
+        config=f"configs/{model_info(recipe.model).task}/{recipe.path.name}",
+        seed=int(recipe.content.get("seed_everything", 0)),
+        training=training,
+        versions=library_versions(),
+        licence_code="Apache-2.0",
+        licence_data=f"{info.source} ({info.licence})",
+        licence_weights="research use only; they derive from data without a stated licence",
+        created=datetime.date.today().isoformat(),
+        **choice.values,
+    )
+
+
+def choose_classifier(
+    recipe: Recipe, candidates: list[Path], root: str | None, fold: int | None = None
+) -> Choice:
+    """By accuracy on validation, then by likelihood at the temperature that calibrates it."""
+    from chromozoo.models.registry import get_model
+
+    info = recipe.dataset
+    best: tuple[tuple[float, float], Path, float] | None = None
+    for path in candidates:
+        model: Any = get_model(recipe.model, weights=path)
+        data = info.load_data(root=root, fold=fold, preset=model.transforms.to_dict())
+        crops = data.dataset("val")
+        temperature, accuracy, loss = calibrate(model, crops)
+        print(f"{path}: val accuracy {accuracy:.4f}, loss {loss:.4f}, T {temperature:.3f}")
+        if best is None or (accuracy, -loss) > best[0]:
+            best = ((accuracy, -loss), path, temperature)
+    assert best is not None
+    (accuracy, _), path, temperature = best
+    model = get_model(recipe.model, weights=path)
+    length = model.transforms.typical_length or typical_length(info.load_data(root=root, fold=fold))
+    preset = dataclasses.replace(model.transforms, typical_length=length).to_dict()
+    synthetic = recipe.content["data"].get("init_args", {}).get("synthetic_cells", 0)
+    doc = (
+        f"The training mixes {synthetic} simulated cells (`chromozoo.synthetic`, drawn from the "
+        "ISCN band tables) with the real ones; their look (size, blur, brightness) was tuned "
+        "beside crops of all 107 cells, the test cells included, never by accuracy. "
+        if synthetic
+        else ""
+    )
+    return Choice(
+        path,
+        "accuracy",
+        accuracy,
+        {
+            "classes": list(CLASSES),
+            "input_size": [model.transforms.height, model.transforms.width],
+            "init_args": _builder_arguments(path) | {"preset": preset},
+            "preprocessing": preset,
+            "temperature": temperature,
+            "doc": doc
+            + "Chromosomes may lie in any direction; polarity is "
+            + ("told, as learnt from upright chromosomes. " if model.polarity else "not told. ")
+            + "Stain and pixel size other than the training data's are outside what was measured.",
+        },
+    )
+
+
+def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -> Choice:
+    """By the AP of what ``segment`` finds in the whole validation images.
+
+    Of masks; of boxes where there are no masks, by class where the model tells classes apart.
+    """
+    from chromozoo.benchmark.measure import judge
+    from chromozoo.models.registry import get_model
+
+    info = recipe.dataset
+    best: tuple[float, Path] | None = None
+    for path in candidates:
+        model: Any = get_model(recipe.model, weights=path)
+        data = info.load_data(root=root, preset=model.transforms.to_dict())
+        metrics = judge(model, data, n_bootstrap=0).metrics
+        metric = "mask_ap"
+        if math.isnan(metrics[metric].value):
+            metric = "class_box_ap" if len(model.categories) > 1 else "box_ap"
+        precision = metrics[metric].value
+        print(f"{path}: val {metric} {precision:.4f}")
+        if best is None or precision > best[0]:
+            best = (precision, path)
+    assert best is not None
+    precision, path = best
+    model = get_model(recipe.model, weights=path)
+    share = recipe.content["data"].get("init_args", {}).get("synthetic", 0)
+    doc = (
+        f"{share:.0%} of the training crops are composed by cut-and-paste from chromosomes of the "
+        "training images. "
+        if share
+        else ""
+    )
+    return Choice(
+        path,
+        metric,
+        precision,
+        {
+            "classes": list(model.categories),
+            "input_size": [],
+            "init_args": _builder_arguments(path) | {"preset": model.transforms.to_dict()},
+            "preprocessing": model.transforms.to_dict(),
+            "doc": doc
+            + "Masks are amodal: chromosomes that cross share pixels."
+            + (" They were learnt from boxes and grey values." if metric != "mask_ap" else ""),
+        },
+    )
+
+
+def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
+    """Fits the temperature on validation crops.
+
+    Returns:
+        Temperature, accuracy, and negative log-likelihood at that temperature.
+    """
+    import numpy as np
+    import torch
+    from scipy.optimize import minimize_scalar
+    from torch.utils.data import DataLoader
+
+    from chromozoo.data.base.composed_cells import whole_cells
+    from chromozoo.tasks.classification import FLIPS
+
+    flips = FLIPS if model.flip_average else FLIPS[:1]
+    batches = whole_cells(crops.cells, 64)
+    with torch.inference_mode():
+        logits = torch.cat(
+            [
+                torch.stack(
+                    [model.one_pass(batch["image"].flip(axes), batch["cell"])[0] for axes in flips]
+                )
+                for batch in DataLoader(crops, batch_sampler=batches)
+            ],
+            dim=1,
+        ).double()
+    labels = torch.from_numpy(np.asarray(crops.labels))[np.concatenate(batches)]
+
+    def probabilities(log_temperature: float) -> torch.Tensor:
+        return torch.softmax(logits / float(np.exp(log_temperature)), dim=-1).mean(dim=0)
+
+    def loss(log_temperature: float) -> float:
+        chosen = probabilities(log_temperature).gather(1, labels[:, None])
+        return float(-chosen.clamp_min(1e-12).log().mean())
+
+    fit = minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded")
+    accuracy = float((probabilities(fit.x).argmax(1) == labels).double().mean())
+    return float(np.exp(fit.x)), accuracy, float(fit.fun)
+
+
+def typical_length(data: Any) -> float:
+    """Median over the training cells of the median length of their chromosomes, in pixels."""
+    import numpy as np
+
+    from chromozoo.images.preset import ChromosomePreset
+
+    # A canvas that every chromosome fits into, at the scale of the pictures.
+    data.preset = ChromosomePreset(height=256, width=256).to_dict()
+    crops = data.dataset("train")
+    lengths = (crops.crops > 0).any(axis=2).sum(axis=1)
+    return float(np.median([np.median(lengths[crops.cells == c]) for c in np.unique(crops.cells)]))
+
+
+def _builder_arguments(checkpoint: Path) -> dict[str, Any]:
+    """What the builder needs to make this network; the recipe's own arguments are in the config."""
+    from chromozoo.models.weights.checkpoint import load_checkpoint
+
+    arguments, _ = load_checkpoint(checkpoint)
+    losses = {"label_smoothing", "centre_loss", "contrastive"}
+    training_only = {"lr", "optimizer", "weight_decay", "count", "hidden", *losses}
+    return {key: value for key, value in arguments.items() if key not in training_only}

@@ -1,0 +1,136 @@
+"""Prepared crops: rotated, cut and scaled once, then memory-mapped, so no epoch waits for disk."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from chromozoo.folders import cache_folder
+from chromozoo.images import augment
+from chromozoo.images.preset import ChromosomePreset
+
+
+def prepared_crops(
+    label: str,
+    content_sha256: str,
+    preset: ChromosomePreset,
+    read: Callable[[], Iterable[tuple[str, NDArray[np.generic]]]],
+    folder: Path | None = None,
+    cells: Sequence[Any] | NDArray[Any] | None = None,
+) -> NDArray[np.uint8]:
+    """The prepared crops of a data set, from the cache where it holds them.
+
+    Args:
+        label: Name of the data set, the beginning of the cache file's name.
+        content_sha256: Hash of the data set's content; with the preset's key it names the file,
+            so a changed file or another preprocessing never meets an old cache.
+        preset: Prepares each crop.
+        read: Gives the pictures ``(name, array)`` in order; called only on a miss.
+        folder: Of the cache; :func:`cache_folder` where None.
+        cells: Of the pictures. Those of one cell, which follow one another, are brought to the
+            preset's typical length together, as when they are named together
+            (:meth:`ChromosomePreset.cell_zoom`); None keeps the scale of all.
+
+    Returns:
+        Read-only memory map ``(N, height, width)`` uint8, or ``(N, height, width, views)``.
+    """
+    folder = folder or cache_folder() / "crops"
+    path = folder / f"{label}-{content_sha256[:12]}-{preset.key}.npy"
+    if not path.exists():
+        crops = np.stack(list(_prepared(preset, read(), cells)))
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".npy.part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, crops)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    mapped: NDArray[np.uint8] = np.load(path, mmap_mode="r", allow_pickle=False)
+    return mapped
+
+
+def _prepared(
+    preset: ChromosomePreset,
+    pictures: Iterable[tuple[str, NDArray[np.generic]]],
+    cells: Sequence[Any] | NDArray[Any] | None,
+) -> Iterator[NDArray[np.uint8]]:
+    if cells is None or not preset.typical_length:
+        yield from (preset.prepare(picture, name) for name, picture in pictures)
+        return
+    for _, group in groupby(zip(cells, pictures, strict=True), key=lambda pair: pair[0]):
+        cell = [named for _, named in group]
+        zoom = preset.cell_zoom([preset.length(picture, name) for name, picture in cell])
+        yield from (preset.prepare(picture, name, zoom=zoom) for name, picture in cell)
+
+
+def sha256_of(parts: Iterable[bytes]) -> str:
+    """Hash of several byte strings; moving a byte from one to the next changes it."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+class CropDataset(Dataset[dict[str, Tensor]]):
+    """Prepared crops with labels.
+
+    An item holds ``image`` (channels, H, W) float32 normalised, ``label`` and ``index`` (the
+    item's place in this data set) as int64 scalars, ``cell``, the number of its cell in this data
+    set, and ``upright``, whether the p arm is known to be up, as bool scalar. All views of a
+    chromosome are augmented alike.
+
+    Args:
+        crops: ``(N, H, W)`` or ``(N, H, W, views)`` uint8.
+        labels: ``(N,)`` class indices.
+        cells: ``(N,)`` ids of the cells, numbers or names.
+        preset: Normalises.
+        augmentation: albumentations pipeline for training, or None.
+        upright: ``(N,)`` bool: the p arm is known to be up, in the augmented picture too; None
+            where it is not known of any.
+    """
+
+    def __init__(
+        self,
+        crops: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        cells: NDArray[Any],
+        preset: ChromosomePreset,
+        augmentation: A.Compose | None = None,
+        upright: NDArray[np.bool_] | None = None,
+    ) -> None:
+        self.crops = crops
+        self.labels = labels
+        self.cells = cells
+        self.preset = preset
+        self.augmentation = augmentation
+        self.upright = np.zeros(len(crops), bool) if upright is None else upright
+        self.cell_numbers = np.unique(cells, return_inverse=True)[1]
+        self.seed: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        # A copy: the memory map is read-only, and torch warns of tensors on such memory.
+        crop = np.array(self.crops[index])
+        if self.augmentation is not None:
+            crop = augment.apply(self.augmentation, crop)
+        return {
+            "image": self.preset.tensor(crop),
+            "label": torch.tensor(int(self.labels[index])),
+            "index": torch.tensor(index),
+            "cell": torch.tensor(int(self.cell_numbers[index])),
+            "upright": torch.tensor(bool(self.upright[index])),
+        }

@@ -1,0 +1,161 @@
+"""Metaphases with one JSON file an image: those of labelme, and results of ChromoZoo.
+
+A file of labelme holds its image, or has it beside it.
+"""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from chromozoo import strict_json
+from chromozoo.data.io.archive import Archive, natural_order, open_archive
+from chromozoo.data.io.result_files import is_result, read_result
+from chromozoo.errors import DatasetError, ImageError
+from chromozoo.images.reading import read_bytes, read_grey
+from chromozoo.strict_json import shown
+from chromozoo.structures.metaphase import Metaphase
+from chromozoo.structures.polygons import check_size, read_polygon
+
+# BioImLab's files are original_<key>.json.
+PREFIX = "original_"
+
+
+class LabelmeFiles:
+    """All labelme files of a folder or zip file, and results of ``segment`` and ``karyotype``.
+
+    Args:
+        path: Folder or zip file.
+        only: Name of the one file to read; None reads all ``*.json``.
+
+    Attributes:
+        left_out: Always empty: what cannot be read is an error.
+
+    Raises:
+        DatasetError: There is no JSON file, or two of one name.
+    """
+
+    left_out: Sequence[str] = ()
+
+    def __init__(self, path: Path, only: str | None = None) -> None:
+        self.path = path
+        self.names: dict[str, str] = {}
+        with open_archive(path) as archive:
+            self.files = frozenset(archive.names())
+            for name in archive.names() if only is None else [only]:
+                file = PurePosixPath(name)
+                if file.suffix.lower() != ".json" or file.name.startswith("."):
+                    continue
+                key = file.stem.removeprefix(PREFIX)
+                if key in self.names:
+                    raise DatasetError(
+                        f"{path}: {self.names[key]} and {name} are both image {key!r}; rename one"
+                    )
+                self.names[key] = name
+        if not self.names:
+            raise DatasetError(f"{path}: holds no labelme file (*.json); this is no such data set")
+
+    def keys(self) -> list[str]:
+        """Names of the images, in natural order."""
+        return natural_order(self.names)
+
+    def read(self, key: str) -> Metaphase:
+        """Decodes one image and its polygons.
+
+        Raises:
+            DatasetError: The file is damaged; the message names it.
+        """
+        name = self.names[key]
+        source = f"{self.path}: {name}"
+        with open_archive(self.path) as archive:
+            data = parse_json(archive.read(name), source)
+            if is_result(data):
+                return read_result(data, key, archive, name, self.path, self.files)
+            return read_labelme(data, archive, name, source)
+
+
+def read_labelme(data: dict[str, Any], archive: Archive, name: str, source: str) -> Metaphase:
+    """Reads one labelme file.
+
+    Args:
+        data: Its JSON.
+        archive: Where the file and, without embedded image, the image file lie.
+        name: Of the JSON file in the archive.
+        source: What errors call it.
+
+    Returns:
+        The metaphase; its polygons are not yet judged (:func:`chromozoo.structures.metaphase.faults`).
+
+    Raises:
+        DatasetError: The JSON is not of labelme, the image is damaged or missing, or their sizes
+            differ.
+    """
+    shapes = data.get("shapes")
+    if not isinstance(shapes, list):
+        raise DatasetError(f"{source}: has no list of shapes; this is no labelme file")
+    polygons, labels = [], []
+    for number, shape in enumerate(shapes):
+        shape_name = f"{source}: shape {number}"
+        kind = (shape.get("shape_type") or "polygon") if isinstance(shape, dict) else "unknown"
+        if kind != "polygon":
+            kind = kind if isinstance(kind, str) else shown(kind)
+            raise DatasetError(
+                f"{shape_name} is of type {kind}; draw it again as a polygon or remove it"
+            )
+        polygons.append(read_polygon(shape.get("points"), shape_name))
+        label = shape.get("label", "")
+        if not isinstance(label, str | int | float | None):
+            raise DatasetError(
+                f"{shape_name} has the label {shown(label)}; give it a name or remove it"
+            )
+        labels.append("" if label is None else str(label))
+    try:
+        image = read_grey(read_bytes(_image_bytes(archive, name, data, source), source), source)
+    except ImageError as error:
+        raise DatasetError(str(error)) from error
+    width, height = data.get("imageWidth"), data.get("imageHeight")
+    check_size(width, height, image.shape, f"{source}: its image", "the file")
+    key = PurePosixPath(name).stem.removeprefix(PREFIX)
+    return Metaphase(
+        key, image, polygons, labels, source, [f"shape {number}" for number in range(len(polygons))]
+    )
+
+
+def parse_json(data: bytes, source: str) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        DatasetError: It is damaged or no object; the message begins with the source.
+    """
+    try:
+        parsed = strict_json.parse(data)
+    except ValueError as error:
+        raise DatasetError(f"{source}: damaged JSON ({error}); fetch or export it again") from error
+    if not isinstance(parsed, dict):
+        raise DatasetError(f"{source}: no JSON object of annotations; fetch or export it again")
+    return parsed
+
+
+def _image_bytes(archive: Archive, name: str, data: dict[str, Any], source: str) -> bytes:
+    if embedded := data.get("imageData"):
+        try:
+            return base64.b64decode(embedded, validate=True)
+        except (TypeError, ValueError, binascii.Error) as error:
+            raise DatasetError(
+                f"{source}: imageData is damaged ({error}); fetch or export the file again"
+            ) from error
+    # Written on Windows, imagePath has backslashes; its folders are those of another machine.
+    path = data.get("imagePath") or ""
+    if not isinstance(path, str):
+        raise DatasetError(
+            f"{source}: imagePath is {shown(path)}, no name of a file; export it again"
+        )
+    file_name = path.replace("\\", "/")
+    beside = (PurePosixPath(name).parent / PurePosixPath(file_name).name).as_posix()
+    if not file_name or beside not in archive.names():
+        raise DatasetError(
+            f"{source}: holds no image, and {file_name or 'its image'} is not beside it; put the "
+            "image there or save with its data"
+        )
+    return archive.read(beside)

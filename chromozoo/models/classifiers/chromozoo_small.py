@@ -1,0 +1,39 @@
+"""The small classifier that labs run: a HGNetV2-B0 on a canvas as tall and narrow as a chromosome.
+
+Ours. The network is that of PaddlePaddle's PP-HGNetV2 (B0) as timm has it, with one grey channel.
+It was chosen for two CPU cores, by its speed: of eleven backbones one of the three that train
+fastest (`benchmarks/README.md`); their accuracies were not compared.
+"""
+
+from typing import Any
+
+from chromozoo.images.preset import ChromosomePreset
+from chromozoo.models.classifiers.timm_backbone import timm_network
+from chromozoo.models.layers.backbone import BackboneClassifier
+from chromozoo.models.registry import register_model
+
+BACKBONE = "hgnetv2_b0"
+
+
+class ChromozooSmall(BackboneClassifier):
+    """The small classifier with its training.
+
+    Args:
+        preset: Arguments of :class:`ChromosomePreset`.
+        **kwargs: See :class:`BackboneClassifier`.
+    """
+
+    def __init__(self, preset: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        canvas = ChromosomePreset(**(preset or {}))
+        network = timm_network(BACKBONE, canvas.height, canvas.width)
+        super().__init__(network, network.fc.in_features, preset=preset, **kwargs)
+
+
+@register_model(
+    task="classification",
+    paper="ours: HGNetV2-B0 (timm) on upright chromosomes",
+    default_weights="pki3",
+)
+def chromozoo_small(**kwargs: Any) -> ChromozooSmall:
+    """Small and fast: HGNetV2-B0, 4.0 M parameters; ``(B, 1 or 3, H, W)``, 32x32 or larger."""
+    return ChromozooSmall(**kwargs)

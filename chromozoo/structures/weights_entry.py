@@ -1,0 +1,216 @@
+"""TODO docstring."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import warnings
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from chromozoo import strict_json
+from chromozoo.errors import WeightsError
+from chromozoo.strict_json import shown
+
+METADATA_KEY = "chromozoo"
+
+
+STORAGES = ("fp32", "fp16", "int8")
+
+
+# Of an entry. It rises only where a reader of before would take a value for something else: a field
+# that is merely new has a default, and is left out by readers that do not know it.
+FORMAT = 1
+
+
+MAX_BYTES = 95_000_000  # GitHub refuses files from 100 MB
+
+
+LARGEST_INPUT = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsEntry:
+    """All that is recorded of one set of weights. :func:`save_weights` fills what it can measure.
+
+    Attributes:
+        model: Registered name of the model.
+        tag: The data set that the weights were trained on.
+        classes: Class of each output, in order.
+        input_size: Height and width in pixels of the network's input; empty where any will do.
+        init_args: Arguments of the model's builder.
+        preprocessing: Arguments of the preprocessing preset.
+        temperature: Divides the logits so that the probabilities are calibrated.
+        conformal: Thresholds by error rate, for chromosomes ``"alone"`` and in their ``"cell"``
+            (:mod:`chromozoo.karyotype.conformal`); empty where `chromozoo doubt` was not run.
+        dataset: Data set and its version.
+        split: Name of the split; ``split_sha256`` is the hash of its committed id list.
+        metrics: Measured on the stored file, such as
+            ``{'bioimlab_v1/test': {'accuracy': 0.97}}``, fractions 0..1.
+        result_row: The row of the results table that holds the metrics: ``file`` and ``key``.
+        config: Config file of the training, relative to the repository.
+        seed: Seed of the training.
+        training: How it was trained, in words.
+        versions: Library versions of the training.
+        licence_code, licence_data, licence_weights: Licences.
+        created: Date, ``YYYY-MM-DD``.
+        doc: Anything else a user must know.
+        urls: Where the file is fetched from if it is not on the machine, in order.
+        file, sha256, size_bytes: The weights file. Empty inside the file itself, which cannot hold
+            its own hash.
+        data_sha256: Hash of the file's tensor bytes alone: held inside the file, it lets a file
+            that was renamed be checked without this entry.
+        parameters: Number of parameters of the network.
+        storage: ``'fp32'``, ``'fp16'`` or ``'int8'``, see :func:`save_weights`.
+        format: Of the entry, see :data:`FORMAT`.
+
+    Raises:
+        WeightsError: A value is of another type, or none that can be (a temperature of 0).
+    """
+
+    model: str
+    tag: str
+    classes: list[str]
+    input_size: list[int]
+    init_args: dict[str, Any]
+    preprocessing: dict[str, Any]
+    dataset: str
+    split: str
+    split_sha256: str
+    config: str
+    seed: int
+    training: str
+    versions: dict[str, str]
+    licence_code: str
+    licence_data: str
+    licence_weights: str
+    created: str
+    temperature: float = 1.0
+    conformal: dict[str, dict[str, float]] = field(default_factory=dict)
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    result_row: dict[str, str] = field(default_factory=dict)
+    intended_use: str = "research use only, not for diagnosis"
+    urls: list[str] = field(default_factory=list)
+    doc: str = ""
+    file: str = ""
+    sha256: str = ""
+    size_bytes: int = 0
+    data_sha256: str = ""
+    parameters: int = 0
+    storage: str = ""
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        for name, kind in _field_types().items():
+            if not _is_of(value := getattr(self, name), kind):
+                words = kind if get_args(kind) else kind.__name__
+                raise WeightsError(f"weights entry: {name} is {shown(value)}, which is no {words}")
+        for name in (self.model, self.tag):
+            if not re.fullmatch(r"\w+", name):
+                raise WeightsError(
+                    f"{name!r} cannot be part of a file name: use letters, digits, _"
+                )
+        wrong = {
+            "temperature": not (math.isfinite(self.temperature) and self.temperature > 0),
+            "input_size": len(self.input_size) not in (0, 2)
+            or not all(0 <= side <= LARGEST_INPUT for side in self.input_size),
+            "classes": len({*self.classes}) < len(self.classes),
+            "conformal": not all(
+                math.isfinite(number)
+                for levels in self.conformal.values()
+                for number in levels.values()
+            ),
+            "size_bytes": self.size_bytes < 0,
+            "parameters": self.parameters < 0,
+            "storage": self.storage not in ("", *STORAGES),
+            "format": self.format < 1,
+        }
+        for name in (name for name, is_wrong in wrong.items() if is_wrong):
+            raise WeightsError(
+                f"weights entry: {name} is {shown(getattr(self, name))}, which cannot be"
+            )
+
+    def to_json(self) -> str:
+        """The entry as JSON text with sorted keys: equal entries give equal bytes."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str | Path) -> WeightsEntry:
+        """Reads an entry, also one of another version of ChromoZoo.
+
+        Fields that have come since it was written have their defaults. Fields that are not known
+        here are left out, and a warning names them: a later version wrote the entry.
+
+        Args:
+            text: What :meth:`to_json` gave.
+            source: File to name in an error.
+
+        Raises:
+            WeightsError: Not JSON, a field is missing or of another type, or the format is a later
+                one.
+        """
+        try:
+            values = strict_json.parse(text)
+        except ValueError as error:
+            raise WeightsError(
+                f"{source}: weights entry is not JSON ({error}); restore or re-save it"
+            ) from error
+        if not isinstance(values, dict):
+            raise WeightsError(
+                f"{source}: weights entry is not a JSON object; restore or re-save it"
+            )
+        fields = dataclasses.fields(cls)
+        if _is_of(version := values.get("format", 1), int) and version > FORMAT:
+            raise WeightsError(
+                f"{source}: weights entry is of format {version}, written by a later version of "
+                f"ChromoZoo (this one reads {FORMAT}); update ChromoZoo"
+            )
+        required = {
+            item.name
+            for item in fields
+            if item.default is item.default_factory is dataclasses.MISSING
+        }
+        unknown = sorted(values.keys() - {item.name for item in fields})
+        missing = sorted(required - values.keys())
+        if missing:
+            raise WeightsError(
+                f"{source}: weights entry has unknown fields {shown(unknown)}, missing fields "
+                f"{missing}; it was edited: restore or re-save it"
+            )
+        if unknown:
+            warnings.warn(
+                f"{source}: weights entry has fields that this version of ChromoZoo does not know, "
+                f"and leaves out: {shown(unknown)}",
+                stacklevel=2,
+            )
+        try:
+            return cls(**{name: value for name, value in values.items() if name not in unknown})
+        except WeightsError as error:
+            raise WeightsError(f"{source}: {error}; restore or re-save it") from error
+
+
+@cache
+def _field_types() -> dict[str, Any]:
+    return get_type_hints(WeightsEntry)
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of a type as the fields of an entry have it."""
+    if kind is Any:
+        return True
+    if kind in (int, float):  # JSON does not tell 1.0 from 1
+        numbers = (int,) if kind is int else (int, float)
+        is_number = isinstance(value, numbers) and not isinstance(value, bool)
+        return is_number and (isinstance(value, float) or abs(value) < 10**18)
+    inner = get_args(kind)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is_of(item, inner[0]) for item in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(
+            _is_of(key, inner[0]) and _is_of(item, inner[1]) for key, item in value.items()
+        )
+    return isinstance(value, kind)

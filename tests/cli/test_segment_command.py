@@ -1,0 +1,451 @@
+"""``chromozoo segment`` and ``chromozoo benchmark`` of segmenters, on a very small one."""
+
+import base64
+import csv
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from faster_coco_eval import COCO
+from helpers.tiny_segmenter import Tiny, tiny_weights
+from PIL import Image
+
+from chromozoo.batch.images import COCO_NAME, output_names
+from chromozoo.batch.results import LOCK, MANIFEST
+from chromozoo.benchmark import publish
+from chromozoo.benchmark.results_file import ResultsError
+from chromozoo.benchmark.tables.segmentation import (
+    RESULT_COLUMNS,
+    append_row,
+    leaderboard_markdown,
+    read_results,
+)
+from chromozoo.cli.main import main as chromozoo
+from chromozoo.metrics.segmentation import METRICS, evaluate_segmentation
+from chromozoo.models.registry import get_model
+from chromozoo.structures.segmentation import Segmentation
+
+
+@pytest.fixture
+def weights(registered_tiny_segmenter: None, inline: None, tmp_path: Path) -> Path:
+    """Packaged weights of the tiny segmenter."""
+    return tiny_weights(tmp_path)
+
+
+# y0, x0, y1, x1. The fourth crosses the third; as components they are one.
+BARS = (
+    (10, 10, 60, 22),
+    (20, 60, 34, 110),
+    (80, 20, 92, 100),
+    (60, 50, 115, 61),
+    (20, 130, 60, 142),
+)
+
+
+def metaphase(bars: tuple[tuple[int, ...], ...] = BARS) -> np.ndarray:
+    image = np.full((120, 160), 10, np.uint8)
+    for y0, x0, y1, x1 in bars:
+        image[y0:y1, x0:x1] = 200
+    return image
+
+
+def write(path: Path, bars: tuple[tuple[int, ...], ...] = BARS) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(metaphase(bars)).save(path)
+
+
+def segment(*words: str | Path) -> int:
+    return chromozoo(["segment", *map(str, words), "--model", "tiny_segmenter"])
+
+
+def test_every_picture_gets_an_overlay_and_its_outlines(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, output = tmp_path / "pictures", tmp_path / "out"
+    write(pictures / "a.png")
+    write(pictures / "b.tif", BARS[:2])
+    assert segment(pictures, "--output", output, "--weights", weights) == 0
+    shown = capsys.readouterr().out
+    assert "Research use only, not for diagnosis" in shown
+    assert "6 chromosomes in 2 pictures" in shown
+    names = {f"{stem}.segment{end}" for stem in "ab" for end in (".json", ".overlay.png")}
+    assert {path.name for path in output.iterdir()} == {*names, COCO_NAME, MANIFEST, LOCK}
+
+    document = json.loads((output / "a.segment.json").read_text())
+    assert document["image"] == str(pictures / "a.png")
+    assert document["model"] == "tiny_segmenter"
+    assert document["weights"]["sha256"] and document["count"] == len(document["instances"]) == 4
+    assert [item["number"] for item in document["instances"]] == [1, 2, 3, 4]
+    scores = [item["score"] for item in document["instances"]]
+    assert scores == sorted(scores, reverse=True) and min(scores) >= 0.5
+    content = hashlib.sha256((pictures / "a.png").read_bytes()).hexdigest()
+    assert document["identity"]["content"]["sha256"] == content
+    assert document["identity"]["models"][0]["sha256"] == document["weights"]["sha256"]
+    assert document["identity"]["options"]["score"] == 0.5
+    with Image.open(output / "a.segment.overlay.png") as picture:
+        assert picture.size == (160, 120) and picture.mode == "RGB"
+
+    # Any COCO tool reads them all; the masks are those of the drawing.
+    coco = COCO(str(output / COCO_NAME))
+    assert [image["file_name"] for image in coco.loadImgs([1, 2])] == [
+        str(pictures / "a.png"),
+        str(pictures / "b.tif"),
+    ]
+    annotations = coco.loadAnns(coco.getAnnIds(imgIds=[2]))
+    assert sorted(row["bbox"] for row in annotations) == [[10, 10, 12, 50], [60, 20, 50, 14]]
+    union = np.any([coco.annToMask(row) for row in coco.loadAnns(coco.getAnnIds([1]))], axis=0)
+    np.testing.assert_array_equal(union, metaphase() == 200)
+    for row in annotations:
+        assert row["area"] == coco.annToMask(row).sum() and row["category_id"] == 1
+
+
+def test_less_certain_ones_are_left_out(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "a.png")
+    words = [tmp_path / "a.png", "--output", tmp_path / "out", "--weights", weights]
+    assert segment(*words, "--score", "0.7") == 0
+    result = tmp_path / "out" / "a.segment.json"
+    few = json.loads(result.read_text())
+    assert few["count"] == 2 and few["least_score"] == 0.7
+    # An earlier result of another score is replaced, one of the same is kept.
+    capsys.readouterr()
+    assert segment(*words, "--score", "0.1") == 0
+    assert "1 done again: other options (score)" in capsys.readouterr().out
+    assert json.loads(result.read_text())["count"] == 4
+    made = result.stat().st_mtime_ns
+    assert segment(*words, "--score", "0.1") == 0
+    assert "(1 were done before)" in capsys.readouterr().out
+    assert result.stat().st_mtime_ns == made
+
+
+def test_a_bad_picture_costs_nothing_else(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, output = tmp_path / "pictures", tmp_path / "out"
+    write(pictures / "a.png")
+    (pictures / "b.png").write_bytes(b"")
+    (pictures / "c.png").write_bytes((pictures / "a.png").read_bytes()[:90])
+    Image.new("L", (160, 120)).save(pictures / "d.png")
+    write(pictures / "e.png")
+    words = [pictures, tmp_path / "nowhere.png", "--output", output, "--weights", weights]
+    assert segment(*words) == 1
+    shown = capsys.readouterr()
+    assert "3 of 6 images failed" in shown.out
+    for name in ("b.png", "c.png", "nowhere.png"):
+        assert f"{name}: " in shown.out
+    # A black picture is no error.
+    assert "d.png: nothing stands out" in shown.out
+    assert json.loads((output / "d.segment.json").read_text())["count"] == 0
+    assert not list(output.glob("*.part"))
+    assert {path.name for path in output.glob("[bc].*")} == {
+        "b.segment.failed.txt",
+        "c.segment.failed.txt",
+    }
+    images = json.loads((output / COCO_NAME).read_text())["images"]
+    assert [Path(image["file_name"]).name for image in images] == ["a.png", "d.png", "e.png"]
+
+
+def test_equal_names_do_not_overwrite_each_other(weights: Path, tmp_path: Path) -> None:
+    for name in ("one/1.png", "two/1.png", "two/1.tif", "two/x.png", "two/annotations.png"):
+        write(tmp_path / name)
+    output = tmp_path / "out"
+    words = [tmp_path / "one", tmp_path / "two", tmp_path / "two" / "x.png"]
+    assert segment(*words, "--output", output, "--weights", weights) == 0
+    stems = {path.name.removesuffix(".segment.overlay.png") for path in output.glob("*.png")}
+    assert stems == {"one_1", "two_1_png", "1_tif", "x", "annotations"}
+    assert len(list(output.glob("*.json"))) == 6
+    assert len(json.loads((output / COCO_NAME).read_text())["images"]) == 5
+
+
+def test_names_differ_in_more_than_capitals() -> None:
+    files = [Path(name) for name in ("a/x.png", "b/X.tif", "a/x.tif", "a_x.png", "c/y.png")]
+    names = output_names(files)
+    assert len({name.casefold() for name in names}) == 5
+    assert names == ["x_png", "b_X", "a_x_tif", "a_x", "y"]
+
+
+def test_results_among_the_pictures_are_not_segmented_again(weights: Path, tmp_path: Path) -> None:
+    write(tmp_path / "p" / "a.png")
+    for _ in range(2):
+        assert segment(tmp_path / "p", "--output", tmp_path / "p", "--weights", weights) == 0
+    assert {path.name for path in (tmp_path / "p").iterdir()} == {
+        "a.png",
+        "a.segment.json",
+        "a.segment.overlay.png",
+        COCO_NAME,
+        MANIFEST,
+        LOCK,
+    }
+
+
+def test_what_lies_in_the_folder_stays_in_the_file_about_all(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    for name, bars in (("a", BARS), ("b", BARS[:2])):
+        write(tmp_path / name / "1.png", bars)
+        words = [tmp_path / name, "--output", output, "--weights", weights]
+        assert segment(*words) == 0
+    assert "holds 1 results of earlier runs on other images" in capsys.readouterr().out
+    document = json.loads((output / COCO_NAME).read_text())
+    names = [image["file_name"] for image in document["images"]]
+    assert names == [str(tmp_path / "b" / "1.png"), str(tmp_path / "a" / "1.png")]
+    assert len(document["annotations"]) == 6
+    # One that somebody else made is not replaced.
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / COCO_NAME).write_text('{"images": []}')
+    assert segment(tmp_path / "a", "--output", tmp_path / "c", "--weights", weights) == 2
+    assert f"{COCO_NAME}: is there already and was not written by" in capsys.readouterr().err
+    assert (tmp_path / "c" / COCO_NAME).read_text() == '{"images": []}'
+
+
+def test_karyotype_and_segment_share_a_folder(weights: Path, tmp_path: Path) -> None:
+    write(tmp_path / "p" / "a.png")
+    output = tmp_path / "out"
+    words = ["karyotype", tmp_path / "p", "--segmenter", "tiny_segmenter", "--output", output]
+    words += ["--segmenter-weights", weights, "--classifier", "vanilla_cnn", "--score", "0"]
+    assert chromozoo([str(word) for word in words]) == 0
+    before = {path.name: path.read_bytes() for path in output.glob("a.*")}
+    assert segment(tmp_path / "p", "--output", output, "--weights", weights) == 0
+    assert before.items() <= {path.name: path.read_bytes() for path in output.glob("a.*")}.items()
+    page = (output / "index.html").read_bytes()
+    assert chromozoo([str(word) for word in words]) == 0
+    assert (output / "index.html").read_bytes() == page
+    assert len(json.loads((output / COCO_NAME).read_text())["images"]) == 1
+    # Neither takes the results of the other, or its own, for images.
+    assert segment(output, "--output", tmp_path / "x", "--weights", weights) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.png", "--model", "chrnet4"], "chrnet4 finds no chromosomes in metaphases; use one of"),
+        (["a.png", "--model", "chr_fst"], "did you mean chr_fast"),
+        (["a.png", "--model", "tiny_segmenter"], "has no weights"),
+        (["empty", "--timeout", "9"], "empty: the folder holds no picture"),
+        (["a.png", "--output", "a.png"], "a.png: cannot be made a folder"),
+    ],
+)
+def test_errors_tell_the_remedy(
+    words: list[str],
+    said: str,
+    weights: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(Path("a.png"))
+    Path("empty").mkdir()
+    if "--model" not in words:
+        words = [*words, "--model", "tiny_segmenter", "--weights", str(weights)]
+    assert chromozoo(["segment", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_above_keeps_the_rest_of_what_is_known() -> None:
+    masks = np.zeros((3, 20, 20), bool)
+    for k, mask in enumerate(masks):
+        mask[5 * k : 5 * k + 3] = True
+    found = Segmentation.from_masks(masks, [0.2, 0.9, 0.5], warnings=["look"])
+    shown = found.above(0.5)
+    assert shown.scores.tolist() == [np.float32(0.9), 0.5] and shown.warnings == ("look",)
+    np.testing.assert_array_equal(shown.masks, masks[[1, 2]])
+    assert len(found.above(1)) == 0
+
+
+# The benchmark
+
+
+def labelme(path: Path, bars: tuple[tuple[int, ...], ...]) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(metaphase(bars)).save(buffer, format="PNG")
+    corners = [[[x0, y0], [x1, y0], [x1, y1], [x0, y1]] for y0, x0, y1, x1 in bars]
+    document = {
+        "imageData": base64.b64encode(buffer.getvalue()).decode(),
+        "imageHeight": 120,
+        "imageWidth": 160,
+        "shapes": [{"label": "chr", "points": points} for points in corners],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document))
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Two of the 16 official test images, by name."""
+    folder = tmp_path / "data" / "bioimlab-segmentation"
+    labelme(folder / "original_5.json", BARS)
+    labelme(folder / "original_10.json", BARS[:2])
+    return tmp_path / "data"
+
+
+def test_the_benchmark_measures_what_segment_finds(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, overlays = tmp_path / "segmentation.csv", tmp_path / "overlays"
+    words = ["benchmark", "tiny_segmenter", "--weights", str(weights), "--root", str(data)]
+    words += ["--results", str(results), "--overlays", str(overlays), "--note", "two images"]
+    assert chromozoo(words) == 0
+    assert "mask_ap_overlap" in capsys.readouterr().out
+    with results.open(newline="") as file:
+        assert tuple(next(csv.reader(file))) == RESULT_COLUMNS
+    (row,) = read_results(results)
+    assert (row["dataset"], row["split"]) == (
+        "bioimlab-segmentation",
+        "bioimlab_segmentation_v1/test",
+    )
+    assert (row["n_images"], row["n_chromosomes"], row["max_detections"]) == ("2", "7", "100")
+    assert (row["image_scale"], row["parameters"], row["note"]) == ("160x120", "1", "two images")
+    assert row["backend"].startswith("faster-coco-eval ") and float(row["seconds_per_image"]) > 0
+    # The crossed pair is found as one: two are missed and one is too many, or one is missed.
+    model: Any = get_model("tiny_segmenter", weights=weights)
+    from chromozoo.structures.polygons import polygon_mask
+
+    outlines = [
+        np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], float) for y0, x0, y1, x1 in BARS
+    ]
+    masks = np.stack([polygon_mask(outline, 120, 160) for outline in outlines])
+    report = evaluate_segmentation(
+        [model.segment(metaphase()), model.segment(metaphase(BARS[:2]))], [masks, masks[:2]]
+    )
+    for metric in METRICS:
+        expected = report.metrics[metric].value
+        found = float(row[metric]) if row[metric] else np.nan
+        assert found == pytest.approx(expected, abs=1e-4, nan_ok=True), metric
+    assert float(row["whole_correct"]) == 0.5 and float(row["mask_ap_overlap"]) < 0.3
+    assert {path.name for path in overlays.iterdir()} == {"5.png", "10.png"}
+    with Image.open(overlays / "5.png") as picture:
+        red, green, blue = np.moveaxis(np.asarray(picture).astype(int), 2, 0)
+    is_red = (red > 180) & (green < 120) & (blue < 120)
+    assert is_red[60:115, 50:61].any() or is_red[80:92, 20:100].any()
+    assert not is_red[10:60, 10:22].any()
+
+    # Again: the row is replaced. Another score is no other measurement.
+    assert chromozoo([*words, "--score", "0.9"]) == 0
+    (row,) = read_results(results)
+    assert row["score_threshold"] == "0.9"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--dataset", "bioimlab"], "bioimlab is not a data set for it; use bioimlab-segmentation"),
+        (["--fold", "0"], "has no folds"),
+        (["--stage", "val"], "none of the val images"),
+        (["--weights", "tiny.ckpt"], "chromozoo package"),
+    ],
+)
+def test_the_benchmark_names_what_is_wrong(
+    words: list[str],
+    said: str,
+    weights: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = Tiny()
+    checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    torch.save(checkpoint, "tiny.ckpt")
+    fixed = ["--weights", str(weights), "--root", str(data), "--results", "x.csv"]
+    assert chromozoo(["benchmark", "tiny_segmenter", *fixed, *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not Path("x.csv").exists()
+
+
+def test_a_classifier_is_not_measured_on_metaphases(capsys: pytest.CaptureFixture[str]) -> None:
+    assert chromozoo(["benchmark", "chrnet4", "--dataset", "bioimlab-segmentation"]) == 2
+    assert "is not a data set for it; use bioimlab" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        chromozoo(["match", "chrnet4", "--dataset", "bioimlab-segmentation"])
+    assert "invalid choice" in capsys.readouterr().err
+
+
+# The leaderboard
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "model": "chr_fast",
+        "weights": "bioimlab",
+        "weights_sha256": "0123456789ab",
+        "dataset": "bioimlab-segmentation",
+        "split": "bioimlab_segmentation_v1/test",
+        "split_sha256": "ba9876543210",
+        "n_images": 16,
+        "n_chromosomes": 728,
+        "score_threshold": 0.5,
+        "image_scale": "768x576",
+        "max_detections": 100,
+        "backend": "faster-coco-eval 1.8.0",
+        "parameters": 4_500_000,
+        "seconds_per_image": 0.41,
+        "device": "cpu 2 cores",
+        "threads": 2,
+        "precision": "fp32, stored fp16",
+        "chromozoo": "0.1.0",
+        "torch": "2.15.0",
+        "date": "2026-11-21",
+        "source": "measured",
+    }
+    for metric in METRICS:
+        row |= {metric: 0.75, f"{metric}_low": 0.7, f"{metric}_high": 0.8}
+    return row | changes
+
+
+def test_table_ranks_by_boxes_with_the_published_among_them(tmp_path: Path) -> None:
+    path = tmp_path / "r.csv"
+    assert read_results(path) == []
+    append_row(path, result(model="better", box_ap=0.8213, count_bias=-1.5, average_error=1.2))
+    append_row(path, result(model="worse", mask_ap_overlap=None))
+    append_row(path, result(model="chosen on", split="bioimlab_segmentation_v1/val"))
+    published = read_results(publish.SEGMENTATION_PUBLISHED)
+    table = leaderboard_markdown([*read_results(path), *published], split=result()["split"])
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if "|" in line][2:]
+    assert [(row[0], row[1]) for row in rows] == [
+        ("1", "better"),
+        ("–", "*ChrRender*"),
+        ("–", "*Mask R-CNN R50-FPN*"),
+        ("2", "worse"),
+        ("–", "*Faster R-CNN R101-FPN*"),
+    ]
+    assert rows[0][3:7] == ["4.50", "0.41", "82.13 [70.0, 80.0]", "75.00"]
+    assert rows[1][5:9] == ["*75.87*", "*96.65*", "*90.51*", "–"]
+    assert rows[3][11] == "–"
+    assert "728 chromosomes in 16 whole images of 768x576 pixels" in table
+    with pytest.raises(ResultsError, match="No result for split 'x'"):
+        leaderboard_markdown(published, split="x")
+    append_row(path, result(model="old", split_sha256="000000000000"))
+    with pytest.raises(ResultsError, match=r"different split files.*000000000000"):
+        leaderboard_markdown(read_results(path), split=result()["split"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mask_ap": 75.0}, "mask_ap is '75.0' and must be a fraction"),
+        ({"backend": ""}, "no value for backend"),
+        ({"colour": "red"}, "unknown columns colour"),
+        ({"max_detections": 1.5}, "max_detections.*whole number"),
+    ],
+)
+def test_a_bad_row_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(ResultsError, match=said):
+        append_row(tmp_path / "r.csv", result() | changes)
+    assert not (tmp_path / "r.csv").exists()
+
+
+def test_published_figures_are_cited() -> None:
+    rows = read_results(publish.SEGMENTATION_PUBLISHED)
+    assert [row["box_ap"] for row in rows] == ["0.75872", "0.75279", "0.73752"]
+    for row in rows:
+        assert row["citation"] and row["source"] == "paper" and not row["mask_ap"]
+        assert row["image_scale"] == "768x576"

@@ -1,0 +1,100 @@
+"""Outlines with their classes, on drawn metaphases."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.drawn_metaphases import draw
+
+from chromozoo.data import karyotyped
+from chromozoo.data.joint_labels import JointLabels
+from chromozoo.data.karyotyped import true_cells
+from chromozoo.errors import DatasetError
+from chromozoo.metrics.karyotyping import evaluate_karyotyping
+from chromozoo.structures import polygons
+from chromozoo.structures.karyotyped_cell import FoundCell
+from chromozoo.structures.polygons import polygon_mask
+from chromozoo.structures.segmentation import Segmentation
+
+
+@pytest.fixture
+def labelled(tiny_metaphases: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The eight bars of image 5 have classes, of image 10 none is certain."""
+    labels = {
+        "5": JointLabels(6, np.array([0, 0, 1, -1, 22, 23, 4, 5])),
+        "10": JointLabels(None, np.full(8, -1)),
+    }
+    monkeypatch.setattr(karyotyped, "joint_labels", lambda: labels)
+    return tiny_metaphases
+
+
+def test_outlines_and_classes_belong_together(labelled: Path) -> None:
+    (picture, five), (_, ten) = true_cells("bioimlab-segmentation", "test", labelled)
+    drawn, polygons = draw("5")
+    np.testing.assert_array_equal(picture, drawn)
+    assert (five.name, ten.name) == ("5", "10")
+    assert five.outlines.shape == picture.shape == (160, 200)
+    assert five.classes.tolist() == [0, 0, 1, -1, 22, 23, 4, 5]
+    assert ten.classes.tolist() == [-1] * 8
+    assert isinstance(five.outlines, Segmentation)
+    masks = [polygon_mask(polygon, 160, 200) for polygon in polygons]
+    np.testing.assert_array_equal(five.outlines.masks, masks)
+    assert (masks[6] & masks[7]).any()  # amodal: the two that cross share pixels
+
+
+def test_a_segmentation_is_judged_as_it_is(labelled: Path) -> None:
+    """All is found in another order; the 2 is named 3, and the Y, which is flagged, X."""
+    true = [cell for _, cell in true_cells("bioimlab-segmentation", "test", labelled)]
+    found = []
+    for cell in true:
+        assert isinstance(cell.outlines, Segmentation)
+        segmentation = Segmentation.from_masks(cell.outlines.masks[::-1])
+        named = np.where(cell.classes == 1, 2, cell.classes)
+        named = np.where(named == 23, 22, named).clip(0)[::-1]
+        flags = cell.classes[::-1] == 23
+        found.append(FoundCell(cell.name, segmentation, named, review=flags))
+    report = evaluate_karyotyping(found, true)
+    row = report.to_row()
+    assert (row["n_images"], row["n_named_images"], row["n_certain"]) == (2, 1, 7)
+    assert report.metrics["fka"].value == report.metrics["oca"].value == 5 / 7
+    assert row["edits_relabel"] == row["edits"] == 2
+    assert row["review_recall"] == 0.5
+    assert row["segmentation_recall"] == 1 and row["geometry"] == "mask"
+
+
+def test_outlines_without_a_pixel_are_left_out_with_their_class(
+    labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_the_first(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
+        mask = polygon_mask(polygon, height, width)
+        return mask & (not np.array_equal(polygon, draw("5")[1][0]))
+
+    monkeypatch.setattr(polygons, "polygon_mask", without_the_first)
+    _, five = next(iter(true_cells("bioimlab-segmentation", "test", labelled)))
+    assert five.classes.tolist() == [0, 1, -1, 22, 23, 4, 5]
+    assert len(five.outlines.boxes) == 7
+
+
+def test_files_that_were_not_labelled_are_named(tiny_metaphases: Path, labelled: Path) -> None:
+    with pytest.raises(DatasetError, match=r"original_6\.json: has 8 polygons.*do not know"):
+        next(true_cells("bioimlab-segmentation", "val", labelled))
+
+
+def test_other_numbers_of_polygons_are_refused(tiny_metaphases: Path) -> None:
+    with pytest.raises(DatasetError, match=r"original_5\.json: has 8 polygons.*name 46"):
+        next(true_cells("bioimlab-segmentation", "test", tiny_metaphases))
+
+
+def test_the_real_test_images(real_data: Path) -> None:
+    cells = [cell for _, cell in true_cells("bioimlab-segmentation", "test", real_data)]
+    found = [FoundCell(cell.name, cell.outlines, cell.classes.clip(0)) for cell in cells]
+    row = evaluate_karyotyping(found, cells, n_bootstrap=10).to_row()
+    assert (row["n_images"], row["n_named_images"]) == (16, 14)
+    assert (row["n_chromosomes"], row["n_certain"]) == (728, 615)
+    assert row["fka"] == row["whole_correct"] == 1
+    assert row["edits"] == row["count_error"] == 0
+
+
+def test_a_set_without_classes_is_refused() -> None:
+    with pytest.raises(DatasetError, match="pki3 has no classes for whole metaphases; use one of"):
+        next(true_cells("pki3", "test"))

@@ -1,0 +1,67 @@
+"""Crops for the karyotyper's classifier: by the set's outlines, and by what a segmenter finds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.drawn_metaphase_crops import stand_in
+
+from chromozoo.data import metaphase_crops
+from chromozoo.data.metaphase_crops import MetaphaseCrops
+from chromozoo.data.splits import load_split
+
+
+@pytest.fixture
+def data(tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MetaphaseCrops:
+    stand_in(monkeypatch)
+    data = MetaphaseCrops(str(tiny_bioimlab), num_workers=0, cache=str(tmp_path))
+    data.setup()
+    return data
+
+
+def test_single_chromosomes_come_first_then_each_metaphase_twice(data: MetaphaseCrops) -> None:
+    singles = 3 * 46 + 24
+    outlined = 2 * 3 * 2 * 3  # sets, stages, ways, certain chromosomes
+    assert len(data.labels) == singles + outlined + 2 * 3
+    assert set(data.cells[: 3 * 46]) == {"single 2", "single 7", "single 6"}
+    assert data.upright.tolist() == [False] * 138 + [True] * 24 + [False] * (outlined + 6)
+    for start in range(singles, singles + outlined, 6):
+        assert data.labels[start : start + 6].tolist() == [3, 7, 12] * 2
+        by_set, by_segmenter = data.cells[start], data.cells[start + 3]
+        assert by_segmenter == f"{by_set}, found"
+        crops = data.crops[start : start + 6]
+        assert crops.any(axis=(1, 2)).all()
+        # What is too dim to be found is shown by the outline of the set.
+        assert np.array_equal(crops[1], crops[4])
+
+
+def test_what_has_boxes_alone_is_cut_by_found_outlines(data: MetaphaseCrops) -> None:
+    cells, crops = data.cells[-6:], data.crops[-6:]
+    assert [cell[:3] for cell in cells] == ["cil"] * 6
+    assert all(cell.endswith(", found") for cell in cells)
+    assert data.labels[-6:].tolist() == [3, 7, 12] * 2
+    # The one that is not found is shown by its box.
+    assert crops.any(axis=(1, 2)).all()
+
+
+def test_metaphases_alone_validate_and_test(data: MetaphaseCrops) -> None:
+    for stage in ("val", "test"):
+        cells = set(data.dataset(stage).cells)
+        assert len(cells) == (5 if stage == "val" else 4)
+        assert not any(cell.startswith("single") for cell in cells)
+    assert "single 2" in set(data.dataset("train").cells)
+
+
+def test_the_split_follows_those_of_its_sets() -> None:
+    split = load_split(metaphase_crops.SPLIT)
+    for prefix, name in (
+        ("single", "bioimlab_v1"),
+        ("bioimlab", "bioimlab_segmentation_v1"),
+        ("mfish", "mfish_v1"),
+        ("pki3", "pki3_v1"),
+        ("cil", "cil54816_v1"),
+    ):
+        theirs = load_split(name)
+        for stage in ("train", "val", "test"):
+            ids = {i.removesuffix(", found") for i in split.ids(stage) if i.startswith(prefix)}
+            assert ids <= {f"{prefix} {one}" for one in theirs.ids(stage)}

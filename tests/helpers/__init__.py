@@ -1,0 +1,1 @@
+"""Drawn data, tiny models and stand-ins that several tests share."""

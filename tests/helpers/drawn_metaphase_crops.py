@@ -1,0 +1,71 @@
+"""Stand-ins for the sets that ``metaphase_crops`` is made of: a few drawn cells for each."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from chromozoo.data import bioimlab_segmentation, cil54816, metaphase_crops, mfish
+from chromozoo.data.base.chromosome_datamodule import Chromosomes
+from chromozoo.data.pki3 import GBandCrops
+from chromozoo.data.splits import load_split
+from chromozoo.models import registry
+from chromozoo.structures.karyotyped_cell import Boxes, TrueCell
+from chromozoo.structures.segmentation import Segmentation
+from helpers.tiny_segmenter import Tiny
+
+# y0, y1, x0, x1 of chromosomes; the second is too dim for the segmenter, the last has no class.
+PLACES = ((10, 50, 10, 22), (10, 40, 40, 52), (60, 90, 10, 24), (60, 84, 50, 62))
+LEVELS = (200, 40, 220, 180)
+LABELS = (3, 7, 12, -1)
+
+
+def drawn_cells(dataset: str, stage: str, root: Any) -> Iterator[tuple[NDArray[Any], TrueCell]]:
+    """One cell for each set and stage, which the split knows."""
+    prefix = next(key for key, name in metaphase_crops.METAPHASES.items() if name == dataset)
+    split = load_split(metaphase_crops.SPLIT)
+    # The split has no test images of CIL:54816, which is judged as its own set.
+    listed = next((i for i in split.ids(stage) if i.startswith(prefix)), f"{prefix} unlisted")
+    name = listed.removeprefix(f"{prefix} ").removesuffix(metaphase_crops.FOUND)
+    image = np.zeros((100, 80), np.float32)
+    masks = np.zeros((4, 100, 80), bool)
+    for mask, (top, bottom, left, right), level in zip(masks, PLACES, LEVELS, strict=True):
+        mask[top:bottom, left:right] = True
+        image[mask] = level
+    outlines: Segmentation | Boxes = Segmentation.from_masks(masks)
+    if dataset == "cil54816":
+        outlines = Boxes(image.shape, np.array([(x0, y0, x1, y1) for y0, y1, x0, x1 in PLACES]))
+    yield image, TrueCell(name, outlines, np.array(LABELS))
+
+
+def drawn_karyotypes(root: Any) -> GBandCrops:
+    """A training karyotype of Pki-3: one bar of each class."""
+    cell = next(i for i in load_split(metaphase_crops.SPLIT).train if i.startswith("pki3"))
+    data = GBandCrops("nowhere")
+    bar = np.pad(np.full((40, 12), 200, np.uint8), 8)
+    found = Chromosomes(
+        np.arange(24),
+        np.full(24, cell.removeprefix("pki3 ")),
+        "b" * 64,
+        lambda: ((f"bar {number}", bar) for number in range(24)),
+        np.ones(24, bool),
+    )
+    data.chromosomes = lambda: found  # type: ignore[method-assign]
+    return data
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replaces the metaphases, and the segmenter by connected components."""
+    monkeypatch.setattr(metaphase_crops, "true_cells", drawn_cells)
+    monkeypatch.setattr(metaphase_crops, "GBandCrops", drawn_karyotypes)
+    for module in (bioimlab_segmentation, mfish, cil54816):
+        monkeypatch.setattr(module, "contents_sha256", lambda root: "a" * 64)
+    get_model = registry.get_model
+
+    def tiny_or_real(name: str, weights: Any = "DEFAULT", **kwargs: Any) -> Any:
+        return Tiny() if name == "chr_fast" else get_model(name, weights, **kwargs)
+
+    monkeypatch.setattr(registry, "get_model", tiny_or_real)
+    monkeypatch.setattr(metaphase_crops, "LEAST_SCORE", 0.0)

@@ -1,0 +1,10 @@
+"""Registers ``tiny_segmenter`` where it is imported, as a user's own module registers a model."""
+
+from chromozoo.models.registry import register_model
+from helpers.tiny_segmenter import Tiny
+
+
+@register_model(task="segmentation", paper="A. Uthor, 2026")
+def tiny_segmenter() -> Tiny:
+    """A tiny segmenter."""
+    return Tiny()

@@ -1,0 +1,402 @@
+"""Grey levels of a metaphase beside dirt, nuclei, frames, dead lines and dim corners."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from chromozoo.images.defects import mended
+from chromozoo.images.levels import Levels, measure_levels
+from chromozoo.images.metaphase import MetaphasePreset
+from chromozoo.images.reading import read_grey
+from chromozoo.images.signal import signal_image
+from chromozoo.karyotype.karyotyper import Karyotyper
+from chromozoo.models.karyotyper import get_karyotyper
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+Image = NDArray[np.float32]
+
+
+def metaphase(stain: str) -> Image:
+    """The example on a scale of 16 bits with room above, bright on dark or dark on light."""
+    grey = read_grey(EXAMPLES / "normal_46XY.png")
+    bright = 3000 + 30 * (grey - np.median(grey))
+    return (bright if stain == "q" else 20_000 - bright).astype(np.float32)
+
+
+def drawn(image: Image, draw: Callable[[NDArray[np.uint8]], Any], times: float) -> Image:
+    """With something whose departure is so many times that of the chromosomes."""
+    mask = np.zeros(image.shape, np.uint8)
+    draw(mask)
+    background = float(np.median(image))
+    low, high = np.percentile(image, (1, 99))
+    departure = high - background if high - background > background - low else low - background
+    return np.where(mask > 0, background + times * departure, image).astype(np.float32)
+
+
+def specks(image: Image) -> Image:
+    def draw(mask: NDArray[np.uint8]) -> None:
+        for x, y, radius in ((60, 60, 14), (700, 520, 9), (720, 60, 5)):
+            cv2.circle(mask, (x, y), radius, 1, -1)
+
+    return drawn(image, draw, 6)
+
+
+def nuclei(image: Image) -> Image:
+    def draw(mask: NDArray[np.uint8]) -> None:
+        for x, y, radius in ((60, 60, 50), (700, 510, 40)):
+            cv2.circle(mask, (x, y), radius, 1, -1)
+
+    return drawn(image, draw, 4)
+
+
+def dead_column(image: Image) -> Image:
+    changed = image.copy()
+    changed[:, 300] = 65_535
+    return changed
+
+
+def saturated_row(image: Image) -> Image:
+    changed = image.copy()
+    changed[0] = 65_535
+    return changed
+
+
+def framed(value: float) -> Callable[[Image], Image]:
+    def frame(image: Image) -> Image:
+        height, width = image.shape
+        large = np.full((int(1.45 * height), int(1.45 * width)), value, np.float32)
+        top, left = (large.shape[0] - height) // 2, (large.shape[1] - width) // 2
+        large[top : top + height, left : left + width] = image
+        return large
+
+    return frame
+
+
+def white_screen(image: Image) -> Image:
+    """A round field of view in white."""
+    height, width = image.shape
+    inside = np.zeros(image.shape, np.uint8)
+    cv2.ellipse(inside, (width // 2, height // 2), (width // 2, height // 2), 0, 0, 360, 1, -1)
+    return np.where(inside > 0, image, np.float32(65_535))
+
+
+def black_below(image: Image) -> Image:
+    """As much black below as image, saved as a JPEG of 8 bits."""
+    unit = (image - image.min()) / np.ptp(image)
+    shown = np.pad((40 + 200 * unit).astype(np.uint8), ((0, image.shape[0]), (0, 0)))
+    _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 75])
+    return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.float32)
+
+
+def many_specks(image: Image) -> Image:
+    def draw(mask: NDArray[np.uint8]) -> None:
+        for number in range(12):
+            cv2.circle(mask, (30 + 60 * number, 40), 4 + number % 5, 1, -1)
+            cv2.circle(mask, (40 + 60 * number, 550), 4 + number % 7, 1, -1)
+
+    return drawn(image, draw, 6)
+
+
+def dead_rows(image: Image) -> Image:
+    changed = image.copy()
+    changed[[100, 250, 400]] = 65_535
+    changed[300:303] = 0
+    return changed
+
+
+def hot_pixels(image: Image) -> Image:
+    changed = image.copy()
+    changed[np.random.default_rng(0).random(image.shape) < 0.005] = 65_535
+    return changed
+
+
+def lit_from_the_left(image: Image) -> Image:
+    return (image * np.linspace(1, 0.35, image.shape[1])).astype(np.float32)
+
+
+def vignette(image: Image) -> Image:
+    """Corners have 40 % of the light of the middle."""
+    rows, columns = np.indices(image.shape)
+    far = np.hypot(rows / image.shape[0] - 0.5, columns / image.shape[1] - 0.5) / 0.707
+    return (image * (1 - 0.6 * far**2)).astype(np.float32)
+
+
+def caption(image: Image) -> Image:
+    letters = np.zeros(image.shape, np.uint8)
+    cv2.putText(letters, "Case 17, cell 4", (20, 560), cv2.FONT_HERSHEY_SIMPLEX, 1.0, 255, 2)
+    return np.where(letters > 127, np.float32(65_535), image)
+
+
+@pytest.fixture(scope="module")
+def karyotyper() -> Karyotyper:
+    return get_karyotyper()
+
+
+CHANGES = {
+    "dead column": dead_column,
+    "saturated row": saturated_row,
+    "specks": specks,
+    "nuclei": nuclei,
+    "black frame": framed(0),
+    "white frame": framed(65_535),
+    "white screen": white_screen,
+    "many specks": many_specks,
+    "dead rows": dead_rows,
+    "hot pixels": hot_pixels,
+    "light from the left": lit_from_the_left,
+    "vignette": vignette,
+    "caption": caption,
+}
+
+
+def agreement(changed: Image, levels: Levels, clean: Levels) -> tuple[float, float]:
+    """Correlation of both signals where there are chromosomes, and the ratio of their means."""
+    height, width = clean.signal.shape
+    top, left = ((a - b) // 2 for a, b in zip(changed.shape, clean.signal.shape, strict=True))
+    signal = levels.signal[top : top + height, left : left + width]
+    # What the changes draw over lies at the rim.
+    inside = clean.signal > 0.2
+    inside[:115], inside[-115:], inside[:, :115], inside[:, -115:] = False, False, False, False
+    found, true = signal[inside], clean.signal[inside]
+    return float(np.corrcoef(found, true)[0, 1]), float(found.mean() / true.mean())
+
+
+@pytest.mark.parametrize("stain", ["q", "g"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_the_chromosomes_keep_their_levels(name: str, stain: str) -> None:
+    image = metaphase(stain)
+    clean = measure_levels(image)
+    changed = CHANGES[name](image)
+    levels = measure_levels(changed)
+    alike, ratio = agreement(changed, levels, clean)
+    assert levels.stain == clean.stain == stain
+    # What is bright is dimmer where there is less light, on an even background, too.
+    assert alike > (0.93 if name == "light from the left" and stain == "q" else 0.97)
+    assert 0.8 < ratio < 1.25
+    assert levels.width == pytest.approx(clean.width, rel=0.15)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("dead column", "dead or saturated column"),
+        ("saturated row", "dead or saturated row"),
+        ("specks", "bright object"),
+        ("nuclei", "bright object"),
+        ("black frame", "black frame"),
+        ("white screen", "a white screen of 2"),
+        ("caption", "a caption or scale bar (1"),
+    ],
+)
+def test_what_was_left_out_is_said(name: str, words: str) -> None:
+    levels = measure_levels(CHANGES[name](metaphase("q")))
+    assert words in " ".join(levels.flags)
+    assert levels.to_dict()["flags"] == list(levels.flags)
+
+
+@pytest.mark.parametrize("stain", ["q", "g"])
+def test_an_ordinary_image_is_measured_as_it_is(stain: str) -> None:
+    image = metaphase(stain)
+    levels = measure_levels(image)
+    assert levels.flags == levels.alarms == ()
+    background = float(np.median(image))
+    assert levels.background == pytest.approx(background, rel=0.02)
+    departure = (image - levels.background) * (1 if stain == "q" else -1)
+    expected = np.clip(departure / abs(levels.top - levels.background), 0, 1)
+    assert np.abs(levels.signal - expected).max() < 1e-5
+
+
+def test_short_solid_chromosomes_are_not_taken_for_dirt() -> None:
+    """Contracted and of one level, on a background with grain and a nucleus."""
+    rng = np.random.default_rng(0)
+    grain = cv2.GaussianBlur(rng.normal(0, 6, (600, 800)).astype(np.float32), (0, 0), 2)
+    image = 180 + grain
+    for x in range(120, 700, 90):
+        for y in range(120, 500, 80):
+            place = (int(x + rng.integers(-25, 25)), int(y + rng.integers(-25, 25)))
+            cv2.ellipse(image, place, (14, 10), float(rng.uniform(0, 180)), 0, 360, 40.0, -1)
+    cv2.circle(image, (40, 560), 35, 40.0, -1)
+    levels = measure_levels(cv2.GaussianBlur(image, (0, 0), 1))
+    assert levels.stain == "g"
+    assert levels.top < 60
+    assert 14 < levels.width < 26
+
+
+def test_a_jpeg_with_black_below_is_cut(tmp_path: Path) -> None:
+    changed = black_below(metaphase("g"))
+    levels = measure_levels(changed)
+    assert levels.stain == "g"
+    assert levels.frame is not None
+    assert levels.frame.share == pytest.approx(0.5, abs=0.03)
+    assert (levels.frame.shape, levels.frame.colour) == ("frame", "black")
+    assert not levels.signal[-570:].any()
+
+
+def test_specks_are_cut_out_where_they_touch_nothing() -> None:
+    image = metaphase("q")
+    changed = specks(image)
+    levels, clean = measure_levels(changed), measure_levels(image)
+    assert not levels.signal[changed > 2 * image.max()].any()
+    assert np.abs(levels.signal - clean.signal)[changed == image].max() < 0.1
+    beside = image.copy()
+    row, column = np.argwhere(clean.signal > 0.9)[0]
+    cv2.circle(beside, (int(column), int(row)), 6, 60_000.0, -1)
+    signal = measure_levels(beside).signal
+    assert signal[row, column] == 1
+    assert np.abs(signal - clean.signal)[beside == image].max() < 0.1
+
+
+def test_haze_around_a_cell_is_no_screen() -> None:
+    """Nor is the large nucleus beside it."""
+    bright = metaphase("q")
+    around = cv2.GaussianBlur(cv2.dilate(bright, np.ones((60, 60))), (0, 0), 25)
+    image = np.maximum(bright, 3000 + 0.2 * (around - 3000))
+    cv2.circle(image, (640, 480), 90, 9000.0, -1)
+    levels = measure_levels(cv2.GaussianBlur(image, (0, 0), 1.5))
+    assert levels.frame is None
+    assert levels.stain == "q"
+
+
+def test_a_caption_is_cut_out_and_chromosomes_are_not() -> None:
+    for stain, level in (("q", 65_535), ("g", 0)):
+        image = metaphase(stain)
+        letters = np.zeros(image.shape, np.uint8)
+        cv2.putText(letters, "Case 17, cell 4", (20, 560), cv2.FONT_HERSHEY_SIMPLEX, 1.0, 255, 2)
+        cv2.line(letters, (600, 552), (720, 552), 255, 6)  # with rounded ends
+        levels = measure_levels(np.where(letters > 127, np.float32(level), image))
+        assert levels.letters >= 10
+        assert not levels.signal[letters > 127].any()
+        clean = measure_levels(image)
+        far = cv2.dilate(letters, np.ones((40, 40))) == 0
+        assert np.abs(levels.signal - clean.signal)[far].max() < 0.15
+
+
+@pytest.mark.parametrize(
+    ("stain", "name", "words"), [("q", "nuclei", "2 bright objects"), ("g", "black frame", "frame")]
+)
+def test_the_karyotype_is_that_of_the_clean_twin(
+    karyotyper: Karyotyper, monkeypatch: pytest.MonkeyPatch, stain: str, name: str, words: str
+) -> None:
+    """46 chromosomes of the example; and the levels are measured once."""
+    measured = []
+
+    def counted(grey: Image) -> Levels:
+        measured.append(grey)
+        return measure_levels(grey)
+
+    for module in ("cells.karyotyper", "images.metaphase"):
+        monkeypatch.setattr(f"chromozoo.{module}.measure_levels", counted)
+    found = karyotyper.karyotype(CHANGES[name](metaphase(stain)))
+    assert found.stain == stain
+    assert abs(found.count - 46) <= 1
+    # As many as of the twin: inverted, Q-band is no G-band.
+    assert sum(item.review for item in found.chromosomes) <= {"q": 4, "g": 18}[stain]
+    assert any(words in flag for flag in found.flags)
+    assert not found.alarms
+    assert len(measured) == 1
+    assert found.levels is not None
+    assert found.levels.flags[0] in found.flags
+
+
+@pytest.mark.parametrize("part", [1.0, 0.5])
+def test_a_dead_column_is_filled_from_its_neighbours(part: float) -> None:
+    image = metaphase("q")
+    changed = image.copy()
+    changed[: int(part * image.shape[0]), 398:400] = 65_535
+    found, defects = mended(changed)
+    assert (defects.rows, defects.columns, defects.hot_pixels) == (0, 2, 0)
+    untouched = np.ones(image.shape, bool)
+    untouched[:, 398:400] = False
+    assert (found == changed)[untouched].all()
+    assert np.corrcoef(found[:, 398], image[:, 398])[0, 1] > 0.9
+    assert found.max() == image.max()
+
+
+def test_a_line_that_is_dead_at_the_level_of_the_background_is_filled() -> None:
+    image = metaphase("q")
+    changed = image.copy()
+    changed[:, 398:400] = 3000
+    found, defects = mended(changed)
+    assert defects.columns == 2
+    assert np.corrcoef(found[:, 398], image[:, 398])[0, 1] > 0.9
+
+
+def test_what_is_sharp_and_narrow_is_no_defect() -> None:
+    """Upright rods three pixels apart, their corners, and a thin marker."""
+    image = np.zeros((240, 320), np.float32)
+    for x in range(30, 290, 17):
+        image[60:180, x : x + 14] = 200
+    image[20:50, 100:103] = 200
+    found, defects = mended(image)
+    assert found is image
+    assert not defects
+
+
+def test_nuclei_and_hardly_anything_else_are_an_alarm() -> None:
+    image = np.full((400, 500), 3000, np.float32)
+    for x in (100, 250, 400):
+        cv2.circle(image, (x, 300), 45, 7000.0, -1)
+        cv2.line(image, (x, 100), (x + 20, 130), 4000.0, 12)
+    levels = measure_levels(cv2.GaussianBlur(image, (0, 0), 1))
+    (alarm,) = levels.alarms
+    assert alarm.startswith("the grey levels are doubtful: hardly anything that stands out")
+    assert not measure_levels(metaphase("q")).alarms
+
+
+def test_solid_chromosomes_in_a_line_are_no_letters() -> None:
+    image = np.full((400, 500), 3000, np.float32)
+    for x in range(60, 400, 40):
+        cv2.line(image, (x, 100), (x, 130), 6000.0, 14)
+        cv2.line(image, (x, 200), (x + 12, 260), 5500.0, 13)
+    levels = measure_levels(cv2.GaussianBlur(image, (0, 0), 1))
+    assert levels.letters == 0
+    assert levels.flags == levels.alarms == ()
+
+
+def test_what_was_found_is_written_as_json() -> None:
+    told = json.loads(json.dumps(measure_levels(specks(metaphase("g"))).to_dict()))
+    assert told["stain"] == "g"
+    assert told["top"] < told["background"] <= told["high"]
+    assert told["excluded"]["outliers"]["count"] == 3
+    assert told["excluded"]["outliers"]["width"] == pytest.approx(29, abs=4)
+    assert told["excluded"]["outliers"]["times"] > 3
+    assert told["excluded"]["outliers"]["is_dark"]
+
+
+def test_levels_are_measured_once_for_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = metaphase("q")
+    levels = measure_levels(image)
+    monkeypatch.setattr("chromozoo.images.metaphase.measure_levels", None)
+    preset = MetaphasePreset()
+    once = preset(image, levels=levels)
+    assert once.levels is levels
+    assert once.canvas.max() == 255
+    assert preset(image, zoom=0.5, levels=levels).canvas.shape == (288, 384)
+
+
+def test_a_preset_warns_of_what_it_measures_itself() -> None:
+    prepared = MetaphasePreset()(dead_column(metaphase("q")), "a.png")
+    assert any("a.png: a dead or saturated column" in words for words in prepared.warnings)
+
+
+def test_nothing_stands_out_of_an_empty_image() -> None:
+    levels = measure_levels(np.full((60, 80), 100, np.float32))
+    assert not levels.is_found
+    assert not levels.signal.any()
+
+
+def test_a_hot_pixel_does_not_spoil_a_crop() -> None:
+    grey = read_grey(EXAMPLES / "cell_46XY" / "01.png")
+    clean = signal_image(grey)
+    hot = grey * 100
+    hot[2, 2] = 65_535
+    inside = clean > 0.2
+    found = signal_image(hot)
+    assert found[inside].mean() == pytest.approx(clean[inside].mean(), rel=0.05)

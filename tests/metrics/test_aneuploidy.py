@@ -1,0 +1,87 @@
+"""Gains and losses of whole chromosomes: found, and named."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers.drawn_gband import pki3_files, write_files
+
+from chromozoo.classes import CLASS_INDEX
+from chromozoo.cli.main import main
+from chromozoo.data.splits import load_split
+from chromozoo.metrics.aneuploidy import DRAWS, LEFT, evaluate_abnormality
+
+NORMAL = [*np.repeat(np.arange(22), 2).tolist(), CLASS_INDEX["X"], CLASS_INDEX["Y"]]
+
+
+def certain(labels: list[int]) -> np.ndarray:
+    """Log-probabilities of a classifier that is right, and sure."""
+    return np.log(np.full((len(labels), 24), 1e-6) + np.eye(24)[labels])
+
+
+def test_a_sure_classifier_names_every_gain_and_loss() -> None:
+    cells = [NORMAL, NORMAL, [*NORMAL, 20], NORMAL[:-1]]
+    labels = [label for cell in cells for label in cell]
+    ids = np.repeat(["a", "b", "trisomy", "45,X"], [len(cell) for cell in cells])
+    log_p = np.minimum(certain(labels), 0)
+    reports = {
+        one.kind: one
+        for one in evaluate_abnormality(log_p.__getitem__, labels, ids, n_bootstrap=20)
+    }
+    assert Counter({kind: one.cells for kind, one in reports.items()}) == {
+        "normal": 2,
+        "abnormal": 2,
+        "loss": 2 * DRAWS,
+        "gain": 2 * DRAWS,
+        "incomplete": 2 * DRAWS,
+    }
+    assert reports["normal"].flagged.value == 0 and reports["normal"].named.value == 1
+    for kind in ("abnormal", "loss", "gain", "incomplete"):
+        one = reports[kind]
+        assert one.flagged.value == one.named.value == one.accuracy.value == 1
+
+
+def test_a_classifier_that_knows_nothing_names_none() -> None:
+    rng = np.random.default_rng(0)
+    labels = [label for _ in range(3) for label in rng.permutation(NORMAL).tolist()]
+    ids = np.repeat([1, 2, 3], len(NORMAL))
+    log_p = np.full((len(labels), 24), -np.log(24))
+    reports = {
+        one.kind: one
+        for one in evaluate_abnormality(log_p.__getitem__, labels, ids, n_bootstrap=20)
+    }
+    assert "abnormal" not in reports
+    # 46 chromosomes fill the 46 places of a normal cell; one more or less is seen by the number.
+    assert reports["normal"].flagged.value == 0
+    assert reports["loss"].flagged.value == reports["gain"].flagged.value == 1
+    assert reports["gain"].named.value < 0.3
+    assert reports["normal"].accuracy.value < 0.3
+
+
+def test_a_model_that_sees_cells_is_asked_about_each_made_cell() -> None:
+    labels = np.array(NORMAL * 2)
+    sizes = []
+
+    def of_rows(rows: np.ndarray) -> np.ndarray:
+        sizes.append(len(rows))
+        return np.minimum(certain(labels[rows].tolist()), 0)
+
+    reports = evaluate_abnormality(of_rows, labels, np.repeat([0, 1], 46), n_bootstrap=20)
+    assert Counter(sizes) == {46: 2, 45: 2 * DRAWS, 47: 2 * DRAWS, LEFT: 2 * DRAWS}
+    assert all(one.accuracy.value == 1 for one in reports)
+
+
+def test_the_command_measures_and_replaces_its_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    split = load_split("pki3_v1")
+    for cell in split.test[:2]:
+        write_files(tmp_path / "gband-pki3", pki3_files(cell))
+    results = tmp_path / "rows.csv"
+    words = ["abnormal", "vanilla_cnn", "--root", str(tmp_path), "--results", str(results)]
+    for _ in range(2):
+        assert main(words) == 0
+    rows = results.read_text().splitlines()
+    assert [row.split(",")[6] for row in rows] == ["kind", "normal", "loss", "gain", "incomplete"]
+    assert "| vanilla_cnn | bioimlab | pki3_v1/test | gain | 20 |" in capsys.readouterr().out
