@@ -1,4 +1,4 @@
-"""Set-up and start in one: `python3 run.py classify PICTURES` or `python3 run.py test`.
+"""Set-up and start in one: `python3 run.py classify IMAGES` or `python3 run.py test`.
 
 The first call makes .venv beside this file and installs ChromoZoo into it; later calls do so again
 only when pyproject.toml has changed. The rest of the line is then a `chromozoo` command, or, after

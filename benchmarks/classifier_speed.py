@@ -33,15 +33,17 @@ def main() -> None:
         for name, canvases in CANVASES.items()
         for canvas in canvases
     }
-    print("pictures at once | model | input | ms a picture | times as fast as ChrNet4 at 224x224")
+    print("images at once | model | input | ms an image | times as fast as ChrNet4 at 224x224")
     for batch in (1, 46):
         seconds: dict[tuple[str, tuple[int, int]], list[float]] = {key: [] for key in runs}
         for _ in range(ROUNDS):
             for key, model in runs.items():
-                pictures = torch.rand(batch, 1, *key[1])
+                images = torch.rand(batch, 1, *key[1])
                 start = time.perf_counter()
                 with torch.inference_mode():
-                    model.predict_arms(pictures.contiguous(memory_format=torch.channels_last))
+                    model.predict_with_polarity(
+                        images.contiguous(memory_format=torch.channels_last)
+                    )
                 seconds[key].append(time.perf_counter() - start)
         # The first round warms up.
         medians = {key: statistics.median(values[1:]) for key, values in seconds.items()}

@@ -600,7 +600,7 @@ def _read_zip(folder: Path, data: bytes, rng: Random) -> None:
         lambda: bioimlab.list_files(path),
         lambda: [gband_crops.list_files(path, layout) for layout in ("pki3", "cir-net")],
         lambda: gband_crops.list_files(path, "class-folders"),
-        lambda: gband_crops.GBandCrops(path, "labels-csv").chromosomes(),
+        lambda: gband_crops.Pki3DataModule(path, "labels-csv").chromosomes(),
         lambda: _read_all(CILFiles(path)),
         lambda: _read_all(MFISHFiles(path)),
         lambda: _read_all(metaphase_files(path)),
@@ -621,8 +621,8 @@ def _read_table(folder: Path, data: bytes, rng: Random) -> None:
     (folder / "7").mkdir()
     (folder / "7" / "a.png").write_bytes(_images_once()[0])
     (folder / "labels.csv").write_bytes(data)
-    found = gband_crops.GBandCrops(folder, "labels-csv").chromosomes()
-    for _ in found.pictures():
+    found = gband_crops.Pki3DataModule(folder, "labels-csv").chromosomes()
+    for _ in found.images():
         pass
 
 

@@ -35,13 +35,13 @@ def main() -> None:
         root = Path(temporary) / "bioimlab-classification"
         cells = list(bioimlab.load_split(bioimlab.SPLIT).train[: arguments.cells])
         write_bioimlab_layout(root, cells, seed=0)
-        pictures = [root / file.name for file in bioimlab.list_files(root)]
+        images = [root / file.name for file in bioimlab.list_files(root)]
 
         def from_files() -> None:
-            for picture in pictures:
-                preset(picture)
+            for image in images:
+                preset(image)
 
-        data = bioimlab.BioImLabClassification(
+        data = bioimlab.BioImLabDataModule(
             root=root, preset=preset.to_dict(), cache=str(Path(temporary) / "cache")
         )
         crops = data.dataset("train")
@@ -51,9 +51,9 @@ def main() -> None:
                 crops[index]
 
         slow, fast = seconds(from_files), seconds(from_cache)
-    print(f"{len(pictures)} pictures: {1000 * slow / len(pictures):.3f} ms each from files, ")
+    print(f"{len(images)} images: {1000 * slow / len(images):.3f} ms each from files, ")
     print(
-        f"{1000 * fast / len(pictures):.3f} ms each from the cache: {slow / fast:.1f} times as fast"
+        f"{1000 * fast / len(images):.3f} ms each from the cache: {slow / fast:.1f} times as fast"
     )
 
 

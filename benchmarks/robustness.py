@@ -1,4 +1,4 @@
-"""How much of a karyotype is left when the picture comes from another camera, slide or export.
+"""How much of a karyotype is left when the image comes from another camera, slide or export.
 
 Validation metaphases are changed as laboratories differ, and the karyotypes are set beside the
 truth and beside those of the same images unchanged:
@@ -28,11 +28,11 @@ from chromozoo.metrics.karyotyping import evaluate_karyotyping
 from chromozoo.models.karyotyper import get_karyotyper
 from chromozoo.structures.karyotyped_cell import Boxes, FoundCell, TrueCell
 
-Picture = NDArray[np.float32]
-Change = Callable[[Picture], NDArray[np.generic]]
+StoredMetaphase = NDArray[np.float32]
+Change = Callable[[StoredMetaphase], NDArray[np.generic]]
 SHOWN = {
     "fka": "fka",
-    "alone_fka": "alone",
+    "unassigned_fka": "alone",
     "segmentation_recall": "recall",
     "segmentation_precision": "precision",
     "edits": "edits",
@@ -52,58 +52,58 @@ def scaled(factor: float) -> Change:
     return lambda image: cv2.resize(image, None, fx=factor, fy=factor, interpolation=how)
 
 
-def compressed(image: Picture) -> NDArray[np.generic]:
+def compressed(image: StoredMetaphase) -> NDArray[np.generic]:
     """JPEG of quality 30."""
     _, data = cv2.imencode(".jpg", _eight_bit(image), [cv2.IMWRITE_JPEG_QUALITY, 30])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
 
 
-def blurred(image: Picture) -> NDArray[np.generic]:
+def blurred(image: StoredMetaphase) -> NDArray[np.generic]:
     """Out of focus."""
     return cv2.GaussianBlur(image, (0, 0), 1.5)
 
 
-def noisy(image: Picture) -> NDArray[np.generic]:
+def noisy(image: StoredMetaphase) -> NDArray[np.generic]:
     """A camera with too little light."""
     noise = np.random.default_rng(0).normal(0, 0.05 * np.ptp(image), image.shape)
     return np.clip(image + noise, image.min(), image.max())
 
 
-def lit_unevenly(image: Picture) -> NDArray[np.generic]:
+def lit_unevenly(image: StoredMetaphase) -> NDArray[np.generic]:
     """One corner of the field has 60 % of the light of the other."""
     rows, columns = np.indices(image.shape)
     light = 1 - 0.4 * (rows / image.shape[0] + columns / image.shape[1]) / 2
     return np.asarray(image * light)
 
 
-def faint(image: Picture) -> NDArray[np.generic]:
+def faint(image: StoredMetaphase) -> NDArray[np.generic]:
     """A quarter of the contrast, on grey."""
     return (0.4 + 0.25 * _unit(image)).astype(np.float32)
 
 
-def brightened(image: Picture) -> NDArray[np.generic]:
+def brightened(image: StoredMetaphase) -> NDArray[np.generic]:
     """A display's gamma."""
     return _unit(image) ** 0.6
 
 
-def darkened(image: Picture) -> NDArray[np.generic]:
+def darkened(image: StoredMetaphase) -> NDArray[np.generic]:
     """The opposite gamma."""
     return _unit(image) ** 1.6
 
 
-def sixteen_bit(image: Picture) -> NDArray[np.generic]:
+def sixteen_bit(image: StoredMetaphase) -> NDArray[np.generic]:
     """A 12-bit camera's TIFF."""
     return (400 + 3000 * _unit(image)).astype(np.uint16)
 
 
-def tinted(image: Picture) -> NDArray[np.generic]:
+def tinted(image: StoredMetaphase) -> NDArray[np.generic]:
     """Colour, as of Giemsa under a colour camera."""
     unit = _unit(image)[..., None]
     violet = np.array([0.35, 0.15, 0.55]) + unit * np.array([0.6, 0.75, 0.4])
     return np.asarray(255 * np.clip(violet, 0, 1), np.uint8)
 
 
-def framed(image: Picture) -> NDArray[np.generic]:
+def framed(image: StoredMetaphase) -> NDArray[np.generic]:
     """A screen shot: a black frame, a bar with a caption."""
     shown = np.pad(_eight_bit(image), FRAME)
     cv2.putText(shown, "cell 12  10 um", (50, shown.shape[0] - 8), 0, 1.0, 255, 2)
@@ -111,12 +111,12 @@ def framed(image: Picture) -> NDArray[np.generic]:
     return shown
 
 
-def is_dark_ground(image: Picture) -> bool:
+def is_dark_ground(image: StoredMetaphase) -> bool:
     """Whether chromosomes are brighter than the ground."""
     return bool(np.median(image) - image.min() < image.max() - np.median(image))
 
 
-def with_room(image: Picture) -> tuple[Picture, float, float]:
+def with_room(image: StoredMetaphase) -> tuple[StoredMetaphase, float, float]:
     """The image in a sixth of the range of 16 bits, its background, and the chromosomes' level."""
     dark = is_dark_ground(image)
     background = 1000.0 if dark else WHITE_16 - 1000.0
@@ -127,26 +127,26 @@ def with_room(image: Picture) -> tuple[Picture, float, float]:
     return np.asarray(faint, np.float32), background, sign * FAINT
 
 
-def saved(image: Picture) -> NDArray[np.uint16]:
+def saved(image: StoredMetaphase) -> NDArray[np.uint16]:
     """As 16 bits."""
     return np.clip(np.rint(image), 0, WHITE_16).astype(np.uint16)
 
 
-def dead_column(image: Picture) -> NDArray[np.generic]:
+def dead_column(image: StoredMetaphase) -> NDArray[np.generic]:
     """A column of the camera is always white."""
     changed, _, _ = with_room(image)
     changed[:, int(0.52 * image.shape[1])] = WHITE_16
     return saved(changed)
 
 
-def dark_column(image: Picture) -> NDArray[np.generic]:
+def dark_column(image: StoredMetaphase) -> NDArray[np.generic]:
     """Two columns of the camera are always black."""
     changed = _eight_bit(image)
     changed[:, int(0.52 * image.shape[1]) :][:, :2] = 0
     return changed
 
 
-def dead_rows(image: Picture) -> NDArray[np.generic]:
+def dead_rows(image: StoredMetaphase) -> NDArray[np.generic]:
     """Single rows, and three together, are white or black."""
     changed, _, _ = with_room(image)
     height = image.shape[0]
@@ -156,14 +156,14 @@ def dead_rows(image: Picture) -> NDArray[np.generic]:
     return saved(changed)
 
 
-def saturated_row(image: Picture) -> NDArray[np.generic]:
+def saturated_row(image: StoredMetaphase) -> NDArray[np.generic]:
     """The first row is white."""
     changed, _, _ = with_room(image)
     changed[0] = WHITE_16
     return saved(changed)
 
 
-def hot_pixels(image: Picture) -> NDArray[np.generic]:
+def hot_pixels(image: StoredMetaphase) -> NDArray[np.generic]:
     """Three pixels of a thousand are white."""
     changed, _, _ = with_room(image)
     changed[np.random.default_rng(0).random(image.shape) < 0.003] = WHITE_16
@@ -175,7 +175,7 @@ def blobs(
 ) -> Change:
     """Round objects where there is least in their way; ``times`` the chromosomes' contrast."""
 
-    def change(image: Picture) -> NDArray[np.generic]:
+    def change(image: StoredMetaphase) -> NDArray[np.generic]:
         changed, background, contrast = with_room(image)
         departure = np.abs(changed - background)
         rng = np.random.default_rng(0)
@@ -220,7 +220,7 @@ class Frame:
         left, top, right, bottom = self.sides
         return int(left * width), int(top * height), int(right * width), int(bottom * height)
 
-    def __call__(self, image: Picture) -> NDArray[np.generic]:
+    def __call__(self, image: StoredMetaphase) -> NDArray[np.generic]:
         left, top, right, bottom = self.margins(image.shape)
         shown: NDArray[np.uint8] = np.pad(
             _eight_bit(image), ((top, bottom), (left, right)), constant_values=self.level
@@ -254,7 +254,7 @@ class Screen:
         across, down = max(side - width, 0) // 2, max(side - height, 0) // 2
         return across, down, across, down
 
-    def __call__(self, image: Picture) -> NDArray[np.generic]:
+    def __call__(self, image: StoredMetaphase) -> NDArray[np.generic]:
         left, top, right, bottom = self.margins(image.shape)
         grey = _eight_bit(image)
         field = np.full((image.shape[0] + top + bottom, image.shape[1] + left + right), 0.0)
@@ -268,14 +268,14 @@ class Screen:
         return np.asarray(shown, np.uint8)
 
 
-def vignetted(image: Picture) -> NDArray[np.generic]:
+def vignetted(image: StoredMetaphase) -> NDArray[np.generic]:
     """The corners have 30 % of the light of the middle."""
     rows, columns = (np.linspace(-1, 1, side) for side in image.shape)
     light = 1 - 0.7 * (rows[:, None] ** 2 + columns[None] ** 2) / 2
     return np.asarray(np.rint(image * light))
 
 
-def lit_from_one_side(image: Picture) -> NDArray[np.generic]:
+def lit_from_one_side(image: StoredMetaphase) -> NDArray[np.generic]:
     """The left has 35 % of the light of the right."""
     return np.asarray(np.rint(image * np.linspace(0.35, 1, image.shape[1])))
 
@@ -283,7 +283,7 @@ def lit_from_one_side(image: Picture) -> NDArray[np.generic]:
 def captioned(level: int) -> Change:
     """A caption, a scale bar and an arrow are burnt in."""
 
-    def change(image: Picture) -> NDArray[np.generic]:
+    def change(image: StoredMetaphase) -> NDArray[np.generic]:
         shown = _eight_bit(image)
         height, width = shown.shape
         size = height / 576
@@ -344,12 +344,12 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def _unit(image: Picture) -> Picture:
+def _unit(image: StoredMetaphase) -> StoredMetaphase:
     low, high = image.min(), image.max()
     return np.asarray((image - low) / max(high - low, 1e-6), np.float32)
 
 
-def _eight_bit(image: Picture) -> NDArray[np.uint8]:
+def _eight_bit(image: StoredMetaphase) -> NDArray[np.uint8]:
     return np.rint(255 * _unit(image)).astype(np.uint8)
 
 
@@ -364,31 +364,34 @@ class Outcome:
     @property
     def doubts(self) -> int:
         """Number of chromosomes to look at again."""
-        return 0 if self.found.review is None else int(self.found.review.sum())
+        return 0 if self.found.needs_review is None else int(self.found.needs_review.sum())
 
     def fate(self, twin: "Outcome") -> str:
         """One of ``SHARES``, against the outcome of the unchanged image."""
         counts = abs(len(self.found.classes) - len(twin.found.classes))
-        if counts <= MAX_COUNT_APART and self.doubts - twin.doubts <= MAX_DOUBTS_MORE:
+        if (
+            counts <= MAX_COUNT_APART
+            and self.review_reasons - twin.review_reasons <= MAX_DOUBTS_MORE
+        ):
             return "kept"
         return "alarmed" if self.alarms and self.flags else "silent"
 
 
-def outcome(karyotyper: Karyotyper, image: Picture, true: TrueCell, name: str) -> Outcome:
+def outcome(karyotyper: Karyotyper, image: StoredMetaphase, true: TrueCell, name: str) -> Outcome:
     """The karyotype of the changed image."""
     change = CHANGES[name]
-    picture = np.ascontiguousarray(change(image))
-    karyotype = karyotyper.karyotype(picture, true.name)
+    changed = np.ascontiguousarray(change(image))
+    karyotype = karyotyper.karyotype(changed, true.name)
     found = found_cell(karyotype, karyotyper.assignment == "cell")
-    # Large pictures are reduced first, and the result is in pixels of the reduced one.
-    boxes = found.outlines.boxes * picture.shape[1] / found.outlines.shape[1]
+    # Large images are reduced first, and the result is in pixels of the reduced one.
+    boxes = found.outlines.boxes * changed.shape[1] / found.outlines.shape[1]
     if isinstance(change, Frame | Screen):
         left, top, _, _ = change.margins(image.shape)
         boxes = boxes - (left, top, left, top)
     elif name == FRAMED:
         boxes = boxes - FRAME
     else:
-        boxes = boxes * image.shape[1] / picture.shape[1]
+        boxes = boxes * image.shape[1] / changed.shape[1]
     found = dataclasses.replace(found, outlines=Boxes(image.shape, boxes))
     return Outcome(found, karyotype.flags, karyotype.alarms)
 

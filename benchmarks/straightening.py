@@ -36,8 +36,8 @@ def draw(count: int, bend: float) -> list[tuple[NDArray[np.float32], NDArray[np.
             look = Appearance(bend=strength, overlap=0.0)
             rng = np.random.default_rng(seed)
             name = CLASSES[seed % len(CLASSES)]
-            picture = draw_chromosome(name, look, rng, angle=0.0).image.astype(np.float32)
-            both.append(RotateCrop("pca" if strength else "none")(signal_image(picture)))
+            image = draw_chromosome(name, look, rng, angle=0.0).image.astype(np.float32)
+            both.append(RotateCrop("pca" if strength else "none")(signal_image(image)))
         pairs.append((both[0], both[1]))
     return pairs
 

@@ -57,22 +57,22 @@ def remove_file(path: Path) -> None:
         ) from error
 
 
-def write_picture(path: Path, picture: "Image.Image") -> None:
+def write_image(path: Path, image: "Image.Image") -> None:
     """Writes a PNG that shows a result; the file is replaced as a whole.
 
-    It names ChromoZoo as its software, see :func:`is_own_picture`.
+    It names ChromoZoo as its software, see :func:`is_result_image`.
     """
     from PIL.PngImagePlugin import PngInfo
 
     about = PngInfo()
     about.add_text("Software", SOFTWARE)
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", pnginfo=about)
+    image.save(buffer, format="PNG", pnginfo=about)
     replace_file(path, buffer.getvalue())
 
 
-def is_own_picture(path: Path) -> bool:
-    """Whether a file is a PNG that :func:`write_picture` made, under whatever name.
+def is_result_image(path: Path) -> bool:
+    """Whether a file is a PNG that :func:`write_image` made, under whatever name.
 
     Only the heads of the PNG's chunks are read. False for what cannot be read.
     """
@@ -87,7 +87,7 @@ def is_own_picture(path: Path) -> bool:
 
 def _names_chromozoo(file: BinaryIO) -> bool:
     """Looks for the text chunk, from the first chunk of a PNG on."""
-    # Pictures have a few chunks, or one for every row: a file of more is none of ours.
+    # Images have a few chunks, or one for every row: a file of more is none of ours.
     for _ in range(10_000):
         head = file.read(8)
         length, kind = int.from_bytes(head[:4], "big"), head[4:]

@@ -1,8 +1,8 @@
 """Draws the examples: ``python examples/make_examples.py FOLDER``.
 
-``cell_46XY/``: the 46 chromosomes of a normal male, one picture each; the file names tell nothing,
+``cell_46XY/``: the 46 chromosomes of a normal male, one image each; the file names tell nothing,
 the classes are in ``labels.csv``. ``*.png``: three metaphases. All are simulated from the ISCN band
-tables with the look of a clear Q-band prometaphase; no picture of a person's chromosome is in them.
+tables with the look of a clear Q-band prometaphase; no image of a person's chromosome is in them.
 """
 
 import sys

@@ -13,7 +13,7 @@ from chromozoo import __version__
 from chromozoo.batch.images import digest
 
 # Attributes of a karyotyper that change what it finds.
-OPTIONS = ("stain", "assignment", "score", "least_margin", "least_probability", "least_certain")
+OPTIONS = ("stain", "assignment", "score", "min_margin", "min_probability", "min_certain_score")
 # Of an entry of weights: what is not in their file, and changes what a model says.
 _SETTINGS = ("init_args", "preprocessing", "temperature", "conformal")
 

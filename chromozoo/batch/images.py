@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chromozoo.errors import ImageError
-from chromozoo.files import DISCLAIMER, is_own_picture
+from chromozoo.files import DISCLAIMER, is_result_image
 
 INTENDED_USE = DISCLAIMER
-# The outlines of all pictures of a folder, see `chromozoo segment`.
+# The outlines of all images of a folder, see `chromozoo segment`.
 COCO_NAME = "annotations.json"
 # Names of results are cut to so many bytes: with the longest ending, the number of a page and the
 # mark of an unfinished file they stay below the 255 that file systems take.
@@ -123,12 +123,12 @@ def _nothing_in(folder: Path, listed: Found) -> str:
 
     if listed.results:
         return (
-            f"{shown(folder)}: the folder holds no picture but {listed.results} results that "
+            f"{shown(folder)}: the folder holds no image but {listed.results} results that "
             "ChromoZoo wrote; give the folder of the images"
         )
     hidden = f" but {listed.hidden} hidden ones" if listed.hidden else ""
     return (
-        f"{shown(folder)}: the folder holds no picture{hidden} "
+        f"{shown(folder)}: the folder holds no image{hidden} "
         f"({', '.join(sorted(IMAGE_SUFFIXES))}); check the path"
     )
 
@@ -172,10 +172,10 @@ def _unreadable(path: Path) -> str | None:
 
 
 def is_result(path: Path) -> bool:
-    """Whether a file is a picture that ChromoZoo drew: by its mark, or by what lies beside it."""
+    """Whether a file is an image that ChromoZoo drew: by its mark, or by what lies beside it."""
     if path.suffix.lower() != ".png":
         return False
-    if is_own_picture(path):
+    if is_result_image(path):
         return True
     # What the versions before the mark wrote: the JSON of the same result tells.
     for ending in (".karyogram.png", ".overlay.png"):

@@ -17,7 +17,7 @@ from chromozoo.batch.images import digest, find_images, name_key, shown, without
 from chromozoo.batch.results import FAILED, Results, absolute, content_of, natural
 from chromozoo.batch.signals import Watch
 from chromozoo.batch.worker import Message, build
-from chromozoo.batch.worker_pool import Crew, Job
+from chromozoo.batch.worker_pool import Job, WorkerPool
 from chromozoo.errors import ImageError, OutputError
 from chromozoo.visualization.page import JSON, KARYOGRAM, OVERLAY
 
@@ -152,7 +152,7 @@ class Batch:
         jobs: list[Job] = []
         with (
             progress(len(self.names)) as advance,
-            Crew(task, settings, processes=processes, timeout=timeout) as crew,
+            WorkerPool(task, settings, processes=processes, timeout=timeout) as crew,
         ):
             # Those without any result surely wait; of the others the weights must be known.
             new = [name for name in self.names.values() if not self.results.parts(name, JSON)]

@@ -121,7 +121,7 @@ class Worker:
         self.inbox.put((self, {"ended": self.process.wait()}))
 
 
-class Crew:
+class WorkerPool:
     """Starts processes, gives them jobs, and tells what became of these.
 
     Args:
@@ -146,7 +146,7 @@ class Crew:
         self._started = 0
         self._failed_starts = 0
 
-    def __enter__(self) -> "Crew":
+    def __enter__(self) -> "WorkerPool":
         return self
 
     def __exit__(

@@ -10,15 +10,15 @@ from chromozoo.benchmark.results_file import interval_columns
 from chromozoo.benchmark.tables.classification import percent
 from chromozoo.data.catalogue import dataset_info
 
-RESULTS = ROOT / "benchmarks" / "results" / "abnormality.csv"
+RESULTS = ROOT / "benchmarks" / "results" / "aneuploidy.csv"
 
 
 TABLES = ROOT / "benchmarks" / "README.md"
 
 
 FIGURES = {
-    "flagged": "called abnormal (%)",
-    "named": "karyotype right (%)",
+    "detected": "called abnormal (%)",
+    "exact_karyotype": "karyotype right (%)",
     "accuracy": "per chromosome (%)",
 }
 
@@ -62,12 +62,12 @@ def measure(
     Raises:
         ChromozooError: Unknown names, no data, or weights that are not whole.
     """
-    from chromozoo.benchmark.inference import names_of_cells
-    from chromozoo.benchmark.measure import load_packaged
-    from chromozoo.metrics.aneuploidy import evaluate_abnormality
+    from chromozoo.benchmark.inference import cell_log_probabilities
+    from chromozoo.benchmark.measure import load_model_with_entry
+    from chromozoo.metrics.aneuploidy import evaluate_aneuploidy
     from chromozoo.metrics.bootstrap import rounded
 
-    model = load_packaged(name, weights, device)
+    model = load_model_with_entry(name, weights, device)
     data = dataset_info(dataset).load_data(root=root, preset=model.transforms.to_dict())
     crops = data.dataset(stage)
     measured = {
@@ -86,7 +86,9 @@ def measure(
             "cells": report.cells,
             **rounded({figure: getattr(report, figure) for figure in FIGURES}),
         }
-        for report in evaluate_abnormality(names_of_cells(model, crops), crops.labels, crops.cells)
+        for report in evaluate_aneuploidy(
+            cell_log_probabilities(model, crops), crops.labels, crops.cells
+        )
     ]
 
 

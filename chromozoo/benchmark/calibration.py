@@ -15,10 +15,10 @@ from chromozoo.models.weights.index import write_entry
 from chromozoo.models.weights.storage import save_weights
 
 if TYPE_CHECKING:
-    from chromozoo.karyotype.conformal import Judged
+    from chromozoo.karyotype.conformal import ConformalMode
     from chromozoo.structures.arrays import FloatArray
 
-RESULTS = ROOT / "benchmarks" / "results" / "doubt.csv"
+RESULTS = ROOT / "benchmarks" / "results" / "calibration.csv"
 
 
 TABLES = ROOT / "benchmarks" / "README.md"
@@ -38,7 +38,7 @@ COLUMNS = (
     "dataset",
     "split",
     "split_sha256",
-    "judged",
+    "mode",
     "error_rate",
     "n_chromosomes",
     "n_cells",
@@ -48,7 +48,7 @@ COLUMNS = (
 )
 
 
-KEY = ("model", "weights_sha256", "dataset", "split", "split_sha256", "judged", "error_rate")
+KEY = ("model", "weights_sha256", "dataset", "split", "split_sha256", "mode", "error_rate")
 
 
 # Of those whose thresholds are stored, the ones that are measured.
@@ -85,17 +85,17 @@ def measure(
     Raises:
         ChromozooError: Unknown names, no data, or weights that are not whole.
     """
-    from chromozoo.benchmark.measure import load_packaged
-    from chromozoo.karyotype.conformal import Judged, threshold, thresholds
+    from chromozoo.benchmark.measure import load_model_with_entry
+    from chromozoo.karyotype.conformal import ConformalMode, threshold, thresholds
 
-    model = load_packaged(name, weights, device)
+    model = load_model_with_entry(name, weights, device)
     entry = model.weights_entry
     own = dataset_of_tag(entry.tag, "classification")
     info = dataset_info(dataset) if dataset else own
     data = info.load_data(root=root, preset=model.transforms.to_dict())
     known = _Strange.of(model, data.dataset("val"))
     asked = _Strange.of(model, data.dataset(stage))
-    limits = {judged: thresholds(known.true(judged)) for judged in get_args(Judged)}
+    limits = {mode: thresholds(known.true(mode)) for mode in get_args(ConformalMode)}
     known_now = dataclasses.replace(entry, conformal=limits)
     if store and info.name == own.name and is_packaged(entry.model, entry.tag, entry.sha256):
         write_entry(known_now)
@@ -110,14 +110,14 @@ def measure(
             "dataset": info.name,
             "split": f"{data.split.name}/{stage}",
             "split_sha256": data.split.sha256[:12],
-            "judged": judged,
+            "mode": mode,
             "error_rate": rate,
-            **asked.figures(judged, threshold(limits[judged], rate)),
+            **asked.figures(mode, threshold(limits[mode], rate)),
             "date": datetime.date.today().isoformat(),
         }
-        for judged in get_args(Judged)
+        for mode in get_args(ConformalMode)
         for rate in MEASURED_RATES
-        if f"{rate:g}" in limits[judged]
+        if f"{rate:g}" in limits[mode]
     ]
 
 
@@ -125,7 +125,7 @@ def measure(
 class _Strange:
     """How strange each class would be of the chromosomes of a data set, ``(N, 24)`` nats."""
 
-    by_judge: "dict[Judged, FloatArray]"
+    by_judge: "dict[ConformalMode, FloatArray]"
     labels: Any
     cells: Any
 
@@ -133,48 +133,48 @@ class _Strange:
     def of(cls, model: Any, crops: Any) -> "_Strange":
         import numpy as np
 
-        from chromozoo.benchmark.inference import names_of_cells
-        from chromozoo.karyotype.conformal import Judged, strangeness
+        from chromozoo.benchmark.inference import cell_log_probabilities
+        from chromozoo.karyotype.conformal import ConformalMode, nonconformity_scores
 
-        of_rows = names_of_cells(model, crops)
-        by_judge = {judged: np.zeros((len(crops), 24)) for judged in get_args(Judged)}
+        of_rows = cell_log_probabilities(model, crops)
+        by_judge = {mode: np.zeros((len(crops), 24)) for mode in get_args(ConformalMode)}
         for cell in np.unique(crops.cells):
             rows = np.flatnonzero(crops.cells == cell)
             log_p = of_rows(rows)
-            for judged, found in by_judge.items():
-                found[rows] = strangeness(log_p, judged)
+            for mode, found in by_judge.items():
+                found[rows] = nonconformity_scores(log_p, mode)
         return cls(by_judge, np.asarray(crops.labels), np.asarray(crops.cells))
 
-    def true(self, judged: "Judged") -> Any:
+    def true(self, mode: "ConformalMode") -> Any:
         """Of the true classes, ``(N,)``."""
         import numpy as np
 
-        return np.take_along_axis(self.by_judge[judged], self.labels[:, None], 1)[:, 0]
+        return np.take_along_axis(self.by_judge[mode], self.labels[:, None], 1)[:, 0]
 
-    def figures(self, judged: "Judged", limit: float) -> dict[str, Any]:
+    def figures(self, mode: "ConformalMode", limit: float) -> dict[str, Any]:
         """The figures of a row, with their intervals over cells."""
         import numpy as np
 
-        from chromozoo.karyotype.conformal import kept_classes
-        from chromozoo.metrics.bootstrap import interval_of, resampled, rounded
+        from chromozoo.karyotype.conformal import prediction_sets
+        from chromozoo.metrics.bootstrap import bootstrap_counts, percentile_interval, rounded
 
-        strange = self.by_judge[judged]
-        kept = kept_classes(strange, limit)
+        strange = self.by_judge[mode]
+        kept = prediction_sets(strange, limit)
         sizes = kept.sum(axis=1)
         covered = np.take_along_axis(kept, self.labels[:, None], 1)[:, 0]
         right = strange.argmin(axis=1) == self.labels
         # The surest: alone by the best class's probability, within the cell by the runner-up.
         two = np.sort(strange, axis=1)[:, :2]
-        certainty = -two[:, 0] if judged == "alone" else two[:, 1]
+        certainty = -two[:, 0] if mode == "alone" else two[:, 1]
         surest = np.zeros(len(strange), bool)
         surest[np.argsort(-certainty, kind="stable")[: round(COVERAGE * len(strange))]] = True
 
         names, cell = np.unique(self.cells, return_inverse=True)
-        counts = resampled(len(names), 1000, 0)
+        counts = bootstrap_counts(len(names), 1000, 0)
 
         def share(part: Any, whole: Any) -> Any:
             of_cells = [counts @ np.bincount(cell, each, len(names)) for each in (part, whole)]
-            return interval_of(of_cells[0] / of_cells[1], len(names))
+            return percentile_interval(of_cells[0] / of_cells[1], len(names))
 
         everything = np.ones(len(strange))
         return {
@@ -194,14 +194,14 @@ class _Strange:
 def table(rows: Sequence[dict[str, str]]) -> str:
     """Rows as a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
     lines = [
-        "| model | weights | split | judged | error rate (%) | classes in a set | "
+        "| model | weights | split | mode | error rate (%) | classes in a set | "
         + " | ".join(FIGURES.values())
         + " |",
         "|---|---|---|---|---:|---:|" + "---|" * len(FIGURES),
     ]
     for row in rows:
         figures = [percent(row, figure) for figure in FIGURES]
-        words = [row[column] for column in ("model", "weights", "split", "judged")]
+        words = [row[column] for column in ("model", "weights", "split", "mode")]
         rate = f"{100 * float(row['error_rate']):g}"
         lines.append("| " + " | ".join([*words, rate, row["set_size"], *figures]) + " |")
     return "\n".join(lines)

@@ -25,7 +25,7 @@ FIGURES = {
         "mask_ap": "mask AP",
         "mask_ap50": "mask AP50",
         "mask_ap75": "mask AP75",
-        "whole_correct": "images without error",
+        "exact_match_rate": "images without error",
     },
 }
 

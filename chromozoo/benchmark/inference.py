@@ -23,7 +23,9 @@ def predict(model: Any, crops: Any, batch_size: int = 64) -> Any:
     batches = whole_cells(crops.cells, batch_size)
     with torch.inference_mode():
         found = [
-            model.predict_arms(batch["image"].to(model.device), batch["cell"].to(model.device))
+            model.predict_with_polarity(
+                batch["image"].to(model.device), batch["cell"].to(model.device)
+            )
             for batch in DataLoader(crops, batch_sampler=batches)
         ]
     in_order = np.argsort(np.concatenate(batches))
@@ -34,24 +36,24 @@ def predict(model: Any, crops: Any, batch_size: int = 64) -> Any:
     return values / values.sum(axis=1, keepdims=True), arms
 
 
-def names_of_cells(
+def cell_log_probabilities(
     model: Any, crops: Any
 ) -> Callable[["NDArray[np.int64]"], "NDArray[np.float64]"]:
     """What a classifier says of any cells that are made of a :class:`CropDataset`.
 
     Returns:
         A function of rows of ``crops``, which make one cell: their natural-log probabilities,
-        ``(K, 24)`` float64. The pictures are looked at once, here.
+        ``(K, 24)`` float64. The images are looked at once, here.
     """
     import numpy as np
     import torch
     from torch.utils.data import DataLoader
 
-    from chromozoo.metrics.classification import SMALLEST_PROBABILITY
+    from chromozoo.metrics.classification import MIN_PROBABILITY
     from chromozoo.tasks.classification import FLIPS
 
     if not model.sees_cells:
-        log_p = np.log(np.maximum(predict(model, crops)[0], SMALLEST_PROBABILITY))
+        log_p = np.log(np.maximum(predict(model, crops)[0], MIN_PROBABILITY))
         return lambda rows: log_p[rows]
     flips = FLIPS if model.flip_average else FLIPS[:1]
     with torch.inference_mode():
@@ -70,7 +72,7 @@ def names_of_cells(
             [model.network.forward_head(flipped[rows], together) for flipped in evidence]
         )
         mean = torch.softmax(logits.double() / model.temperature, dim=-1).mean(dim=0)
-        found: NDArray[np.float64] = mean.clamp_min(SMALLEST_PROBABILITY).log().cpu().numpy()
+        found: NDArray[np.float64] = mean.clamp_min(MIN_PROBABILITY).log().cpu().numpy()
         return found
 
     return of_rows

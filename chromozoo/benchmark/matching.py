@@ -27,8 +27,8 @@ from chromozoo.karyotype.matching import (
     redistribute_labels,
 )
 from chromozoo.metrics.classification import (
+    MIN_PROBABILITY,
     N_CLASSES,
-    SMALLEST_PROBABILITY,
     evaluate_classification,
 )
 from chromozoo.structures.arrays import FloatArray, IntArray
@@ -134,7 +134,7 @@ def measure(
     def add(mode: str, labels: IntArray, **values: Any) -> None:
         rows.append({**about, "mode": mode, **values, **_figures(labels, judged)})
 
-    log_p = np.log(np.maximum(predict(model, judged)[0], SMALLEST_PROBABILITY))
+    log_p = np.log(np.maximum(predict(model, judged)[0], MIN_PROBABILITY))
     add("softmax", log_p.argmax(axis=1))
     add("softmax+assignment", by_cell(log_p, judged.cells, lambda p: assign_cell(p).classes))
     for metric in metrics:

@@ -73,7 +73,7 @@ def classified(
         note: Free text of the row.
 
     Returns:
-        ``probabilities`` (N, 24), ``targets`` (N,) and ``cells`` (N,), where all pictures are
+        ``probabilities`` (N, 24), ``targets`` (N,) and ``cells`` (N,), where all images are
         upright also ``p_arm_up`` (N, 24); and the row.
 
     Raises:
@@ -82,7 +82,7 @@ def classified(
     from chromozoo.benchmark.tables.classification import WHOLE_CELLS
     from chromozoo.metrics.classification import evaluate_classification
 
-    model = load_packaged(name, weights, device)
+    model = load_model_with_entry(name, weights, device)
     info = dataset_info(dataset)
     data = info.load_data(root=root, fold=fold, preset=model.transforms.to_dict())
     crops = data.dataset(stage)
@@ -131,7 +131,7 @@ def measure_segmenter(
         dataset: Name in the catalogue.
         stage: ``"train"``, ``"val"`` or ``"test"``.
         score: Least score of what is counted as found (not for average precision).
-        overlays: Folder for a picture of each image.
+        overlays: Folder for an image of each image.
         root: Folder of the data.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         note: Free text of the row.
@@ -144,7 +144,7 @@ def measure_segmenter(
 
     from chromozoo.metrics.segmentation import BACKEND, evaluate_segmentation
 
-    model = load_packaged(name, weights, device)
+    model = load_model_with_entry(name, weights, device)
     info = dataset_info(dataset)
     data = info.load_data(root=root, preset=model.transforms.to_dict())
     images = data.dataset(stage)
@@ -181,7 +181,7 @@ def measure_segmenter(
     }
 
 
-def load_packaged(name: str, weights: str, device: str) -> Any:
+def load_model_with_entry(name: str, weights: str, device: str) -> Any:
     """A model with packaged weights.
 
     Raises:
@@ -259,7 +259,7 @@ def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", scor
     """What was found at that score, each with its number, or ``?`` where there is nothing."""
     from PIL import Image
 
-    from chromozoo.files import write_picture
+    from chromozoo.files import write_image
     from chromozoo.metrics.segmentation import image_errors
     from chromozoo.structures.segmentation import Segmentation
     from chromozoo.visualization.overlay import draw_overlay
@@ -272,7 +272,7 @@ def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", scor
     missed = Segmentation.from_masks(true[errors.missed])
     path.parent.mkdir(parents=True, exist_ok=True)
     overlay = draw_overlay(metaphase.image, shown, labels, missed)
-    write_picture(path, Image.fromarray(overlay))
+    write_image(path, Image.fromarray(overlay))
 
 
 def _commit() -> str:

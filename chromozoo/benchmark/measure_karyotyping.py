@@ -26,8 +26,8 @@ SHOWN = (
     "macro_precision",
     "macro_precision_found",
     "macro_recall",
-    "whole_correct",
-    "alone_fka",
+    "exact_match_rate",
+    "unassigned_fka",
     "review_share",
     "review_recall",
     "edits",
@@ -76,15 +76,15 @@ def measure(
     from chromozoo.metrics.karyotyping import evaluate_karyotyping
 
     models = [
-        measure_benchmark.load_packaged(segmenter, segmenter_weights, device),
-        measure_benchmark.load_packaged(classifier, classifier_weights, device),
+        measure_benchmark.load_model_with_entry(segmenter, segmenter_weights, device),
+        measure_benchmark.load_model_with_entry(classifier, classifier_weights, device),
     ]
     karyotyper = Karyotyper(models[0], models[1], assignment, score=score)
     seconds: list[float] = []
     split = load_split(dataset_info(dataset).load_module().SPLIT)
-    pictures, true = tee(true_cells(dataset, stage, root))
+    images, true = tee(true_cells(dataset, stage, root))
     report = evaluate_karyotyping(
-        karyotyped(karyotyper, pictures, seconds), (cell for _, cell in true)
+        karyotyped(karyotyper, images, seconds), (cell for _, cell in true)
     )
     about = measure_benchmark.about(models[0], note)
     entries = [model.weights_entry for model in models]
@@ -118,10 +118,10 @@ def karyotyped(
     cells: "Iterable[tuple[NDArray[np.generic], TrueCell]]",
     seconds: list[float],
 ) -> "Iterator[FoundCell]":
-    """What a karyotyper makes of pictures, one by one; each adds its seconds to ``seconds``."""
-    for picture, true in cells:
+    """What a karyotyper makes of images, one by one; each adds its seconds to ``seconds``."""
+    for image, true in cells:
         start = time.perf_counter()
-        found = karyotyper.karyotype(picture, true.name)
+        found = karyotyper.karyotype(image, true.name)
         seconds.append(time.perf_counter() - start)
         yield found_cell(found, karyotyper.assignment == "cell")
 
@@ -138,5 +138,5 @@ def found_cell(karyotype: "Karyotype", is_assigned: bool) -> "FoundCell":
         karyotype.segmentation,
         np.array([CLASS_INDEX[item.label] for item in items], np.int64),
         np.array(alone, np.int64) if is_assigned else None,
-        np.array([item.review for item in items], bool),
+        np.array([item.needs_review for item in items], bool),
     )

@@ -239,7 +239,10 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
         logits = torch.cat(
             [
                 torch.stack(
-                    [model.one_pass(batch["image"].flip(axes), batch["cell"])[0] for axes in flips]
+                    [
+                        model.forward_with_polarity(batch["image"].flip(axes), batch["cell"])[0]
+                        for axes in flips
+                    ]
                 )
                 for batch in DataLoader(crops, batch_sampler=batches)
             ],
@@ -265,7 +268,7 @@ def typical_length(data: Any) -> float:
 
     from chromozoo.images.preset import ChromosomePreset
 
-    # A canvas that every chromosome fits into, at the scale of the pictures.
+    # A canvas that every chromosome fits into, at the scale of the images.
     data.preset = ChromosomePreset(height=256, width=256).to_dict()
     crops = data.dataset("train")
     lengths = (crops.crops > 0).any(axis=2).sum(axis=1)

@@ -6,7 +6,7 @@ measured on the validation cells or images; those of the test are never touched.
 and called again.
 
 - ``also: [cil54816-crops]``, names of data sets, measures every variant on the validation part of
-  these too, prepared as the model's own pictures are: what is left on pictures of another
+  these too, prepared as the model's own images are: what is left on images of another
   laboratory.
 - A variant that says ``weights_of: NAME`` is not trained: the weights of the variant NAME are
   measured with other attributes of the model, ``judge: {flip_average: false}``.

@@ -47,6 +47,6 @@ def run(arguments: argparse.Namespace) -> int:
         file.add(rows)
         print(table(file.read()))
         if to.published:
-            update_readme(TABLES, "abnormality", table(file.read()))
+            update_readme(TABLES, "aneuploidy", table(file.read()))
     print(to.say())
     return 0

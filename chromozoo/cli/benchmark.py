@@ -63,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overlays",
         type=Path,
         metavar="DIR",
-        help="segmenters: folder for a picture of each image, with what was missed in red",
+        help="segmenters: folder for an image of each image, with what was missed in red",
     )
     parser.add_argument(
         "--results",

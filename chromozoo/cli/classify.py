@@ -1,4 +1,4 @@
-"""``chromozoo classify``: names the chromosomes in pictures."""
+"""``chromozoo classify``: names the chromosomes in images."""
 
 import argparse
 import csv
@@ -15,11 +15,11 @@ from chromozoo.batch.images import INTENDED_USE, digest, encodable, find_images,
 from chromozoo.batch.results import Results, read_json
 from chromozoo.batch.signals import Watch, watching
 from chromozoo.batch.worker import Message, Report, failure_of
-from chromozoo.batch.worker_pool import Crew, Job
+from chromozoo.batch.worker_pool import Job, WorkerPool
 from chromozoo.classes import CLASS_INDEX, CLASSES
 from chromozoo.cli import options as options_cli
 from chromozoo.errors import ChromozooError, ImageError
-from chromozoo.files import remove_file, replace_file, write_picture
+from chromozoo.files import remove_file, replace_file, write_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from chromozoo.structures.prediction import Prediction
 
 TASK = "chromozoo.cli.classify:ClassifyTask"
-FORMAT = 2
+FORMAT = 3
 JSON, TABLE, KARYOGRAM = "predictions.json", "predictions.csv", "karyogram.png"
 # The step after the images have been read one by one, which all share.
 NAMING = "naming"
@@ -42,21 +42,21 @@ DOUBT_BELOW = 0.9
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "paths", nargs="+", type=Path, help="pictures of one chromosome each, or folders of them"
+        "paths", nargs="+", type=Path, help="images of one chromosome each, or folders of them"
     )
     parser.add_argument("--model", default="chrnet4", help="see `chromozoo models`")
     parser.add_argument("--weights", default="DEFAULT", help="tag or path")
     parser.add_argument(
         "--as-cell",
         action="store_true",
-        help="the pictures are all chromosomes of one cell: name them together, draw a karyogram",
+        help="the images are all chromosomes of one cell: name them together, draw a karyogram",
     )
     parser.add_argument(
         "--error-rate",
         type=float,
         metavar="SHARE",
         help="list the classes that each may be, so that this share of the lists lacks the right "
-        "one: 0.1, 0.05, 0.02, 0.01 or 0.005, on pictures like those that the weights know",
+        "one: 0.1, 0.05, 0.02, 0.01 or 0.005, on images like those that the weights know",
     )
     parser.add_argument(
         "--labels", type=Path, help="CSV with columns file,label: tells how many are right"
@@ -171,7 +171,7 @@ def _work(
     for _ in range(2):
         careful = words["careful"]
         job = Job("classify", shown(settings["title"]), words)
-        crew = Crew(TASK, settings, processes=1, timeout=timeout)
+        crew = WorkerPool(TASK, settings, processes=1, timeout=timeout)
         try:
             with run_batch.progress(1), crew:
                 crew.about()
@@ -196,9 +196,9 @@ def _read_labels(path: Path) -> dict[str, str]:
     return labels
 
 
-def doubtful(item: "Prediction") -> bool:
+def needs_review(item: "Prediction") -> bool:
     """Whether a human should look at this chromosome."""
-    return item.extra or item.probability < DOUBT_BELOW
+    return item.supernumerary or item.probability < DOUBT_BELOW
 
 
 def _remark(item: Mapping[str, Any]) -> str:
@@ -207,7 +207,7 @@ def _remark(item: Mapping[str, Any]) -> str:
     ranked = sorted(range(len(CLASSES)), key=lambda k: -item["probabilities"][k])
     best, second = (CLASSES[k] for k in ranked[:2])
     words = []
-    if item["extra"]:
+    if item["supernumerary"]:
         words.append("more than a normal cell has")
     if len(item.get("classes", ())) > 1:
         words.append(f"one of {', '.join(item['classes'])}")
@@ -225,7 +225,7 @@ def _print_table(document: Mapping[str, Any], truth: Mapping[str, str]) -> None:
 
     cell, items = document["cell"], document["chromosomes"]
     table = Table(title=f"Karyotype {cell['iscn']}" if cell else None)
-    table.add_column("picture")
+    table.add_column("image")
     table.add_column("class", justify="right")
     table.add_column("probability", justify="right")
     table.add_column("look again", overflow="fold")
@@ -236,11 +236,11 @@ def _print_table(document: Mapping[str, Any], truth: Mapping[str, str]) -> None:
             table.add_row(name, "", "", _remark(item), style="red")
         else:
             cells = (name, item["class"], f"{item['probability']:.1%}", _remark(item))
-            table.add_row(*cells, style="yellow" if item["review"] else "")
+            table.add_row(*cells, style="yellow" if item["needs_review"] else "")
     Console().print(table)
     readable = [item for item in items if not item.get("error")]
     print(
-        f"{len(readable)} chromosomes, {sum(item['review'] for item in readable)} to look at again"
+        f"{len(readable)} chromosomes, {sum(item['needs_review'] for item in readable)} to look at again"
         + (f"; karyotype {cell['iscn']}" if cell else "")
     )
     if document["alarms"]:
@@ -404,7 +404,7 @@ class ClassifyTask:
         }
 
     def _write_table(self, found: "Predictions", items: Sequence[_Item]) -> None:
-        columns = ["image", "class", "probability", "review"]
+        columns = ["image", "class", "probability", "needs_review"]
         columns += ["classes"] if any(item.classes is not None for item in found) else []
         columns += ["alarms"] if found.alarms else []
         table = io.StringIO()
@@ -416,7 +416,7 @@ class ClassifyTask:
                 row |= {
                     "class": named.label,
                     "probability": f"{named.probability:.4f}",
-                    "review": str(doubtful(named)).lower(),
+                    "needs_review": str(needs_review(named)).lower(),
                 }
                 row |= {"classes": " ".join(named.classes)} if named.classes is not None else {}
                 row |= {"alarms": "; ".join(found.alarms)} if found.alarms else {}
@@ -437,7 +437,7 @@ class ClassifyTask:
                 / 255,
                 label=item.prediction.label,
                 probability=item.prediction.probability,
-                doubtful=doubtful(item.prediction),
+                needs_review=needs_review(item.prediction),
                 name=Path(item.name).name,
             )
             for item in items
@@ -447,7 +447,7 @@ class ClassifyTask:
         source = "own weights"
         if entry:
             source = f"{entry.model}, weights {entry.tag} {entry.sha256[:8]}"
-        picture = draw_karyogram(
+        image = draw_karyogram(
             entries,
             title=self.settings["title"],
             iscn=found.cell.iscn,
@@ -455,7 +455,7 @@ class ClassifyTask:
             footer=f"ChromoZoo {__version__}: {source}. Polarity (p arm up or down) "
             + ("as the model tells it." if self.model.polarity else "not determined."),
         )
-        write_picture(self.folder / KARYOGRAM, picture)
+        write_image(self.folder / KARYOGRAM, image)
 
 
 def _described(item: _Item) -> dict[str, Any]:
@@ -470,14 +470,14 @@ def _described(item: _Item) -> dict[str, Any]:
         "class": named.label,
         "probability": round(named.probability, 6),
         "probabilities": [round(float(p), 6) for p in named.probabilities],
-        "review": doubtful(named),
-        "extra": named.extra,
+        "needs_review": needs_review(named),
+        "supernumerary": named.supernumerary,
         **({} if named.classes is None else {"classes": list(named.classes)}),
     }
 
 
-def _p_arm_up(picture: "NDArray[np.uint8]", item: "Prediction") -> "NDArray[np.uint8]":
-    """The picture, turned by half where the model sees the p arm of this class below."""
+def _p_arm_up(image: "NDArray[np.uint8]", item: "Prediction") -> "NDArray[np.uint8]":
+    """The image, turned by half where the model sees the p arm of this class below."""
     if item.p_arm_up is None or item.p_arm_up[CLASS_INDEX[item.label]] >= 0.5:
-        return picture
-    return picture[::-1, ::-1]
+        return image
+    return image[::-1, ::-1]

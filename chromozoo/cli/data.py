@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cut = actions.add_parser(
         "from-karyogram", help="cut arranged karyograms into labelled single chromosomes"
     )
-    cut.add_argument("karyograms", nargs="+", type=Path, metavar="KARYOGRAM", help="a picture")
+    cut.add_argument("karyograms", nargs="+", type=Path, metavar="KARYOGRAM", help="an image")
     cut.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="new folder of the chromosomes"
     )

@@ -65,10 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     if to.path is None:
         print(table([{column: as_text(row.get(column)) for column in COLUMNS} for row in rows]))
     else:
-        file = ResultsFile(to.path, COLUMNS, KEY, "doubt")
+        file = ResultsFile(to.path, COLUMNS, KEY, "calibration")
         file.add(rows)
         print(table(file.read()))
         if to.published:
-            update_readme(TABLES, "doubt", table(file.read()))
+            update_readme(TABLES, "calibration", table(file.read()))
     print(to.say())
     return 0

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
-        help="folder of the pictures (default: chromozoo-results/figures/MODEL-TAG-DATASET-STAGE); "
+        help="folder of the images (default: chromozoo-results/figures/MODEL-TAG-DATASET-STAGE); "
         "predictions that lie there are drawn, not made again",
     )
 
@@ -45,9 +45,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ChromozooError(
             f"{error.name} is not installed; `pip install 'chromozoo[figures]'` brings it"
         ) from error
-    from chromozoo.benchmark.measure import load_packaged
+    from chromozoo.benchmark.measure import load_model_with_entry
 
-    model = load_packaged(arguments.model, arguments.weights, arguments.device)
+    model = load_model_with_entry(arguments.model, arguments.weights, arguments.device)
     entry = model.weights_entry
     data = dataset_info(arguments.dataset).load_data(
         root=arguments.root, preset=model.transforms.to_dict()

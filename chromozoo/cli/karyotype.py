@@ -1,4 +1,4 @@
-"""``chromozoo karyotype``: from pictures of metaphases to karyograms."""
+"""``chromozoo karyotype``: from images of metaphases to karyograms."""
 
 import argparse
 import math
@@ -28,7 +28,7 @@ PAGE_SECONDS = 0.7
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", type=Path, help="pictures of metaphases, or folders")
+    parser.add_argument("paths", nargs="+", type=Path, help="images of metaphases, or folders")
     parser.add_argument("--segmenter", default="chr_fast", help="see `chromozoo models`")
     parser.add_argument("--segmenter-weights", default="DEFAULT", help="tag or path")
     parser.add_argument("--classifier", default="chrnet4", help="see `chromozoo models`")
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stain",
         choices=("auto", "q", "g"),
         default="auto",
-        help="g: G-band; q: Q-band, DAPI; it chooses the weights (default: as the picture looks)",
+        help="g: G-band; q: Q-band, DAPI; it chooses the weights (default: as the image looks)",
     )
     parser.add_argument(
         "--assignment",
@@ -118,7 +118,7 @@ def _summarise(work: Batch, outcome: Outcome, cells: Mapping[str, Mapping[str, A
         if cell is None:  # somebody removed it meanwhile, or there was no time to read it
             continue
         total += cell["count"]
-        review += cell["review"]
+        review += cell["needs_review"]
         flagged += bool(cell["flags"])
         unnamed += bool(cell["alarms"])
         print(f"{work.shown(name, cell['part'])}: {cell['iscn'] or 'no chromosomes'}")

@@ -19,8 +19,8 @@ from chromozoo.batch.signals import Stopped
 from chromozoo.errors import ChromozooError
 
 COMMANDS: dict[str, str] = {
-    "karyotype": "from pictures of metaphases to karyograms",
-    "classify": "name the chromosomes in pictures, one by one or all of a cell together",
+    "karyotype": "from images of metaphases to karyograms",
+    "classify": "name the chromosomes in images, one by one or all of a cell together",
     "segment": "outline the chromosomes in metaphases",
     "models": "list the models and their weights",
     "data": "list, describe and check the data sets",

@@ -9,12 +9,12 @@ The ways of Wang et al. 2020 (EResNet), for every classifier, on the same cells:
 * ``lfv-stored``: as ``lfv``, with the vectors that the weights carry, where they do.
 
 Label feature vectors are means over the TRAINING cells, not augmented; the paper took validation
-pictures, which stay free for choosing here. Chosen on the validation cells are beta, the head of
+images, which stay free for choosing here. Chosen on the validation cells are beta, the head of
 the label redistribution, of all that the paper tried (1 to 45 of 46; of equally good ones the
 nearest to its 40), and the temperature that makes distances comparable with prior costs. The paper
 chose beta on its test cells. Features are averaged over the four mirror images, as probabilities
-are. The paper's fifth way, matching two pictures of a cell, is
-:func:`chromozoo.karyotype.matching.match_cells`: the classification set has one picture of each cell.
+are. The paper's fifth way, matching two images of a cell, is
+:func:`chromozoo.karyotype.matching.match_cells`: the classification set has one image of each cell.
 """
 
 import argparse

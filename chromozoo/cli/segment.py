@@ -14,7 +14,7 @@ from chromozoo.batch.signals import watching
 from chromozoo.batch.worker import ImageTask, Message, device_of
 from chromozoo.cli import options as options_cli
 from chromozoo.errors import OutputError
-from chromozoo.files import replace_file, write_picture
+from chromozoo.files import replace_file, write_image
 from chromozoo.visualization.page import JSON, OVERLAY
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 TASK = "chromozoo.cli.segment:SegmentTask"
 # Behind the name of an image in those of its results: `karyotype` may write into the same folder.
 ENDING = ".segment"
-FORMAT = 2
+FORMAT = 3
 # So many results are read for the file about all, once the run has been told to stop.
-MOST_AT_ONCE = 1000
+MAX_AT_ONCE = 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", type=Path, help="pictures of metaphases, or folders")
+    parser.add_argument("paths", nargs="+", type=Path, help="images of metaphases, or folders")
     parser.add_argument("--model", default="chr_fast", help="see `chromozoo models`")
     parser.add_argument("--weights", default="DEFAULT", help="tag or path")
     parser.add_argument(
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         outcome = work.run(TASK, settings, watch)
         names = work.earlier()
-        if outcome.signal is not None and len(outcome.done) + len(names) > MOST_AT_ONCE:
+        if outcome.signal is not None and len(outcome.done) + len(names) > MAX_AT_ONCE:
             # Reading them all would take longer than there is time.
             work.notes.append(f"{COCO_NAME} stays as it was, until the same is called again")
             outcome.done, names = [], []
@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         before = f" ({outcome.before} were done before)" if outcome.before else ""
         folder = shown(results.folder)
         print(
-            f"\n{total} chromosomes in {len(documents)} pictures{before}\n{INTENDED_USE}\n"
+            f"\n{total} chromosomes in {len(documents)} images{before}\n{INTENDED_USE}\n"
             f"Written: overlays and outlines in {folder}, all together in "
             f"{shown(results.folder / COCO_NAME)}"
         )
@@ -93,7 +93,7 @@ def _expected(about: Message, document: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def coco_document(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The results of all pictures as a COCO instance file; masks are run lengths (RLE)."""
+    """The results of all images as a COCO instance file; masks are run lengths (RLE)."""
     # Those of several models may tell different classes apart.
     names = dict.fromkeys(name for document in documents for name in document["categories"])
     ids = {name: number for number, name in enumerate(names, start=1)}
@@ -163,7 +163,7 @@ class SegmentTask(ImageTask):
         found = self.model.segment(grey, source["shown"]).above(self.score)
         self.results.remove(name, JSON)
         overlay = Image.fromarray(draw_overlay(grey, found))
-        write_picture(self.results.path(name, OVERLAY), overlay)
+        write_image(self.results.path(name, OVERLAY), overlay)
         document = self._document(found, source)
         _write_json(self.results.path(name, JSON), document)
 
@@ -181,7 +181,7 @@ class SegmentTask(ImageTask):
             "height": height,
             "model": entry.model if entry else type(self.model).__name__,
             "weights": {"file": entry.file, "sha256": entry.sha256} if entry else None,
-            "least_score": self.score,
+            "min_score": self.score,
             "categories": list(self.model.categories),
             "count": len(found),
             "warnings": list(found.warnings),

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from chromozoo.classes import CLASSES, DIPLOID_NUMBER
 from chromozoo.data.base.chromosome_datamodule import (
+    ChromosomeDataModule,
     ChromosomeFile,
     Chromosomes,
-    SingleChromosomes,
     chromosomes_of_files,
     read_all,
 )
@@ -45,7 +45,7 @@ _FILE = re.compile(
     r"(?:^|/)(?P<cell>[0-9]+)/(?P=cell) (?P<number>[0-9]+)(?P<copy>[a-z]?)\.bmp$", re.IGNORECASE
 )
 # Of the number of a cell: more do not fit into 64 bits.
-MOST_DIGITS = 18
+MAX_DIGITS = 18
 
 
 def list_files(path: Path) -> list[ChromosomeFile]:
@@ -59,7 +59,7 @@ def list_files(path: Path) -> list[ChromosomeFile]:
         for name in archive.names():
             if match := _FILE.search(name):
                 number, cell = (
-                    int(digits) if len(digits) <= MOST_DIGITS else None
+                    int(digits) if len(digits) <= MAX_DIGITS else None
                     for digits in (match["number"], match["cell"])
                 )
                 if number is None or not 1 <= number <= len(CLASSES):
@@ -81,11 +81,11 @@ def list_files(path: Path) -> list[ChromosomeFile]:
     return sorted(found, key=lambda file: (file.cell, file.label, file.name))
 
 
-class BioImLabClassification(SingleChromosomes):
+class BioImLabDataModule(ChromosomeDataModule):
     """Single Q-band chromosomes of 107 cells, split by cell.
 
     Without a fold the official test cells are the test part. The arguments are those of
-    :class:`chromozoo.data.base.chromosome_datamodule.SingleChromosomes`.
+    :class:`chromozoo.data.base.chromosome_datamodule.ChromosomeDataModule`.
     """
 
     dataset_name = "bioimlab"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from chromozoo.data.base.crops import sha256_of
-from chromozoo.data.base.metaphase_datamodule import WholeMetaphases
+from chromozoo.data.base.metaphase_datamodule import MetaphaseDataModule
 from chromozoo.data.base.metaphase_dataset import metaphase_files
 from chromozoo.data.base.verification import content_line, split_faults, split_lines
 from chromozoo.data.catalogue import Verification
@@ -38,10 +38,10 @@ INSTRUCTIONS = """To get it:
   3. Check it: chromozoo data verify bioimlab-segmentation"""
 
 
-class BioImLabSegmentation(WholeMetaphases):
+class BioImLabSegmentationDataModule(MetaphaseDataModule):
     """Q-band prometaphases with amodal outlines, split by image list and grouped by cell.
 
-    The arguments are those of :class:`chromozoo.data.base.metaphase_datamodule.WholeMetaphases`; ``root``
+    The arguments are those of :class:`chromozoo.data.base.metaphase_datamodule.MetaphaseDataModule`; ``root``
     may also be a COCO JSON.
     """
 

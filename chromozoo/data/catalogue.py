@@ -52,7 +52,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="BioImLab Q-band single chromosomes",
             task="classification",
             module="chromozoo.data.bioimlab",
-            data_module="BioImLabClassification",
+            data_module="BioImLabDataModule",
             size="4,922 chromosomes of 107 cells, 24 classes",
             source="University of Padova, Biomedical Imaging Laboratory; Poletti, Grisan, "
             "Ruggeri 2008/2012",
@@ -64,7 +64,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="BioImLab Q-band prometaphases",
             task="segmentation",
             module="chromozoo.data.bioimlab_segmentation",
-            data_module="BioImLabSegmentation",
+            data_module="BioImLabSegmentationDataModule",
             size="150 images of 768x576 with 6,231 amodal polygons",
             source="images: University of Padova, Biomedical Imaging Laboratory; Poletti, Grisan, "
             "Ruggeri 2008/2012; polygons: Wang et al. 2023, doi 10.1016/j.bspc.2023.105199",
@@ -76,7 +76,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="BioImLab and Pki-3 chromosomes, and those cut from metaphases of three sets",
             task="classification",
             module="chromozoo.data.metaphase_crops",
-            data_module="MetaphaseCrops",
+            data_module="MetaphaseCropsDataModule",
             size="73,890 crops: 28,545 single chromosomes, 11,762 of 275 metaphases, each twice, "
             "and 21,821 of 475 metaphases with boxes",
             source="BioImLab (University of Padova; Wang et al. 2023), Pki-3 (Ritter & Gao 2008), "
@@ -90,7 +90,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="Pki-3 G-band single chromosomes",
             task="classification",
             module="chromozoo.data.pki3",
-            data_module="GBandCrops",
+            data_module="Pki3DataModule",
             size="23,623 upright chromosomes of 514 karyotypes of 310 patients, 24 classes",
             source="University of Passau; Ritter & Gao 2008",
             licence="research use; licence not verified",
@@ -98,11 +98,11 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="karyograms",
-            title="Pictures of arranged karyograms, cut by the places of the classes",
+            title="Images of arranged karyograms, cut by the places of the classes",
             task="classification",
             module="chromozoo.data.karyograms",
             data_module="Karyograms",
-            size="your own pictures, about 46 chromosomes each",
+            size="your own images, about 46 chromosomes each",
             source="your own",
             licence="your own",
             tag="karyograms",
@@ -123,7 +123,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="BioImLab, M-FISH and CIL:54816 metaphases together: Q-band, DAPI and G-band",
             task="segmentation",
             module="chromozoo.data.mixed_metaphases",
-            data_module="MixedMetaphases",
+            data_module="MixedMetaphasesDataModule",
             size="1,074 training images, 238 with outlines and 836 with boxes",
             source="BioImLab (University of Padova; Wang et al. 2023), M-FISH (Advanced Digital "
             "Imaging Research 2000), CIL:54816 (Tseng et al. 2023)",
@@ -147,7 +147,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="CIL:54816 G-band single chromosomes, cut from metaphases by their boxes",
             task="classification",
             module="chromozoo.data.cil54816",
-            data_module="CIL54816Crops",
+            data_module="Cil54816CropsDataModule",
             size="50,534 crops of 1,100 metaphases, in their natural clutter, 24 classes",
             source="Cell Image Library, doi 10.7295/W9CIL54816; Tseng et al. 2023, Scientific Data",
             licence="licence not verified",

@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX, CLASSES
-from chromozoo.data.base.chromosome_datamodule import Chromosomes, SingleChromosomes
+from chromozoo.data.base.chromosome_datamodule import ChromosomeDataModule, Chromosomes
 from chromozoo.data.base.crops import sha256_of
-from chromozoo.data.base.metaphase_datamodule import WholeMetaphases
+from chromozoo.data.base.metaphase_datamodule import MetaphaseDataModule
 from chromozoo.data.base.verification import class_line, content_line, split_lines
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.io.archive import Archive, find_dataset, name_bytes, open_archive
@@ -47,11 +47,11 @@ MARGIN = 4
 # Width of the rim that the published boxes leave: left, above, right, below.
 RIM = np.array([6.0, 8.0, 5.0, 4.0])
 # No more of a box's side than this is taken for its rim.
-LARGEST_RIM = 0.6
+MAX_RIM = 0.6
 # Of one annotation. The published ones have 15 kB.
-LARGEST_XML = 4 << 20
+MAX_XML_BYTES = 4 << 20
 # Of an image, in pixels.
-LARGEST_SIDE = 1_000_000
+MAX_SIDE = 1_000_000
 
 INSTRUCTIONS = """To get it:
   1. Download CIL:54816 from the Cell Image Library (doi 10.7295/W9CIL54816; Tseng et al. 2023,
@@ -93,16 +93,16 @@ class Annotation:
     def tight(self) -> NDArray[np.float64]:
         """The boxes without their rims, ``(N, 4)`` xyxy."""
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
-        share = np.minimum(1, LARGEST_RIM * sides / (RIM[:2] + RIM[2:]))
+        share = np.minimum(1, MAX_RIM * sides / (RIM[:2] + RIM[2:]))
         inner: NDArray[np.float64] = self.boxes + np.hstack([share, -share]) * RIM
         return inner
 
 
-class CIL54816(WholeMetaphases):
+class Cil54816DataModule(MetaphaseDataModule):
     """G-band metaphases with boxes and classes (labels 1 to 24), for detection; split by group.
 
     Boxes are tight: the rims of the published ones are taken off.
-    Batches are those of :class:`chromozoo.data.base.metaphase_datamodule.WholeMetaphases` without masks.
+    Batches are those of :class:`chromozoo.data.base.metaphase_datamodule.MetaphaseDataModule` without masks.
     Training crops are turned by quarters, so that boxes stay tight, and ``synthetic`` must stay 0.
     The arguments are those of the base.
     """
@@ -115,13 +115,13 @@ class CIL54816(WholeMetaphases):
         return CILFiles(find_dataset(FILE_NAME, INSTRUCTIONS, self.root))
 
 
-class CIL54816Crops(SingleChromosomes):
+class Cil54816CropsDataModule(ChromosomeDataModule):
     """G-band chromosomes cut from metaphases by their boxes, with all that lies in the box.
 
     A crop shows its tight box and 4 pixels around it. Nothing of a neighbour is cleared away: that,
     and which of the two is meant, is what a crop without outline leaves open. The cells are the
     images. The arguments are those of
-    :class:`chromozoo.data.base.chromosome_datamodule.SingleChromosomes`.
+    :class:`chromozoo.data.base.chromosome_datamodule.ChromosomeDataModule`.
     """
 
     dataset_name = "cil54816-crops"
@@ -132,18 +132,18 @@ class CIL54816Crops(SingleChromosomes):
         files = CILFiles(find_dataset(FILE_NAME, INSTRUCTIONS, self.root))
         annotations = {key: files.boxes(key) for key in files.keys()}  # noqa: SIM118
 
-        def pictures() -> Iterator[tuple[str, NDArray[np.generic]]]:
+        def images() -> Iterator[tuple[str, NDArray[np.generic]]]:
             for key, annotation in annotations.items():
                 image = files.read(key).image
                 for number, box in enumerate(annotation.tight):
-                    name = f"{files.path}: {files.pictures[key]}, box {number}"
+                    name = f"{files.path}: {files.images[key]}, box {number}"
                     yield name, cut_box(image, box)
 
         return Chromosomes(
             np.concatenate([one.classes for one in annotations.values()]),
             np.repeat([*annotations], [len(one.boxes) for one in annotations.values()]),
             sha256_of([*_contents(files), RIM.tobytes()]),
-            pictures,
+            images,
         )
 
 
@@ -154,7 +154,7 @@ class CILFiles:
         path: Folder or zip file.
 
     Attributes:
-        pictures, annotations: Names in the archive by key.
+        images, annotations: Names in the archive by key.
         listed: Keys that ``train.txt`` and ``test.txt`` name.
 
     Raises:
@@ -163,7 +163,7 @@ class CILFiles:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.pictures: dict[str, str] = {}
+        self.images: dict[str, str] = {}
         self.annotations: dict[str, str] = {}
         self.listed: set[str] = set()
         with open_archive(path) as archive:
@@ -172,7 +172,7 @@ class CILFiles:
                 if file.name in ("train.txt", "test.txt"):
                     self.listed |= set(archive.read(name).decode("utf-8", "replace").split())
                 elif not file.name.startswith("."):
-                    kinds = {".jpg": self.pictures, ".xml": self.annotations}
+                    kinds = {".jpg": self.images, ".xml": self.annotations}
                     kind = kinds.get(file.suffix.lower(), {})
                     if (twin := kind.setdefault(file.stem, name)) != name:
                         raise DatasetError(
@@ -185,7 +185,7 @@ class CILFiles:
 
     def keys(self) -> list[str]:
         """Names of the images that have both files, sorted."""
-        return sorted(self.pictures.keys() & self.annotations.keys())
+        return sorted(self.images.keys() & self.annotations.keys())
 
     def boxes(self, key: str) -> Annotation:
         """Reads the annotation of one image and repairs it.
@@ -197,21 +197,21 @@ class CILFiles:
             return self._boxes(archive, key)
 
     def image(self, key: str) -> NDArray[np.float32]:
-        """Decodes one picture: ``(H, W)`` float32 grey.
+        """Decodes one image: ``(H, W)`` float32 grey.
 
         Raises:
             DatasetError: It is damaged; the message names it.
         """
-        source = f"{self.path}: {self.pictures[key]}"
+        source = f"{self.path}: {self.images[key]}"
         with open_archive(self.path) as archive:
-            data = archive.read(self.pictures[key])
+            data = archive.read(self.images[key])
         try:
             return read_grey(read_bytes(data, source), source)
         except ImageError as error:
             raise DatasetError(str(error)) from error
 
     def read(self, key: str) -> Metaphase:
-        """Decodes one picture; its polygons are the tight boxes, its labels names of classes.
+        """Decodes one image; its polygons are the tight boxes, its labels names of classes.
 
         Raises:
             DatasetError: A file is damaged, or they do not fit; the message names it.
@@ -220,7 +220,7 @@ class CILFiles:
         source = f"{self.path}: {self.annotations[key]}"
         if image.shape != found.shape:
             raise DatasetError(
-                f"{source}: is of an image of {found.shape[1]}x{found.shape[0]}, but the picture "
+                f"{source}: is of an image of {found.shape[1]}x{found.shape[0]}, but the image "
                 f"is {image.shape[1]}x{image.shape[0]}; fetch both again"
             )
         return Metaphase(
@@ -313,8 +313,8 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
             faults.append(str(error))
     known = set(split.ids("all"))
     faults += [f"image {key} of the split has no file" for key in sorted(known - {*keys})]
-    lone = sorted((files.pictures.keys() ^ files.annotations.keys()) - {*keys})
-    faults += [f"{path}: of {key} there is only the picture or the annotation" for key in lone]
+    lone = sorted((files.images.keys() ^ files.annotations.keys()) - {*keys})
+    faults += [f"{path}: of {key} there is only the image or the annotation" for key in lone]
     numbers = Counter(len(one.boxes) for one in found.values())
     by_image = Counter({key: len(one.boxes) for key, one in found.items()})
     without_file = sorted(files.listed - {*keys})
@@ -342,8 +342,8 @@ class _NoDoctype(ElementTree.TreeBuilder):
 
 
 def _parse_xml(data: bytes) -> ElementTree.Element:
-    if len(data) > LARGEST_XML:
-        raise ValueError(f"{len(data):,} bytes are more than {LARGEST_XML:,}")
+    if len(data) > MAX_XML_BYTES:
+        raise ValueError(f"{len(data):,} bytes are more than {MAX_XML_BYTES:,}")
     return ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoDoctype()))
 
 
@@ -355,7 +355,7 @@ def _number(element: ElementTree.Element, path: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not abs(number) <= LARGEST_SIDE:
+    if not abs(number) <= MAX_SIDE:
         raise ValueError(f"{path} is {shown(text)}")
     return number
 
@@ -363,5 +363,5 @@ def _number(element: ElementTree.Element, path: str) -> float:
 def _contents(files: CILFiles) -> Iterator[bytes]:
     with open_archive(files.path) as archive:
         for key in files.keys():  # noqa: SIM118
-            for name in (files.annotations[key], files.pictures[key]):
+            for name in (files.annotations[key], files.images[key]):
                 yield from (name_bytes(name), archive.read(name))

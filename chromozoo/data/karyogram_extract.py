@@ -1,4 +1,4 @@
-"""Cuts the picture of an arranged karyogram into chromosomes, each named by the place it stands in.
+"""Cuts the image of an arranged karyogram into chromosomes, each named by the place it stands in.
 
 So Wei et al. 2022 (section 2) made their data set: binarise, open and close, read the class off the
 position. They give no figures; all those below are ours. They pad each chromosome to 224x224; here
@@ -6,7 +6,7 @@ it keeps its own box, and the preset of a model pads it when it is read.
 
 Whatever is thinner than a chromosome is writing: letters, rulers, brackets and frames go. The rows
 are where the rest leaves blank lines between. Within a row the widest gaps part the classes, and
-two chromosomes per class are expected. A picture in which that leaves a doubt is refused as a
+two chromosomes per class are expected. An image in which that leaves a doubt is refused as a
 whole, because a wrong name in a data set is worse than a missing chromosome.
 """
 
@@ -49,33 +49,33 @@ _LENGTHS = """
 """
 RELATIVE_LENGTHS = dict(zip(CLASSES, map(float, _LENGTHS.split()), strict=True))
 
-# Ink departs from the paper by this share of the picture's contrast: the palest bands still do.
+# Ink departs from the paper by this share of the image's contrast: the palest bands still do.
 INK_SHARE = 0.12
-LEAST_CONTRAST = 0.05
+MIN_CONTRAST = 0.05
 # RGB values that differ by more, of the brightest, are a colour. Where less than half of the ink is
 # coloured, the colour is a mark and no stain.
 COLOUR_SHARE = 0.15
 # A hole of so much of the area around it is a pale band, and no letter's inside.
 HOLE_SHARE = 0.05
-# A chromosome is at least so thick, of the median thickness in the picture, and at least so large,
+# A chromosome is at least so thick, of the median thickness in the image, and at least so large,
 # of the largest chromosomes'. Number 21 has a fifth of the length of number 1.
-LEAST_THICKNESS = 0.4
-LEAST_AREA = 0.07
+MIN_THICKNESS = 0.4
+MIN_AREA = 0.07
 # The tallest of a row has at least so much of the height of the tallest of all. An X has a half.
-LEAST_ROW_HEIGHT = 0.3
-# No chromosome is wider or taller than this share of the picture; dark rims of a scan are.
-LARGEST_SIDE = 0.35
+MIN_ROW_HEIGHT = 0.3
+# No chromosome is wider or taller than this share of the image; dark rims of a scan are.
+MAX_SIDE = 0.35
 # The smaller of two homologues has at least so much of the larger one's area: less was not seen in
 # 4,500 pairs of Pki-3.
-LEAST_LIKENESS = 0.6
+MIN_LIKENESS = 0.6
 # An X that is not bent is longer than that, of its width; two of its neighbours that touch are not.
 LONG = 1.5
 # So much wider than tall is a ruler.
 FLAT = 3
 # Two homologues side by side each have at least so much of their common height.
-LEAST_SIDE = 0.6
+MIN_SIDE = 0.6
 # Gains and losses that one row may show before its count is taken for a fault of the cutting.
-MOST_DEVIATIONS = 2
+MAX_DEVIATIONS = 2
 # Such a row is only read where each gap between two classes is so much wider than all within one.
 PLAIN = 1.25
 # Pixels of paper around a crop.
@@ -83,16 +83,16 @@ MARGIN = 4
 # More is no karyogram, or noise, and the work grows with its square: pixels (a page at 600 dpi),
 # specks of ink, pieces as thick as a chromosome, and those of them between two blank lines. A page
 # with rulers, numbers and a title has about 100 pieces, at most 15 in a row.
-MOST_PIXELS = 40_000_000
-MOST_SPECKS = 50_000
-MOST_PIECES = 1000
-MOST_IN_ROW = 100
+MAX_PIXELS = 40_000_000
+MAX_SPECKS = 50_000
+MAX_PIECES = 1000
+MAX_IN_ROW = 100
 
 LABELS = "labels.csv"
 # Of a folder, in bytes; most file systems take 255.
-LONGEST_NAME = 200
-# Colour pictures become grey between whole levels; from so many levels on these are rounded.
-FEWEST_LEVELS = 128
+MAX_NAME_LENGTH = 200
+# Colour images become grey between whole levels; from so many levels on these are rounded.
+MIN_LEVELS = 128
 
 # How far a number of X and Y is from a normal one.
 _SEX_DEVIATIONS: dict[tuple[int, ...], int] = {
@@ -112,9 +112,9 @@ class KaryogramCrop:
     Attributes:
         label: Its class, one of ``CLASSES``.
         copy: ``'a'`` for the leftmost of its class, then ``'b'``, ...
-        box: ``x, y, width, height`` of the crop in pixels of the picture.
-        image: ``(height, width)`` float32, the picture's own grey values in its units. What else of
-            the picture comes into the box is painted over with the paper's grey.
+        box: ``x, y, width, height`` of the crop in pixels of the image.
+        image: ``(height, width)`` float32, the image's own grey values in its units. What else of
+            the image comes into the box is painted over with the paper's grey.
     """
 
     label: str
@@ -124,12 +124,12 @@ class KaryogramCrop:
 
 
 def extract_chromosomes(
-    picture: NDArray[np.generic], name: str = "karyogram", layout: str = "denver"
+    karyogram: NDArray[np.generic], name: str = "karyogram", layout: str = "denver"
 ) -> list[KaryogramCrop]:
     """Cuts one karyogram into its chromosomes.
 
     Args:
-        picture: ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` of any type; paper light or dark.
+        karyogram: ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)`` of any type; paper light or dark.
             Coloured writing and frames are left out, also where they are thick.
         name: What errors call it.
         layout: One of ``LAYOUTS``. ``"denver"`` has four rows, 1-5, 6-12, 13-18 and 19-22 X Y,
@@ -146,8 +146,8 @@ def extract_chromosomes(
     """
     if layout not in LAYOUTS:
         raise UnknownNameError(f"unknown layout {layout!r}: use {', '.join(LAYOUTS)}")
-    grey = read_grey(picture, name)
-    if grey.size > MOST_PIXELS:
+    grey = read_grey(karyogram, name)
+    if grey.size > MAX_PIXELS:
         raise ImageError(
             f"{name}: {grey.shape[1]}x{grey.shape[0]} pixels are more than a karyogram needs; "
             "reduce it, for example to 300 dpi"
@@ -155,15 +155,15 @@ def extract_chromosomes(
     paper = float(np.median(grey))
     density = _density(grey, paper, name)
     seen = density > INK_SHARE
-    coloured = _coloured(np.asarray(picture), seen)
+    coloured = _coloured(np.asarray(karyogram), seen)
     ink = seen & ~coloured
     specks = cv2.connectedComponents(ink.astype(np.uint8))[0] - 1
-    if specks > MOST_SPECKS:
+    if specks > MAX_SPECKS:
         raise _noise(name, f"{specks:,} specks of ink")
     ink = _without_holes(ink)
     pieces, thickness = _thick_pieces(ink, name)
     rows = _find_rows(pieces, thickness, LAYOUTS[layout], name, layout)
-    # By the ink of the whole picture, however it is divided.
+    # By the ink of the whole image, however it is divided.
     unit = sum(one.area for row in rows for one in row) / sum(
         RELATIVE_LENGTHS[label] * (2 if label in AUTOSOMES else 1) for label in CLASSES
     )
@@ -189,7 +189,7 @@ def extract_chromosomes(
 
 @dataclass(frozen=True)
 class _Piece:
-    """A label of a picture, with its box and area in pixels."""
+    """A label of an image, with its box and area in pixels."""
 
     number: int
     left: int
@@ -232,25 +232,25 @@ def _noise(name: str, what: str) -> ImageError:
 
 
 def _density(grey: NDArray[np.float32], paper: float, name: str) -> NDArray[np.float32]:
-    """How far each pixel departs from the paper, of the picture's contrast."""
+    """How far each pixel departs from the paper, of the image's contrast."""
     departure = grey - np.float32(paper)
     if -departure.min() > departure.max():
         departure = -departure
     smooth = np.asarray(cv2.GaussianBlur(departure, (3, 3), 0), np.float32)
     contrast = np.percentile(smooth, 99.5)
-    if contrast <= LEAST_CONTRAST * max(float(np.abs(grey).max()), 1e-12):
+    if contrast <= MIN_CONTRAST * max(float(np.abs(grey).max()), 1e-12):
         raise ImageError(
-            f"{name}: no chromosomes found, the picture is almost uniform (near {paper:g}); is it "
+            f"{name}: no chromosomes found, the image is almost uniform (near {paper:g}); is it "
             "a karyogram?"
         )
     return smooth / np.float32(contrast)
 
 
-def _coloured(picture: NDArray[np.generic], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _coloured(image: NDArray[np.generic], seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """What is written in colour, and its rim, which fades into grey."""
-    if picture.ndim == 2 or picture.shape[2] < 3:
+    if image.ndim == 2 or image.shape[2] < 3:
         return np.zeros_like(seen)
-    red, green, blue = (picture[..., k].astype(np.float32) for k in range(3))
+    red, green, blue = (image[..., k].astype(np.float32) for k in range(3))
     brightest = np.maximum(np.maximum(red, green), blue)
     spread = brightest - np.minimum(np.minimum(red, green), blue)
     coloured = spread > COLOUR_SHARE * max(float(brightest.max()), 1e-12)
@@ -288,15 +288,15 @@ def _thick_pieces(ink: NDArray[np.bool_], name: str) -> tuple[NDArray[np.int32],
     total = np.cumsum(area[order])
     thickness = float(inner[order][np.searchsorted(total, total[-1] / 2)])
 
-    radius = max(1, round(LEAST_THICKNESS * thickness))
+    radius = max(1, round(MIN_THICKNESS * thickness))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     opened = cv2.morphologyEx(ink.astype(np.uint8), cv2.MORPH_OPEN, disc)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(opened)
     sides = stats[1:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]]
-    good = (sides < LARGEST_SIDE * np.array([width, height])).all(axis=1)
+    good = (sides < MAX_SIDE * np.array([width, height])).all(axis=1)
     # Rulers that are not thin enough lie flat.
     good &= sides[:, 0] < FLAT * sides[:, 1]
-    if (number := np.count_nonzero(good)) > MOST_PIECES:
+    if (number := np.count_nonzero(good)) > MAX_PIECES:
         raise _noise(name, f"{number:,} pieces as thick as a chromosome")
     numbers = np.zeros(count, np.int32)
     numbers[1:][good] = np.arange(1, number + 1)
@@ -322,7 +322,7 @@ def _find_rows(
     edges = np.flatnonzero(np.diff(np.pad((pieces > 0).any(axis=1), 1).astype(np.int8)))
     found = []
     for top, end in edges.reshape(-1, 2).tolist():
-        if (number := len(_pieces(pieces[top:end], top))) > MOST_IN_ROW:
+        if (number := len(_pieces(pieces[top:end], top))) > MAX_IN_ROW:
             raise _noise(name, f"{number} pieces as thick as a chromosome in one row")
         found.append(_joined(pieces[top:end], top, thickness))
     tallest = max((one.height for row in found for one in row), default=0)
@@ -330,9 +330,9 @@ def _find_rows(
     # Letters as thick as a chromosome make lines of their own. Every row of chromosomes has a long
     # one, the last an X.
     found = [
-        [one for one in row if one.area > LEAST_AREA * area]
+        [one for one in row if one.area > MIN_AREA * area]
         for row in found
-        if max((one.height for one in row), default=0) > LEAST_ROW_HEIGHT * tallest
+        if max((one.height for one in row), default=0) > MIN_ROW_HEIGHT * tallest
     ]
     pieces[~np.isin(pieces, [one.number for row in found for one in row])] = 0
     if len(found) == len(rows):
@@ -359,7 +359,7 @@ def _joined(labels: NDArray[np.int32], top: int, thickness: float) -> list[_Piec
     order = sorted(found, key=lambda one: one.bottom)
     total = np.cumsum([one.area for one in order])
     foot = order[int(np.searchsorted(total, total[-1] / 2))].bottom
-    kept = {one.number for one in found if one.top < foot - LEAST_THICKNESS * thickness}
+    kept = {one.number for one in found if one.top < foot - MIN_THICKNESS * thickness}
     reach = round(thickness)
     bridge = np.ones((2 * reach + 1, 1), np.uint8)
     found = [one for one in found if one.number in kept]
@@ -428,7 +428,7 @@ def _divide_row(
     """The copies of each class. Where the count is not normal, touching neighbours are parted."""
     sizes, deviations, fault = _class_sizes(found, row)
     # Parting makes more of them.
-    is_few = len(found) < 2 * len(row.classes) + MOST_DEVIATIONS
+    is_few = len(found) < 2 * len(row.classes) + MAX_DEVIATIONS
     touching = [one for one in found if deviations and is_few and row.may_be_two(one)]
     if touching:
         parted = pieces.copy()
@@ -472,15 +472,15 @@ def _class_sizes(found: list[_Piece], row: _Row) -> tuple[tuple[int, ...], int, 
     large = [row.may_be_x(one) for one in found]
     autosomes = sum(label in AUTOSOMES for label in row.classes)
     sexes = _SEX_DEVIATIONS if "X" in row.classes else {(): 0}
-    best: tuple[float, int, tuple[int, ...]] = (-np.inf, MOST_DEVIATIONS + 1, ())
+    best: tuple[float, int, tuple[int, ...]] = (-np.inf, MAX_DEVIATIONS + 1, ())
     edges: list[int] = []
     for sizes, (sex, odd) in product(product((1, 2, 3), repeat=autosomes), sexes.items()):
         deviations = odd + sum(abs(size - 2) for size in sizes)
-        if sum(sizes) + sum(sex) != len(found) or deviations > MOST_DEVIATIONS:
+        if sum(sizes) + sum(sex) != len(found) or deviations > MAX_DEVIATIONS:
             continue
         labels = np.repeat(row.classes, (*sizes, *sex))
         if ((labels == "X") != large).any() or any(
-            min(group) < LEAST_LIKENESS * max(group)
+            min(group) < MIN_LIKENESS * max(group)
             for group in (areas[labels == label] for label in row.classes)
             if len(group)
         ):
@@ -499,10 +499,10 @@ def _class_sizes(found: list[_Piece], row: _Row) -> tuple[tuple[int, ...], int, 
     if not counts:
         fault = (
             f"{shown}, which do not fit {names} of the {row.layout} layout with at most "
-            f"{MOST_DEVIATIONS} gained or lost; do chromosomes touch, or is it another layout?"
+            f"{MAX_DEVIATIONS} gained or lost; do chromosomes touch, or is it another layout?"
         )
     elif deviations and inner.size and gaps[edges].min() <= PLAIN * max(inner.max(), 0):
-        deviations = MOST_DEVIATIONS + 1
+        deviations = MAX_DEVIATIONS + 1
         fault = (
             f"{shown}, and the gaps between them do not tell which class of {names} has more or "
             "less than two; move its copies together, apart from their neighbours"
@@ -525,7 +525,7 @@ def _part(
         _, found = cv2.connectedComponents(cv2.morphologyEx(dark, cv2.MORPH_OPEN, disc))
         labels = np.asarray(found, np.int32)
         sides = [
-            side for side in _joined(labels, 0, thickness) if side.height > LEAST_SIDE * one.height
+            side for side in _joined(labels, 0, thickness) if side.height > MIN_SIDE * one.height
         ]
         if len(sides) == 2 and 0.5 < sides[0].area / sides[1].area < 2:
             first, second = (
@@ -546,7 +546,7 @@ def _owners(
     number = np.zeros(int(nearest.max()) + 1, np.int32)
     number[nearest[pieces > 0]] = pieces[pieces > 0]
     # The opening has taken its corners off. A ruler below it is as near, but apart.
-    near = (ink & (distance <= LEAST_THICKNESS * thickness + 2)) | (pieces > 0)
+    near = (ink & (distance <= MIN_THICKNESS * thickness + 2)) | (pieces > 0)
     _, islands = cv2.connectedComponents(near.astype(np.uint8))
     near &= np.isin(islands, islands[pieces > 0])
     owner = np.where(near, number[nearest], 0).astype(np.int32)
@@ -583,12 +583,12 @@ def extract_files(
 
     Written are ``<output>/<karyogram>/<class><a|b|..>.png`` and ``<output>/labels.csv`` with the
     columns ``file, class, x, y, w, h, karyogram`` (the box in pixels of the karyogram), which
-    :class:`chromozoo.data.pki3.GBandCrops` reads with the layout ``"labels-csv"``. The
+    :class:`chromozoo.data.pki3.Pki3DataModule` reads with the layout ``"labels-csv"``. The
     folder appears when it is whole, or not at all. It is named after the stem of the karyogram's
     file; what of it no file system takes is written as ``%`` and a number.
 
     Args:
-        karyograms: Picture files; no two may have one stem.
+        karyograms: Image files; no two may have one stem.
         output: The new folder.
         layout: See :func:`extract_chromosomes`.
         overwrite: Replace a folder that this function has made.
@@ -678,9 +678,9 @@ def _folder_name(stem: str) -> str:
     name = _plain(stem, forbidden='<>:"/\\|?*').rstrip(". ")
     if name.casefold() in ("", LABELS):
         name = f"karyogram_{name}".rstrip("_")
-    if len(name.encode()) > LONGEST_NAME:
+    if len(name.encode()) > MAX_NAME_LENGTH:
         digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-        name = f"{name.encode()[: LONGEST_NAME - 9].decode(errors='ignore')}_{digest}"
+        name = f"{name.encode()[: MAX_NAME_LENGTH - 9].decode(errors='ignore')}_{digest}"
     return name
 
 
@@ -695,14 +695,14 @@ def _plain(name: str, forbidden: str = "") -> str:
 def _whole_levels(
     images: Sequence[NDArray[np.float32]],
 ) -> list[NDArray[np.uint8] | NDArray[np.uint16]]:
-    """The crops of one picture as a PNG has them: 8 or 16 bits.
+    """The crops of one image as a PNG has them: 8 or 16 bits.
 
     Levels stay as they are where these hold them; others, such as 0..1, are spread over 16 bits.
     """
     low = min(float(image.min()) for image in images)
     high = max(float(image.max()) for image in images)
     fits = low >= 0 and high < 2**16 - 0.5
-    if not fits or (high < FEWEST_LEVELS and any((image % 1).any() for image in images)):
+    if not fits or (high < MIN_LEVELS and any((image % 1).any() for image in images)):
         spread = (2**16 - 1) / max(high - low, 1e-12)
         return [np.round((image - low) * spread).astype(np.uint16) for image in images]
     if high < 2**8 - 0.5:

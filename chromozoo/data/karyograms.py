@@ -1,7 +1,7 @@
-"""Pictures of arranged karyograms as a data set: every chromosome has the class of its place.
+"""Images of arranged karyograms as a data set: every chromosome has the class of its place.
 
-So Wei et al. 2022 made theirs; see :mod:`chromozoo.data.karyogram_extract`, which cuts a picture or
-refuses it as a whole. The pictures are the user's own.
+So Wei et al. 2022 made theirs; see :mod:`chromozoo.data.karyogram_extract`, which cuts an image or
+refuses it as a whole. The images are the user's own.
 """
 
 import os
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX, DIPLOID_NUMBER
-from chromozoo.data.base.chromosome_datamodule import Chromosomes, SingleChromosomes
+from chromozoo.data.base.chromosome_datamodule import ChromosomeDataModule, Chromosomes
 from chromozoo.data.base.crops import sha256_of
 from chromozoo.data.base.verification import class_line, split_lines
 from chromozoo.data.catalogue import Verification
@@ -27,14 +27,14 @@ from chromozoo.errors import DatasetError, DatasetNotFoundError, ImageError
 from chromozoo.images.reading import IMAGE_SUFFIXES, read_bytes
 
 INSTRUCTIONS = """To get it:
-  1. Put pictures of arranged karyograms (rows 1-5, 6-12, 13-18, 19-22 X Y; paper light or dark)
+  1. Put images of arranged karyograms (rows 1-5, 6-12, 13-18, 19-22 X Y; paper light or dark)
      into one folder or zip file, one cell each. A name up to its last "_" is the patient:
          patient7_1.png, patient7_2.png, patient8_1.png, ...
   2. Name it: --data.init_args.root /folder
   3. Check it: chromozoo data verify karyograms --root /folder"""
 
 
-class Karyograms(SingleChromosomes):
+class KaryogramDataModule(ChromosomeDataModule):
     """The chromosomes of arranged karyograms, upright, p arm up; split by patient.
 
     The patient is the file's name up to its last ``_``, or the whole name; which part a patient
@@ -42,9 +42,9 @@ class Karyograms(SingleChromosomes):
     cannot be cut without doubt is left out as a whole, with a warning.
 
     Args:
-        root: Folder or zip file of the pictures.
+        root: Folder or zip file of the images.
         layout: See :func:`chromozoo.data.karyogram_extract.extract_chromosomes`.
-        fold: See :class:`chromozoo.data.base.chromosome_datamodule.SingleChromosomes`, as the other
+        fold: See :class:`chromozoo.data.base.chromosome_datamodule.ChromosomeDataModule`, as the other
             arguments.
     """
 
@@ -73,7 +73,7 @@ class Karyograms(SingleChromosomes):
         self.split = parts.of_members({key: patient_of(key) for key in cut})
         crops = [(key, crop) for key, found in cut.items() for crop in found]
 
-        def pictures() -> Iterator[tuple[str, NDArray[np.generic]]]:
+        def images() -> Iterator[tuple[str, NDArray[np.generic]]]:
             for key, crop in crops:
                 yield f"{path}: {key}, {crop.label}{crop.copy}", crop.image
 
@@ -83,7 +83,7 @@ class Karyograms(SingleChromosomes):
             sha256_of(
                 part for key, crop in crops for part in (name_bytes(key), crop.image.tobytes())
             ),
-            pictures,
+            images,
         )
 
 
@@ -105,17 +105,17 @@ def cut_karyograms(
         layout: See :func:`chromozoo.data.karyogram_extract.extract_chromosomes`.
 
     Raises:
-        DatasetError: There is no picture, or two have one stem.
+        DatasetError: There is no image, or two have one stem.
         UnknownNameError: No such layout.
     """
     cut: dict[str, list[KaryogramCrop]] = {}
     refused: list[str] = []
     with open_archive(path) as archive:
-        for key, name in _pictures(path, archive).items():
+        for key, name in _images(path, archive).items():
             source = f"{path}: {name}"
             try:
-                picture = read_bytes(archive.read(name), source)
-                cut[key] = extract_chromosomes(picture, source, layout)
+                image = read_bytes(archive.read(name), source)
+                cut[key] = extract_chromosomes(image, source, layout)
             except (DatasetError, ImageError) as error:
                 refused.append(str(error))
     return cut, refused
@@ -126,14 +126,14 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
 
     Raises:
         DatasetNotFoundError: No folder was named.
-        DatasetError: There is no picture, or two have one stem.
+        DatasetError: There is no image, or two have one stem.
     """
     path = _find(root)
     cut, refused = cut_karyograms(path)
     by_cell = Counter({key: len(crops) for key, crops in cut.items()})
     lines = [f"{by_cell.total()} chromosomes of {len(cut)} karyograms"]
     if cut:
-        split = draw_split(Karyograms.dataset_name, map(patient_of, cut))
+        split = draw_split(KaryogramDataModule.dataset_name, map(patient_of, cut))
         others = (f"{key} ({n})" for key, n in sorted(by_cell.items()) if n != DIPLOID_NUMBER)
         lines += [
             f"of {len(set(map(patient_of, cut)))} patients",
@@ -152,7 +152,7 @@ def _find(root: str | os.PathLike[str] | None) -> Path:
     return Path(root)
 
 
-def _pictures(path: Path, archive: Archive) -> dict[str, str]:
+def _images(path: Path, archive: Archive) -> dict[str, str]:
     """Names in the archive by their stems."""
     found: dict[str, str] = {}
     for name in sorted(archive.names()):
@@ -164,5 +164,5 @@ def _pictures(path: Path, archive: Archive) -> dict[str, str]:
                 )
             found[file.stem] = name
     if not found:
-        raise DatasetError(f"{path}: holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise DatasetError(f"{path}: holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     return found

@@ -1,7 +1,7 @@
 """Metaphases whose chromosomes are outlined and named: what karyotyping is judged on.
 
-Each set gives the picture, ``(H, W)`` grey in the units of its file, and its cell in pixels of that
-picture, read one by one.
+Each set gives the image, ``(H, W)`` grey in the units of its file, and its cell in pixels of that
+image, read one by one.
 """
 
 import os
@@ -11,21 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX
-from chromozoo.data.base.metaphase_datamodule import WholeMetaphases
-from chromozoo.data.bioimlab_segmentation import BioImLabSegmentation
-from chromozoo.data.cil54816 import CIL54816
+from chromozoo.data.base.metaphase_datamodule import MetaphaseDataModule
+from chromozoo.data.bioimlab_segmentation import BioImLabSegmentationDataModule
+from chromozoo.data.cil54816 import Cil54816DataModule
 from chromozoo.data.joint_labels import joint_labels
-from chromozoo.data.mfish import MFISH
+from chromozoo.data.mfish import MFishDataModule
 from chromozoo.errors import DatasetError
 from chromozoo.structures.karyotyped_cell import Boxes, TrueCell
 from chromozoo.structures.metaphase import Metaphase
 from chromozoo.structures.segmentation import Segmentation
 
 # The sets, by their names in the catalogue.
-KARYOTYPED: dict[str, Callable[..., WholeMetaphases]] = {
-    "bioimlab-segmentation": BioImLabSegmentation,
-    "mfish": MFISH,
-    "cil54816": CIL54816,
+KARYOTYPED: dict[str, Callable[..., MetaphaseDataModule]] = {
+    "bioimlab-segmentation": BioImLabSegmentationDataModule,
+    "mfish": MFishDataModule,
+    "cil54816": Cil54816DataModule,
 }
 
 

@@ -17,27 +17,27 @@ from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
 from chromozoo.data import bioimlab_segmentation, cil54816, mfish
-from chromozoo.data.base.chromosome_datamodule import Chromosomes, SingleChromosomes
+from chromozoo.data.base.chromosome_datamodule import ChromosomeDataModule, Chromosomes
 from chromozoo.data.base.crops import sha256_of
 from chromozoo.data.base.verification import class_line, split_faults, split_lines
-from chromozoo.data.bioimlab import BioImLabClassification
+from chromozoo.data.bioimlab import BioImLabDataModule
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.cil54816 import cut_box
 from chromozoo.data.karyotyped import true_cells
-from chromozoo.data.pki3 import GBandCrops
+from chromozoo.data.pki3 import Pki3DataModule
 from chromozoo.data.splits import STAGES, load_split
 from chromozoo.images.extract import Extraction
 from chromozoo.images.metaphase import signal_metaphase
-from chromozoo.structures.instance import Piece, mask_iou
+from chromozoo.structures.instance import Instance, mask_iou
 from chromozoo.structures.karyotyped_cell import Boxes, TrueCell
 from chromozoo.structures.segmentation import Segmentation
 
 # As in the karyotyper.
 SEGMENTER, SEGMENTER_WEIGHTS = "chr_fast", "metaphase"
 # Less sure than the karyotyper must be: here it is known that there is a chromosome.
-LEAST_SCORE = 0.2
+MIN_SCORE = 0.2
 # A found outline is that of a chromosome from this IoU on, of masks; of boxes if there are none.
-LEAST_OVERLAP = 0.5
+MIN_OVERLAP = 0.5
 SPLIT = "metaphase_crops_v2"
 # What the split says after the name of a cell whose chromosomes a segmenter cut out.
 FOUND = ", found"
@@ -52,12 +52,12 @@ INSTRUCTIONS = """It is made of five sets; all are needed:
   chromozoo data info cil54816"""
 
 
-class MetaphaseCrops(SingleChromosomes):
+class MetaphaseCropsDataModule(ChromosomeDataModule):
     """Single chromosomes, and those cut from metaphases, of three stains; split by cell or patient.
 
     Chromosomes without a certain class are left out. One that the segmenter does not find is shown
     by the outline of the set twice; by all that lies in its box where the set has boxes alone. The
-    arguments are those of :class:`chromozoo.data.base.chromosome_datamodule.SingleChromosomes`; there are
+    arguments are those of :class:`chromozoo.data.base.chromosome_datamodule.ChromosomeDataModule`; there are
     no folds.
     """
 
@@ -69,8 +69,8 @@ class MetaphaseCrops(SingleChromosomes):
         from chromozoo.models.registry import get_weight
 
         singles = {
-            "single": BioImLabClassification(self.root).chromosomes(),
-            "pki3": GBandCrops(self.root).chromosomes(),
+            "single": BioImLabDataModule(self.root).chromosomes(),
+            "pki3": Pki3DataModule(self.root).chromosomes(),
         }
         labels = [single.labels for single in singles.values()]
         cells = [
@@ -85,11 +85,11 @@ class MetaphaseCrops(SingleChromosomes):
                 cells.append(np.full(len(certain), f"{name}{way}"))
                 upright.append(np.zeros(len(certain), bool))
 
-        def pictures() -> Iterator[tuple[str, NDArray[np.generic]]]:
+        def images() -> Iterator[tuple[str, NDArray[np.generic]]]:
             from chromozoo.models.registry import get_model
 
             for single in singles.values():
-                yield from single.pictures()
+                yield from single.images()
             segmenter: Any = get_model(SEGMENTER, weights=SEGMENTER_WEIGHTS)
             for name, image, cell in self._metaphases():
                 yield from _cut(name, image, cell, segmenter)
@@ -100,7 +100,7 @@ class MetaphaseCrops(SingleChromosomes):
             mfish.contents_sha256(self.root),
             cil54816.contents_sha256(self.root),
             get_weight(SEGMENTER, SEGMENTER_WEIGHTS).sha256,
-            f"{Extraction()} {LEAST_SCORE} {LEAST_OVERLAP}",
+            f"{Extraction()} {MIN_SCORE} {MIN_OVERLAP}",
             # The joint labels are part of the package.
             str(np.concatenate(labels).tolist()),
         ]
@@ -108,7 +108,7 @@ class MetaphaseCrops(SingleChromosomes):
             np.concatenate(labels),
             np.concatenate(cells),
             sha256_of(part.encode() for part in contents),
-            pictures,
+            images,
             np.concatenate(upright),
         )
 
@@ -133,7 +133,7 @@ def _cut(
     outlines = cell.outlines
     signal, _ = signal_metaphase(image)
     cut = Extraction()
-    found = segmenter.segment(image, name).above(LEAST_SCORE)
+    found = segmenter.segment(image, name).above(MIN_SCORE)
     by_segmenter = cut(signal, found.crops, found.corners)
     rows = np.flatnonzero(cell.classes >= 0)
     if isinstance(outlines, Boxes):
@@ -151,14 +151,14 @@ def _cut(
         )
     for row in rows:
         best = int(np.argmax(overlaps[row])) if len(found) else 0
-        is_found = bool(len(found)) and overlaps[row, best] >= LEAST_OVERLAP
-        picture = by_segmenter[best] if is_found else by_set[row]
-        yield f"{name}, found for chromosome {row}", picture
+        is_found = bool(len(found)) and overlaps[row, best] >= MIN_OVERLAP
+        chromosome = by_segmenter[best] if is_found else by_set[row]
+        yield f"{name}, found for chromosome {row}", chromosome
 
 
-def _pieces(segmentation: Segmentation) -> list[Piece]:
+def _pieces(segmentation: Segmentation) -> list[Instance]:
     return [
-        Piece(crop, (int(row), int(column)), None, 1.0)
+        Instance(crop, (int(row), int(column)), None, 1.0)
         for crop, (row, column) in zip(segmentation.crops, segmentation.corners, strict=True)
     ]
 
@@ -169,7 +169,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
     Raises:
         DatasetNotFoundError: One of the five sets is not on this machine.
     """
-    found = MetaphaseCrops(root).chromosomes()
+    found = MetaphaseCropsDataModule(root).chromosomes()
     split = load_split(SPLIT)
     cells, counts = np.unique(found.cells, return_counts=True)
     by_cell = dict(zip(cells.tolist(), counts.tolist(), strict=True))

@@ -1,7 +1,7 @@
 """M-FISH, DAPI (Q-like bands): metaphases with a 24-class map of their pixels.
 
 PSI M-FISH image set 1, Advanced Digital Imaging Research 2000 (W. Schwartzkopf). Layout:
-``<id>D.png`` is the DAPI picture, ``<id>K.png`` the map: 0 background, 1 to 22, 23 X, 24 Y, 255
+``<id>D.png`` is the DAPI image, ``<id>K.png`` the map: 0 background, 1 to 22, 23 X, 24 Y, 255
 overlap. ``<id>`` is a letter for the probe set, two digits for the slide, two for the image and two
 characters for the karyotype (mfish-README.txt, which must travel with the images).
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from chromozoo.classes import CLASSES, DIPLOID_NUMBER
 from chromozoo.data.base.crops import sha256_of
-from chromozoo.data.base.metaphase_datamodule import WholeMetaphases
+from chromozoo.data.base.metaphase_datamodule import MetaphaseDataModule
 from chromozoo.data.base.verification import (
     class_line,
     content_line,
@@ -33,7 +33,7 @@ from chromozoo.data.io.archive import Archive, find_dataset, name_bytes, open_ar
 from chromozoo.data.splits import load_split
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
-from chromozoo.structures.metaphase import LARGEST_MASKS, Metaphase, faults
+from chromozoo.structures.metaphase import MAX_MASK_BYTES, Metaphase, faults
 from chromozoo.structures.polygons import mask_polygon
 
 FILE_NAME = "mfish-dapi.zip"
@@ -47,7 +47,7 @@ INSTRUCTIONS = """To get it:
   2. Put them as PNG into an archive or folder here, with the set's README:
          {folder}/
          └── mfish-dapi.zip      (or a folder mfish-dapi/)
-             ├── A0101XYD.png    (DAPI picture)
+             ├── A0101XYD.png    (DAPI image)
              ├── A0101XYK.png    (class map: 0, 1 to 24, 255 for overlaps)
              └── ...
      or name another folder: CHROMOZOO_DATA=/folder, or --data.init_args.root /folder
@@ -62,19 +62,19 @@ MEGABASES = (
 # 76 normal cells, 1.5 leaves 15 pieces too many, 2.2 fuses 5 homologues more.
 LARGEST = 1.8
 # What covers fewer pixels, beside overlaps, is dust.
-FEWEST_PIXELS = 20
+MIN_PIXELS = 20
 # A map of more pieces is noise, and joining them takes long. The published ones have up to 100.
-MOST_PIECES = 2000
+MAX_PIECES = 2000
 
 _FILE = re.compile(r"(?:^|/)(?P<key>[APV]\d{4}[0-9A-Z]{2})(?P<plane>[DK])\.png$")
 
 
-class MFISH(WholeMetaphases):
+class MFishDataModule(MetaphaseDataModule):
     """DAPI metaphases with amodal outlines and classes (labels 1 to 24), split by slide.
 
     Two homologues that touch each other are one instance, for the map does not part them; a
     translocated chromosome carries one class. The arguments are those of
-    :class:`chromozoo.data.base.metaphase_datamodule.WholeMetaphases`.
+    :class:`chromozoo.data.base.metaphase_datamodule.MetaphaseDataModule`.
     """
 
     dataset_name = "mfish"
@@ -121,10 +121,10 @@ class MFISHFiles:
         return sorted(self.names)
 
     def read(self, key: str) -> Metaphase:
-        """Decodes one picture and makes the outlines of its map; labels are names of classes.
+        """Decodes one image and makes the outlines of its map; labels are names of classes.
 
         Raises:
-            DatasetError: A file is damaged, or picture and map do not fit; the message names it.
+            DatasetError: A file is damaged, or image and map do not fit; the message names it.
         """
         names = self.names[key]
         with open_archive(self.path) as archive:
@@ -133,7 +133,7 @@ class MFISHFiles:
         source = f"{self.path}: {names['K']}"
         if image.shape != values.shape:
             raise DatasetError(
-                f"{source}: is {values.shape[1]}x{values.shape[0]}, its picture "
+                f"{source}: is {values.shape[1]}x{values.shape[0]}, its image "
                 f"{image.shape[1]}x{image.shape[0]}; fetch both again"
             )
         if unknown := sorted(set(np.unique(values).tolist()) - {*range(25), OVERLAP}):
@@ -184,9 +184,9 @@ def instances_of(class_map: NDArray[np.uint8]) -> list[tuple[int, NDArray[np.boo
         ValueError: The map is of more than 2,000 pieces, or their masks would take more than 4 GB.
     """
     pieces, numbers, regions, region_areas = _pieces(class_map)
-    if len(pieces) > MOST_PIECES:
+    if len(pieces) > MAX_PIECES:
         raise ValueError(f"the map is of {len(pieces):,} pieces, noise and no chromosomes")
-    if len(pieces) * class_map.size > LARGEST_MASKS:
+    if len(pieces) * class_map.size > MAX_MASK_BYTES:
         raise ValueError(f"the map is too large for its {len(pieces):,} pieces")
     free = [piece for piece in pieces if not piece.regions] or pieces
     scale = float(np.median([piece.area / MEGABASES[piece.label] for piece in free] or [0]))
@@ -199,7 +199,7 @@ def instances_of(class_map: NDArray[np.uint8]) -> list[tuple[int, NDArray[np.boo
             _, one, other = pair
             own = [piece for piece in own if piece is not one and piece is not other]
             own.append(_joined(one, other))
-        seen = [piece for piece in own if piece.area >= FEWEST_PIXELS]
+        seen = [piece for piece in own if piece.area >= MIN_PIXELS]
         found += [(label, _mask(piece, numbers, regions)) for piece in seen]
     return found
 

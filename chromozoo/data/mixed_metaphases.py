@@ -10,21 +10,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from chromozoo.data import bioimlab_segmentation
-from chromozoo.data.base.metaphase_datamodule import WholeMetaphases
+from chromozoo.data.base.metaphase_datamodule import MetaphaseDataModule
 from chromozoo.data.base.verification import split_faults, split_lines
-from chromozoo.data.bioimlab_segmentation import BioImLabSegmentation
+from chromozoo.data.bioimlab_segmentation import BioImLabSegmentationDataModule
 from chromozoo.data.catalogue import Verification
-from chromozoo.data.cil54816 import CIL54816
-from chromozoo.data.mfish import MFISH
+from chromozoo.data.cil54816 import Cil54816DataModule
+from chromozoo.data.mfish import MFishDataModule
 from chromozoo.data.splits import load_split
 from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles
 
 SPLIT = "mixed_metaphases_v1"
 # What the split calls the sets, before the names of their images.
-SETS: dict[str, type[WholeMetaphases]] = {
-    "bioimlab": BioImLabSegmentation,
-    "mfish": MFISH,
-    "cil": CIL54816,
+SETS: dict[str, type[MetaphaseDataModule]] = {
+    "bioimlab": BioImLabSegmentationDataModule,
+    "mfish": MFishDataModule,
+    "cil": Cil54816DataModule,
 }
 # How often an image of each set is taken while one of CIL:54816 is taken once: there are few with
 # outlines.
@@ -36,11 +36,11 @@ INSTRUCTIONS = """It is made of three sets; all are needed:
   chromozoo data info cil54816"""
 
 
-class MixedMetaphases(WholeMetaphases):
+class MixedMetaphasesDataModule(MetaphaseDataModule):
     """Metaphases of three sets, not told apart by class; split as each of them is.
 
     Outlined images alone validate and test: CIL:54816 is judged by its own DataModule. The
-    arguments are those of :class:`chromozoo.data.base.metaphase_datamodule.WholeMetaphases`.
+    arguments are those of :class:`chromozoo.data.base.metaphase_datamodule.MetaphaseDataModule`.
     """
 
     dataset_name = "mixed-metaphases"
@@ -69,7 +69,7 @@ class MixedFiles:
         return [f"{name} {key}" for name, files in self.sets.items() for key in files.keys()]  # noqa: SIM118
 
     def read(self, key: str) -> Metaphase:
-        """Decodes one picture and its outlines, or boxes.
+        """Decodes one image and its outlines, or boxes.
 
         Raises:
             DatasetError: It is damaged; the message names the file.
@@ -85,7 +85,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         DatasetNotFoundError: One of the three sets is not on this machine.
         DatasetError: The list of a set's files is damaged.
     """
-    keys = MixedMetaphases(root).files().keys()
+    keys = MixedMetaphasesDataModule(root).files().keys()
     split = load_split(SPLIT)
     counts = dict.fromkeys(keys, 1)
     lines = [f"{len(keys)} images", *split_lines(split, counts, "images", "images")]

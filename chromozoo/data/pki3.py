@@ -16,9 +16,9 @@ from typing import Any, Literal, get_args
 
 from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER
 from chromozoo.data.base.chromosome_datamodule import (
+    ChromosomeDataModule,
     ChromosomeFile,
     Chromosomes,
-    SingleChromosomes,
     chromosomes_of_files,
     read_all,
 )
@@ -47,7 +47,7 @@ INSTRUCTIONS = """To get it:
 
 Layout = Literal["pki3", "cir-net", "class-folders", "labels-csv"]
 
-# What `chromozoo data from-karyogram` and `chromozoo synthesize` write beside their pictures.
+# What `chromozoo data from-karyogram` and `chromozoo synthesize` write beside their images.
 LABELS = "labels.csv"
 
 _CLASS = r"(?P<label>[0-9]{1,2}|[XYxy])"
@@ -77,7 +77,7 @@ def list_files(path: Path, layout: Layout = "pki3") -> list[ChromosomeFile]:
 
     Args:
         path: Folder or zip file.
-        layout: See :class:`GBandCrops`.
+        layout: See :class:`Pki3DataModule`.
 
     Raises:
         DatasetError: No file has a name of the layout, or a class is unknown.
@@ -110,7 +110,7 @@ def list_files(path: Path, layout: Layout = "pki3") -> list[ChromosomeFile]:
 def _files_of_table(path: Path, archive: Archive, name: str) -> list[ChromosomeFile]:
     """The chromosomes that a ``labels.csv`` lists.
 
-    Their cell is the folder of the picture, for that is what both commands write.
+    Their cell is the folder of the image, for that is what both commands write.
 
     Raises:
         DatasetError: It is damaged, or names a file that is not there or an unknown class.
@@ -143,22 +143,22 @@ def patient_of(cell: str) -> str:
     return cell.partition("_")[0]
 
 
-class GBandCrops(SingleChromosomes):
+class Pki3DataModule(ChromosomeDataModule):
     """Single G-band chromosomes, split by patient where the patient is known.
 
     What is known of the cells depends on the layout:
 
     - ``"pki3"``: the folder is the karyotype, its part before ``_`` the patient; the committed
-      split divides by patient. Pictures are upright, p arm up. The preset turns a chromosome by
+      split divides by patient. Images are upright, p arm up. The preset turns a chromosome by
       less than 90 degrees, so it stays up: without flips (``augmentation: {flips: false}``) a
       classifier with ``polarity: true`` learns to tell the arms.
     - ``"cir-net"``: the files of Lin et al. 2020 (CIR-Net), whose label 0 to 23 stands between the
       last two dots of the name. Neither cell nor patient is known: every file is a cell of its own,
       and chromosomes of one metaphase may stand on both sides of the split.
-    - ``"class-folders"``: one folder for each class, 1 to 22, X and Y (or 23 and 24), with pictures
+    - ``"class-folders"``: one folder for each class, 1 to 22, X and Y (or 23 and 24), with images
       of any name; folders above it do not matter. Cells are as unknown as with ``"cir-net"``.
     - ``"labels-csv"``: what ``chromozoo data from-karyogram`` and ``chromozoo synthesize`` write:
-      the classes stand in ``labels.csv``, and each folder of pictures is a cell. The name of a
+      the classes stand in ``labels.csv``, and each folder of images is a cell. The name of a
       karyogram up to its last ``_`` is the patient.
 
     Where there is no committed split it is drawn by the hash of the patient, the cell, or the
@@ -166,12 +166,12 @@ class GBandCrops(SingleChromosomes):
     there stays where it is when others come.
 
     Args:
-        root: For ``"pki3"`` as in :class:`chromozoo.data.base.chromosome_datamodule.SingleChromosomes`; for
+        root: For ``"pki3"`` as in :class:`chromozoo.data.base.chromosome_datamodule.ChromosomeDataModule`; for
             the other layouts the folder or zip file itself.
         layout: How files are named.
         fold: See the base class, as the other arguments.
 
-    Pictures whose names are not of the layout are left out; a warning counts them.
+    Images whose names are not of the layout are left out; a warning counts them.
 
     Raises:
         UnknownNameError: No such layout or fold.

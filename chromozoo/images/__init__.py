@@ -1,1 +1,1 @@
-"""What is done to the picture of one chromosome: arrays in, arrays out, torch only in preset."""
+"""What is done to the image of one chromosome: arrays in, arrays out, torch only in preset."""

@@ -12,7 +12,7 @@ class Bend(A.ImageOnlyTransform):  # type: ignore[misc]
 
     Args:
         sagitta: Largest height of the arc, of the canvas height; either side is as likely.
-        p: Share of the pictures that are bent.
+        p: Share of the images that are bent.
     """
 
     def __init__(self, sagitta: float = 0.08, p: float = 0.5) -> None:
@@ -36,11 +36,11 @@ class Bend(A.ImageOnlyTransform):  # type: ignore[misc]
 class Turn(A.ImageOnlyTransform):  # type: ignore[misc]
     """CDA, the chromosome data augmentation of Lin et al. 2020 (section 3.2, equations 3 to 5).
 
-    Turns every picture about the middle of its canvas by a random multiple of ``step`` degrees, 0
+    Turns every image about the middle of its canvas by a random multiple of ``step`` degrees, 0
     among them, and then moves it by random rows and columns. What comes in is 0, the background of
     a signal image; pixels are interpolated. The released code takes the nearest pixel, fills black
-    although its pictures are dark on white, and has no offset. Lin et al. make all turns of every
-    picture beforehand; here each epoch draws one.
+    although its images are dark on white, and has no offset. Lin et al. make all turns of every
+    image beforehand; here each epoch draws one.
 
     Args:
         step: Degrees between two turns; a divisor of 360.
@@ -102,7 +102,7 @@ def training_augmentation(
         bend: Largest sagitta of the chromosome's axis, of the canvas height (:class:`Bend`).
         flips: Mirror both ways. Polarity is unknown after rotate & crop, so both ends must do.
         rotate_step: Degrees between the turns over the full circle of CDA (:class:`Turn`; Lin et
-            al. 2020: 15), with offsets up to ``shift``; 0 leaves CDA out. It is meant for pictures
+            al. 2020: 15), with offsets up to ``shift``; 0 leaves CDA out. It is meant for images
             that were not turned upright (preset: ``rotate_crop: none`` and a square canvas, for
             what is turned out of the canvas is lost). ``shear`` and ``bend`` follow the canvas and
             not such a chromosome: set them to 0.

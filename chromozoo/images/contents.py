@@ -17,11 +17,11 @@ from chromozoo.errors import ImageError
 PROJECTIONS = {"max": np.maximum, "min": np.minimum}
 
 # One image above this is a mistake (a whole slide), not a chromosome or a metaphase.
-LARGEST_PIXELS = 150_000_000
+MAX_PIXELS = 150_000_000
 # All samples of one image, as they are decoded.
-LARGEST_BYTES = 2**30
+MAX_IMAGE_BYTES = 2**30
 # Of all planes that are projected together.
-MOST_PROJECTED_PIXELS = 10 * LARGEST_PIXELS
+MAX_PROJECTED_PIXELS = 10 * MAX_PIXELS
 
 # Images with this share of the pixels of a large one are previews.
 PREVIEW_SHARE = 1 / 16
@@ -77,7 +77,7 @@ class Selection:
             ImageError: Planes to project are of different sizes or kinds, or far too many.
         """
         pixels = sum(stack.size[0] * stack.size[1] for stack, _, _ in self.layers)
-        if pixels > MOST_PROJECTED_PIXELS:
+        if pixels > MAX_PROJECTED_PIXELS:
             raise ImageError(
                 f"{name}: {len(self.layers)} planes with {pixels} pixels are far too many to "
                 f"project; choose one with --page {HOW}"
@@ -221,7 +221,7 @@ def check_size(name: str, height: int, width: int, pixel_bytes: int = 1) -> None
     Raises:
         ImageError: It is far too large.
     """
-    if height * width > LARGEST_PIXELS or height * width * pixel_bytes > LARGEST_BYTES:
+    if height * width > MAX_PIXELS or height * width * pixel_bytes > MAX_IMAGE_BYTES:
         raise ImageError(
             f"{name}: far too large for a crop or metaphase ({width}x{height} pixels); cut the "
             "cell out first"

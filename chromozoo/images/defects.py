@@ -68,7 +68,7 @@ class Defects:
         return tuple(found)
 
 
-def mended(
+def repair_defects(
     grey: NDArray[np.float32], *, is_crop: bool = False
 ) -> tuple[NDArray[np.float32], Defects]:
     """Fills dead lines and hot pixels from their neighbours.

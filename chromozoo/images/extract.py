@@ -1,4 +1,4 @@
-"""Extraction: from a metaphase and its masks to pictures of single chromosomes.
+"""Extraction: from a metaphase and its masks to images of single chromosomes.
 
 A classifier must meet in use what it met in training (Wang et al. 2024, table I: 67.8 % against
 95.2 %), so this one object serves both: the karyotyper cuts with it what the segmenter found, and
@@ -35,7 +35,7 @@ class Extraction:
         corners: NDArray[np.integer],
         certain: NDArray[np.bool_] | None = None,
     ) -> list[NDArray[np.float32]]:
-        """One picture for each mask, in their order.
+        """One image for each mask, in their order.
 
         Args:
             signal: ``(H, W)`` signal image, see
@@ -58,7 +58,7 @@ class Extraction:
                 owners[row : row + crop.shape[0], column : column + crop.shape[1]] += crop
         reach = self.rim + self.margin
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * self.rim + 1,) * 2)
-        pictures = []
+        images = []
         for crop, (row, column), one in zip(crops, corners, counts, strict=True):
             padded = np.pad(crop, reach)
             top, left = int(row) - reach, int(column) - reach
@@ -69,9 +69,9 @@ class Extraction:
             )
             place = (slice(max(top, 0), bottom), slice(max(left, 0), right))
             widened = cv2.dilate(padded.astype(np.uint8), kernel) > 0
-            picture = np.zeros(padded.shape, np.float32)
+            image = np.zeros(padded.shape, np.float32)
             foreign = owners[place] > (padded[inside] if one else 0)
             shown = widened[inside] & (padded[inside] | ~foreign)
-            picture[inside] = np.where(shown, signal[place], 0)
-            pictures.append(picture)
-        return pictures
+            image[inside] = np.where(shown, signal[place], 0)
+            images.append(image)
+        return images

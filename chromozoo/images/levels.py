@@ -24,17 +24,17 @@ from numpy.typing import NDArray
 
 from chromozoo.classes import Stain
 from chromozoo.images.caption import find_caption
-from chromozoo.images.defects import Defects, mended
+from chromozoo.images.defects import Defects, repair_defects
 from chromozoo.images.field import Frame, find_frame, reduced
 from chromozoo.images.light import Light, even_light
 
 # Below this contrast (of the image's own full range) there is nothing but noise.
-LEAST_CONTRAST = 0.02
+MIN_CONTRAST = 0.02
 BRIGHTEST_PERCENTILE = 99.0
 # What stands out of the background in fewer pixels than this is dust.
-FEWEST_PIXELS = 100
+MIN_PIXELS = 100
 # Pieces smaller than this say nothing of the width of chromosomes.
-SMALLEST_PIECE = 30
+MIN_PIECE_PIXELS = 30
 # A piece may be a chromosome from this area and width on, in pixels, and up to this width.
 MIN_AREA, MIN_WIDTH, MAX_WIDTH = 40, 3.0, 60.0
 # Area by the square of the width, which is 0.8 of a disc: a rod or a cluster of rods has more.
@@ -193,7 +193,7 @@ def measure_levels(grey: NDArray[np.float32]) -> Levels:
     Returns:
         The levels. Where nothing stands out, the signal is all 0.
     """
-    clean, defects = mended(grey)
+    clean, defects = repair_defects(grey)
     small = reduced(clean)
     frame = find_frame(clean, small)
     left_out = None if frame is None else ~frame.field
@@ -259,7 +259,7 @@ def chromosome_width(signal: NDArray[np.float32], apart: NDArray[np.bool_] | Non
     distance = cv2.distanceTransform(inside, cv2.DIST_L2, 5)
     ridge = (distance >= cv2.dilate(distance, np.ones((3, 3), np.uint8))) & (distance > 1)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(inside, connectivity=8)
-    counted = stats[:, cv2.CC_STAT_AREA] >= SMALLEST_PIECE
+    counted = stats[:, cv2.CC_STAT_AREA] >= MIN_PIECE_PIXELS
     if apart is not None:
         counted[labels[cv2.dilate(apart.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0]] = False
     ridge &= counted[labels]
@@ -426,7 +426,7 @@ def _look(grey: NDArray[np.float32], left_out: NDArray[np.bool_] | None) -> _Loo
     else:
         level, _ = cv2.threshold(blurred[~left_out], 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
         stands_out = (eight_bit > level) & ~left_out
-    if int(np.count_nonzero(stands_out)) < FEWEST_PIXELS:
+    if int(np.count_nonzero(stands_out)) < MIN_PIXELS:
         return None
     step = int(np.ceil((grey.size / LOOK_PIXELS) ** 0.5))
     return _Look(
@@ -506,7 +506,7 @@ def _top(look: _Look) -> tuple[float, NDArray[np.bool_] | None]:
     )
     odd = outlying[pieces.owners] | (pieces.departures > BRIGHT_PIXEL * level)
     rest = pieces.departures[~odd]
-    if rest.size * look.step**2 < FEWEST_PIXELS:
+    if rest.size * look.step**2 < MIN_PIXELS:
         return top, None
     lower = max(float(np.percentile(rest, BRIGHTEST_PERCENTILE)), 1e-12)
     return (lower, odd) if top > MIN_RAISE * lower else (top, None)
@@ -557,7 +557,7 @@ def _outliers(
         return None
     count, width, level, is_dark = 0, 0.0, 0.0, False
     for pieces, is_bright in found:
-        large = pieces.areas >= SMALLEST_PIECE
+        large = pieces.areas >= MIN_PIECE_PIXELS
         count += int(large.sum())
         width = max(width, float(pieces.widths.max()))
         if float(pieces.levels.max()) > level:
@@ -577,15 +577,15 @@ def _alarms(look: _Look) -> tuple[str, ...]:
 def _levels(grey: NDArray[np.float32]) -> tuple[float, float, float] | None:
     """Darkest level, background and brightest one; None where there is nothing but noise."""
     low, high = (float(value) for value in np.percentile(grey, (0.1, 99.9)))
-    if high - low <= LEAST_CONTRAST * max(abs(low), abs(high), 1e-12):
+    if high - low <= MIN_CONTRAST * max(abs(low), abs(high), 1e-12):
         # A few chromosomes in a large field are fewer than one pixel in a thousand.
         low, high = float(grey.min()), float(grey.max())
-        if high - low <= LEAST_CONTRAST * max(abs(low), abs(high), 1e-12):
+        if high - low <= MIN_CONTRAST * max(abs(low), abs(high), 1e-12):
             return None
-    return low, _most_frequent(grey, low, high), high
+    return low, _mode(grey, low, high), high
 
 
-def _most_frequent(grey: NDArray[np.float32], low: float, high: float) -> float:
+def _mode(grey: NDArray[np.float32], low: float, high: float) -> float:
     """The level that most pixels have, from a smoothed histogram of 256 steps."""
     counts, edges = np.histogram(grey, bins=256, range=(low, high))
     smooth = np.convolve(counts, np.ones(5) / 5, mode="same")

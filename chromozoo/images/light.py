@@ -84,7 +84,7 @@ def even_light(
     values = blocks[is_whole]
     if values.size < MIN_BLOCKS:
         return grey, None
-    level = _most_common(values)
+    level = _mode(values)
     if (np.abs(values - level) <= 0.01 * np.ptp(small[within])).mean() > 1 - MIN_GAIN:
         return grey, None  # a surface cannot explain much more
     best = _best_surface(values, level, is_whole, small, within)
@@ -204,7 +204,7 @@ def _fit(terms: FloatArray, values: FloatArray, quantile: float) -> FloatArray:
     return solved
 
 
-def _most_common(values: FloatArray) -> float:
+def _mode(values: FloatArray) -> float:
     counts, edges = np.histogram(values, bins=64)
     peak = int(np.argmax(np.convolve(counts, np.ones(3), mode="same")))
     near = (values >= edges[max(peak - 1, 0)]) & (values <= edges[min(peak + 2, 64)])

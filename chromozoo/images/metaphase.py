@@ -1,6 +1,6 @@
 """Normalisation of whole metaphases: what every segmenter reads, whatever the microscope.
 
-As for single chromosomes (:mod:`chromozoo.images.signal`), a picture becomes a *signal image*:
+As for single chromosomes (:mod:`chromozoo.images.signal`), an image becomes a *signal image*:
 background 0, chromosomes bright, 0..1. Q-band and DAPI keep their sense, G-band is inverted.
 """
 
@@ -25,11 +25,11 @@ WIDTH_RANGE = 1.75
 # The median length of what is found differs between the cells of one microscope by less than this
 # factor from the typical one (27 of 29 images of CIL:54816 do). Fewer say little of it.
 LENGTH_RANGE = 1.4
-FEWEST_FOR_ZOOM = 10
+MIN_FOR_ZOOM = 10
 # Of the arguments of a preset. No metaphase needs a larger canvas.
-LARGEST_CANVAS = 30_000_000
-LARGEST_NUMBER = 10_000
-POSITIVE = ("scale", "std", "largest_pixels")
+MAX_CANVAS_PIXELS = 30_000_000
+MAX_NUMBER = 10_000
+POSITIVE = ("scale", "std", "max_pixels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,9 +38,9 @@ class PreparedMetaphase:
 
     Attributes:
         canvas: ``(h, w)`` uint8 signal image, background 0, at the working scale.
-        scale: Canvas pixels per pixel of the picture.
-        shape: ``(H, W)`` of the picture.
-        warnings: What a user should know of the picture.
+        scale: Canvas pixels per pixel of the image.
+        shape: ``(H, W)`` of the image.
+        warnings: What a user should know of the image.
         levels: Its grey levels; where it was reduced before anything else, those of the reduced
             one.
     """
@@ -54,17 +54,17 @@ class PreparedMetaphase:
 
 @dataclass(frozen=True)
 class MetaphasePreset:
-    """From any picture of a metaphase to a network's input.
+    """From any image of a metaphase to a network's input.
 
     Args:
-        scale: Canvas pixels per pixel of a picture like those of the training data. 1.0 keeps the
+        scale: Canvas pixels per pixel of an image like those of the training data. 1.0 keeps the
             scale of BioImLab (768x576, chromosomes about 14 pixels wide).
-        typical_width: Width in pixels of the median chromosome in the pictures of the training
-            data; pictures in which it is off by more than a factor of 1.75 come from another camera
+        typical_width: Width in pixels of the median chromosome in the images of the training
+            data; images in which it is off by more than a factor of 1.75 come from another camera
             and are brought to it. 0: never.
         typical_length: Diagonal in canvas pixels of the median box that a segmenter finds in the
-            pictures of the training data, see :meth:`cell_zoom`; 0 where it is not known.
-        largest_pixels: A canvas never has more pixels than this, so memory is bounded.
+            images of the training data, see :meth:`cell_zoom`; 0 where it is not known.
+        max_pixels: A canvas never has more pixels than this, so memory is bounded.
         mean, std: Normalisation of the signal (0..1).
 
     Example:
@@ -75,7 +75,7 @@ class MetaphasePreset:
 
     scale: float = 1.0
     typical_width: float = 14.0
-    largest_pixels: int = 3_000_000
+    max_pixels: int = 3_000_000
     mean: float = 0.05
     std: float = 0.15
     typical_length: float = 0.0
@@ -85,8 +85,8 @@ class MetaphasePreset:
         for name, value in asdict(self).items():
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ValueError(f"{name} is {value!r}; give a number")
-            most = LARGEST_CANVAS if name == "largest_pixels" else LARGEST_NUMBER
-            least = 0 if name != "mean" else -LARGEST_NUMBER
+            most = MAX_CANVAS_PIXELS if name == "max_pixels" else MAX_NUMBER
+            least = 0 if name != "mean" else -MAX_NUMBER
             if not least <= value <= most or (value == 0 and name in POSITIVE):
                 raise ValueError(f"{name} is {value!r}, which no metaphase can be prepared with")
 
@@ -98,17 +98,17 @@ class MetaphasePreset:
         zoom: float = 1.0,
         levels: Levels | None = None,
     ) -> PreparedMetaphase:
-        """Reads and prepares a picture.
+        """Reads and prepares an image.
 
         Args:
             source: Path, PIL image or array, see :func:`chromozoo.images.reading.read_grey`.
             name: What errors and warnings call it; the path when None.
             zoom: Extra magnification, from :meth:`cell_zoom`.
-            levels: Grey levels of this picture, measured before; None measures them, and warns of
+            levels: Grey levels of this image, measured before; None measures them, and warns of
                 what was odd.
 
         Raises:
-            ImageError: The picture cannot be read. A picture that shows nothing is no error: its
+            ImageError: The image cannot be read. An image that shows nothing is no error: its
                 canvas is black, and a warning says so.
         """
         grey = read_grey(source, name)
@@ -116,7 +116,7 @@ class MetaphasePreset:
         height, width = grey.shape
         wanted = self.scale * zoom
         warnings = []
-        room = (self.largest_pixels / (height * width)) ** 0.5
+        room = (self.max_pixels / (height * width)) ** 0.5
         scale = min(wanted, room)
         if wanted > room and room < 1:
             small = (
@@ -147,9 +147,9 @@ class MetaphasePreset:
         return PreparedMetaphase(canvas, scale, (height, width), tuple(warnings), levels)
 
     def cell_zoom(self, lengths: Sequence[float]) -> float:
-        """Magnification at which a picture should be looked at again.
+        """Magnification at which an image should be looked at again.
 
-        What a segmenter finds says more of the pixel size than any measure of the raw picture, even
+        What a segmenter finds says more of the pixel size than any measure of the raw image, even
         where it finds but half of the chromosomes, since their size is not what it looks for.
 
         Args:
@@ -159,7 +159,7 @@ class MetaphasePreset:
             1.0 within a factor of 1.4 of the typical length, for fewer than 10, and where that is
             not known.
         """
-        if not self.typical_length or len(lengths) < FEWEST_FOR_ZOOM:
+        if not self.typical_length or len(lengths) < MIN_FOR_ZOOM:
             return 1.0
         zoom = self.typical_length / float(np.median(lengths))
         return zoom if max(zoom, 1 / zoom) > LENGTH_RANGE else 1.0
@@ -178,7 +178,7 @@ class MetaphasePreset:
 
 
 def signal_metaphase(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], bool]:
-    """Turns a grey picture of a metaphase into a signal image.
+    """Turns a grey image of a metaphase into a signal image.
 
     Args:
         grey: ``(H, W)`` in any units.
@@ -192,7 +192,7 @@ def signal_metaphase(grey: NDArray[np.float32]) -> tuple[NDArray[np.float32], bo
 
 
 def stain_of(grey: NDArray[np.float32]) -> Stain:
-    """The stain that a picture ``(H, W)`` looks like, see :class:`chromozoo.images.levels.Levels`.
+    """The stain that an image ``(H, W)`` looks like, see :class:`chromozoo.images.levels.Levels`.
 
     Light through a slide shows dark chromosomes on a light ground: ``"g"``, G-band. What fluoresces
     is bright on dark: ``"q"``, Q-band or DAPI; so is, by convention, what shows nothing.

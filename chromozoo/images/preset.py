@@ -1,7 +1,7 @@
-"""The preset: all that happens between a picture of a chromosome and a network's input.
+"""The preset: all that happens between an image of a chromosome and a network's input.
 
 Training, validation, hub, command line and export use this one object, and its arguments travel
-with the weights, so a model never sees pictures prepared in another way than it learnt from.
+with the weights, so a model never sees images prepared in another way than it learnt from.
 """
 
 import hashlib
@@ -24,13 +24,13 @@ from chromozoo.images.straighten import MARGIN, StraightenMethod, straighten
 
 VIEWS = ("upright", "straight", "straight-xie", "crop")
 
-FEWEST_FOR_ZOOM = 20
+MIN_FOR_ZOOM = 20
 
 WHOLE_NUMBERS = ("height", "width", "channels")
 NUMBERS = (*WHOLE_NUMBERS, "scale", "mean", "std", "typical_length", "zoom_range")
 # No chromosome needs more; a damaged file of weights may ask for anything.
-LARGEST_SIDE = 4096
-LARGEST_SCALE = 32.0
+MAX_SIDE = 4096
+MAX_SCALE = 32.0
 
 # Change it when `prepare` gives other pixels for the same arguments: cached crops are then remade.
 PREPARATION_VERSION = 1
@@ -38,13 +38,13 @@ PREPARATION_VERSION = 1
 
 @dataclass(frozen=True)
 class ChromosomePreset:
-    """From any picture of one chromosome to a normalised tensor.
+    """From any image of one chromosome to a normalised tensor.
 
     Args:
         height, width: Canvas in pixels, 8 or more. A chromosome that does not fit is shrunk until
             it does.
-        scale: Canvas pixels per pixel of the picture. 1.0 keeps the scale of BioImLab.
-        rotate_crop: Method of :class:`RotateCrop`; ``"none"`` keeps the picture's angle.
+        scale: Canvas pixels per pixel of the image. 1.0 keeps the scale of BioImLab.
+        rotate_crop: Method of :class:`RotateCrop`; ``"none"`` keeps the image's angle.
         channels: 1, or 3 equal channels for networks that were born with colour.
         views: What a network sees of one chromosome, each view a channel: ``"upright"``;
             ``"straight"`` and ``"straight-xie"``, the upright chromosome straightened
@@ -55,7 +55,7 @@ class ChromosomePreset:
             0 where it is not known. Serves :meth:`cell_zoom`.
         zoom_range: Cells whose median chromosome is longer or shorter than that by less than this
             factor keep their scale; 1 brings every cell to the typical length.
-        stretch: Stretch every picture to full contrast: exposure and bit depth drop out. False
+        stretch: Stretch every image to full contrast: exposure and bit depth drop out. False
             keeps the departure from the background in units of the full range of 8 bits
             (value / 255); it is there to show what the stretching brings.
 
@@ -109,10 +109,10 @@ class ChromosomePreset:
                 number = float(value)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{name} is {value!r}; give a number") from error
-            most = LARGEST_SCALE if name == "scale" else LARGEST_SIDE
+            most = MAX_SCALE if name == "scale" else MAX_SIDE
             least = -most if name == "mean" else 0
             if not least <= number <= most or (name in ("scale", "std") and not number):
-                raise ValueError(f"{name} is {value!r}, which no picture can be prepared with")
+                raise ValueError(f"{name} is {value!r}, which no image can be prepared with")
             if name in WHOLE_NUMBERS and number != int(number):
                 raise ValueError(f"{name} is {value!r}; give a whole number")
             object.__setattr__(self, name, int(number) if name in WHOLE_NUMBERS else number)
@@ -120,12 +120,12 @@ class ChromosomePreset:
     def __call__(
         self, source: ImageSource, name: str | None = None, *, zoom: float = 1.0
     ) -> Tensor:
-        """Reads, prepares and normalises one picture: ``(channels, height, width)`` float32.
+        """Reads, prepares and normalises one image: ``(channels, height, width)`` float32.
 
         With several views, ``(views, height, width)``.
 
         Raises:
-            ImageError: The picture cannot be read or shows nothing.
+            ImageError: The image cannot be read or shows nothing.
         """
         return self.tensor(self.prepare(source, name, zoom=zoom))
 
@@ -138,18 +138,18 @@ class ChromosomePreset:
         the DataModules cache its result.
 
         Args:
-            source: The picture, see :func:`chromozoo.images.reading.read_grey`.
+            source: The image, see :func:`chromozoo.images.reading.read_grey`.
             name: What errors call it; the path itself when None.
-            zoom: Extra magnification, to bring a picture of another pixel size to the scale
+            zoom: Extra magnification, to bring an image of another pixel size to the scale
                 of the training data.
         """
         return self.draw(self.signal(source, name), zoom)
 
     def signal(self, source: ImageSource, name: str | None = None) -> NDArray[np.float32]:
-        """The signal image of a picture, what :meth:`draw` and :meth:`length_of` look at.
+        """The signal image of an image, what :meth:`draw` and :meth:`length_of` look at.
 
         Raises:
-            ImageError: The picture cannot be read or shows nothing.
+            ImageError: The image cannot be read or shows nothing.
         """
         grey = read_grey(source, name)
         path = str(source) if isinstance(source, str | Path) else "image"
@@ -177,10 +177,10 @@ class ChromosomePreset:
     def _on_canvas(
         self, draw: Callable[[float], NDArray[np.float32]], scale: float
     ) -> NDArray[np.uint8]:
-        """The picture that ``draw`` gives at this scale, or at the largest that fits."""
+        """The image that ``draw`` gives at this scale, or at the largest that fits."""
         upright = draw(scale)
         fit = min(self.height / upright.shape[0], self.width / upright.shape[1])
-        # Once is enough but for very large pictures, whose margins do not shrink with them. What
+        # Once is enough but for very large images, whose margins do not shrink with them. What
         # then stands out by no more than the margin is background, and is cut.
         while fit < 1:
             scale *= fit * 0.98
@@ -198,10 +198,10 @@ class ChromosomePreset:
         return canvas
 
     def length(self, source: ImageSource, name: str | None = None) -> float:
-        """Length of the chromosome in pixels of the picture, along its long axis.
+        """Length of the chromosome in pixels of the image, along its long axis.
 
         Raises:
-            ImageError: The picture cannot be read or shows nothing.
+            ImageError: The image cannot be read or shows nothing.
         """
         return self.length_of(self.signal(source, name))
 
@@ -218,13 +218,13 @@ class ChromosomePreset:
         objective. Models of several laboratories have a ``zoom_range`` of 1.
 
         Args:
-            lengths: Of all chromosomes of one cell, in pixels of their pictures.
+            lengths: Of all chromosomes of one cell, in pixels of their images.
 
         Returns:
             1.0 within the range, for fewer than 20 chromosomes (their median says little), and
             where the typical length is not known.
         """
-        if not self.typical_length or len(lengths) < FEWEST_FOR_ZOOM:
+        if not self.typical_length or len(lengths) < MIN_FOR_ZOOM:
             return 1.0
         zoom = self.typical_length / float(np.median(lengths))
         return zoom if max(zoom, 1 / zoom) > self.zoom_range else 1.0

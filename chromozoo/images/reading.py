@@ -25,7 +25,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from chromozoo.errors import ImageError
 from chromozoo.images.codestreams import jpeg2000_header
 from chromozoo.images.contents import (
-    LARGEST_BYTES,
+    MAX_IMAGE_BYTES,
     Stack,
     check_size,
     choose,
@@ -72,13 +72,13 @@ ImageSource: TypeAlias = str | Path | ImagePage | Image.Image | NDArray[np.gener
 IMAGE_SUFFIXES = frozenset({".png", ".bmp", ".tif", ".tiff", ".jpg", ".jpeg", ".jp2", ".j2k"})
 
 # A single chromosome of 3x3 pixels cannot be told from dust.
-SMALLEST_SIDE = 4
+MIN_SIDE = 4
 # Differences and sums of such values still fit into float32.
-LARGEST_VALUE = 1e30
+MAX_VALUE = 1e30
 # Whole numbers up to here are exact in float32.
-LARGEST_EXACT = 2**24
+MAX_EXACT_INTEGER = 2**24
 # Signed ones of 16 bits count as 24; beyond, the decoder's arithmetic is not exact.
-MOST_JPEG2000_BITS = 24
+MAX_JPEG2000_BITS = 24
 # Pixels that are converted at a time: a slide's worth of float32 colours would fill the memory.
 BLOCK = 2**22
 
@@ -179,15 +179,15 @@ def read_grey(source: ImageSource, name: str | None = None) -> NDArray[np.float3
         raise ImageError(
             f"{name}: values of type {array.dtype} are no grey values; give integers or floats"
         )
-    if min(array.shape[:2]) < SMALLEST_SIDE:
+    if min(array.shape[:2]) < MIN_SIDE:
         raise ImageError(
             f"{name}: the image is {array.shape[1]}x{array.shape[0]} pixels, too small to show a "
-            f"chromosome; give a crop of at least {SMALLEST_SIDE}x{SMALLEST_SIDE}"
+            f"chromosome; give a crop of at least {MIN_SIDE}x{MIN_SIDE}"
         )
     check_size(name, *array.shape[:2])
     # Comparisons with NaN are false.
     if array.dtype.kind == "f" and not (
-        float(array.min()) > -LARGEST_VALUE and float(array.max()) < LARGEST_VALUE
+        float(array.min()) > -MAX_VALUE and float(array.max()) < MAX_VALUE
     ):
         raise ImageError(f"{name}: the image holds NaN or infinite values; mend it first")
     return _to_grey(array)
@@ -203,7 +203,7 @@ def images_of(
     """The images that a file gives, each of which :func:`read_grey` takes; only headers are read.
 
     A file with one image gives its path. Pages that are images of their own give one each: those
-    of a TIFF that names no axes, and full-size pictures of an MPO. Of z-planes, channels and
+    of a TIFF that names no axes, and full-size images of an MPO. Of z-planes, channels and
     frames (OME, ImageJ, tifffile, MetaMorph and LSM; animated PNG, GIF and WebP) one image has to
     be chosen. Previews, masks and the reduced copies of a pyramid are left out.
 
@@ -349,23 +349,23 @@ def _format(head: bytes) -> str | None:
 def _raster_stacks(stream: BinaryIO, kind: str, name: str) -> list[Stack]:
     """What a file of Pillow's formats holds: one image, an animation, or the images of an MPO."""
     stream.seek(0)
-    picture = Image.open(stream, formats=[kind])
-    size = picture.height, picture.width
+    image = Image.open(stream, formats=[kind])
+    size = image.height, image.width
     # Of a PNG, Pillow drops the low bits of deep colours and knows transparent ones by halves.
     odd = kind == PNG and (
-        (picture.mode in ("RGB", "RGBA") and "16" in str(picture.tile[0][3]))
-        or ("transparency" in picture.info and picture.mode != "P")
+        (image.mode in ("RGB", "RGBA") and "16" in str(image.tile[0][3]))
+        or ("transparency" in image.info and image.mode != "P")
     )
-    bands = len(picture.getbands())
+    bands = len(image.getbands())
     check_size(name, *size, 2 * bands if odd else bands)
     colours = 3 if bands >= 3 else 1
     if kind == JPEG2000:
-        return [_jpeg2000(stream, picture, name)]
-    frames = int(getattr(picture, "n_frames", 1))
+        return [_jpeg2000(stream, image, name)]
+    frames = int(getattr(image, "n_frames", 1))
     if frames == 1:
 
         def load(*_: int) -> NDArray[np.generic]:
-            return _png(stream, picture, odd) if kind == PNG else _pixels(picture)
+            return _png(stream, image, odd) if kind == PNG else _pixels(image)
 
         return [Stack(load, size, colours=colours)]
 
@@ -385,10 +385,10 @@ def _raster_stacks(stream: BinaryIO, kind: str, name: str) -> list[Stack]:
         return [Stack(lambda t, *_: frame(t), size, frames=frames, colours=colours)]
     sizes = []
     for number in range(frames):
-        picture.seek(number)
-        sizes.append((picture.height, picture.width))
-        check_size(name, *sizes[-1], len(picture.getbands()))
-    entries = getattr(picture, "mpinfo", {}).get(MP_ENTRIES, [])
+        image.seek(number)
+        sizes.append((image.height, image.width))
+        check_size(name, *sizes[-1], len(image.getbands()))
+    entries = getattr(image, "mpinfo", {}).get(MP_ENTRIES, [])
     kinds = [str(entry["Attribute"]["MPType"]) for entry in entries]
     return [
         Stack(lambda *_, number=number: frame(number), sizes[number], colours=colours)
@@ -397,16 +397,16 @@ def _raster_stacks(stream: BinaryIO, kind: str, name: str) -> list[Stack]:
     ]
 
 
-def _png(stream: BinaryIO, picture: Image.Image, odd: bool) -> NDArray[np.generic]:
+def _png(stream: BinaryIO, image: Image.Image, odd: bool) -> NDArray[np.generic]:
     _check_sums(stream)
-    pixels = _pixels(picture)
+    pixels = _pixels(image)
     if not odd:
         return pixels
     import imagecodecs
 
     stream.seek(0)
     array = np.asarray(imagecodecs.png_decode(stream.read()))
-    return oriented(_with_colours(array), _orientation(picture))
+    return oriented(_with_colours(array), _orientation(image))
 
 
 def _check_sums(stream: BinaryIO) -> None:
@@ -421,20 +421,20 @@ def _check_sums(stream: BinaryIO) -> None:
         head = stream.read(8)
         length = int.from_bytes(head[:4], "big")
         kind = head[4:]
-        if len(head) < 8 or length > LARGEST_BYTES:
+        if len(head) < 8 or length > MAX_IMAGE_BYTES:
             raise ValueError("truncated PNG file")
         chunk = stream.read(length)
         if zlib.crc32(chunk, zlib.crc32(kind)) != int.from_bytes(stream.read(4), "big"):
             raise ValueError(f"broken PNG file (chunk {kind!r})")
 
 
-def _jpeg2000(stream: BinaryIO, picture: Image.Image, name: str) -> Stack:
+def _jpeg2000(stream: BinaryIO, image: Image.Image, name: str) -> Stack:
     stream.seek(0)
-    data = stream.read(LARGEST_BYTES)
+    data = stream.read(MAX_IMAGE_BYTES)
     height, width, components, bits = jpeg2000_header(data)
     deep = bits > 8
     check_size(name, height, width, components * (2 if deep else 1))
-    if components > 4 or bits > MOST_JPEG2000_BITS:
+    if components > 4 or bits > MAX_JPEG2000_BITS:
         raise ImageError(
             f"{name}: {components} samples a pixel of {bits} bits are not read in JPEG 2000; "
             "export it as 8 or 16 bit, grey or RGB"
@@ -442,7 +442,7 @@ def _jpeg2000(stream: BinaryIO, picture: Image.Image, name: str) -> Stack:
 
     def load(*_: int) -> NDArray[np.generic]:
         if not deep:
-            return _pixels(picture)
+            return _pixels(image)
         import imagecodecs
 
         return _with_colours(np.asarray(imagecodecs.jpeg2k_decode(data)))
@@ -457,32 +457,32 @@ def _with_colours(array: NDArray[Any]) -> NDArray[np.generic]:
     return array
 
 
-def _pixels(picture: Image.Image) -> NDArray[np.generic]:
+def _pixels(image: Image.Image) -> NDArray[np.generic]:
     """Decodes an image of Pillow: ``(H, W)``, ``(H, W, 3)`` or ``(H, W, 4)``, upright."""
-    picture.load()
-    orientation = _orientation(picture)
-    if picture.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
-        transparent = picture.mode == "PA" or "transparency" in picture.info
-        picture = picture.convert("RGBA" if transparent else "RGB")
-    if picture.mode == "La":
-        picture = picture.convert("LA")
-    if picture.mode in ("LA", "RGBa") or (
-        picture.mode in ("1", "L", "RGB") and "transparency" in picture.info
+    image.load()
+    orientation = _orientation(image)
+    if image.mode in ("P", "PA", "CMYK", "YCbCr", "LAB", "HSV"):
+        transparent = image.mode == "PA" or "transparency" in image.info
+        image = image.convert("RGBA" if transparent else "RGB")
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("LA", "RGBa") or (
+        image.mode in ("1", "L", "RGB") and "transparency" in image.info
     ):
-        picture = picture.convert("RGBA")
-    if picture.mode == "1":
-        picture = picture.convert("L")
-    return oriented(np.asarray(picture), orientation)
+        image = image.convert("RGBA")
+    if image.mode == "1":
+        image = image.convert("L")
+    return oriented(np.asarray(image), orientation)
 
 
-def _orientation(picture: Image.Image) -> object:
+def _orientation(image: Image.Image) -> object:
     """Of a loaded image; None where its file says nothing of it."""
-    if picture.format != "TIFF" and EXIF.isdisjoint(picture.info):
+    if image.format != "TIFF" and EXIF.isdisjoint(image.info):
         return None  # asking Pillow takes a while
-    return picture.getexif().get(ORIENTATION)
+    return image.getexif().get(ORIENTATION)
 
 
-def _of_pil_image(picture: Image.Image, name: str) -> NDArray[np.generic]:
+def _of_pil_image(image: Image.Image, name: str) -> NDArray[np.generic]:
     """The pixels of a PIL image; those of its file where they have not been decoded yet.
 
     So that 16 bits, pages and all else come as from the file itself.
@@ -491,26 +491,26 @@ def _of_pil_image(picture: Image.Image, name: str) -> NDArray[np.generic]:
         ImageError: Its file has another format than those that are read, or holds several images,
             of which none was chosen with ``seek``.
     """
-    check_size(name, picture.height, picture.width, len(picture.getbands()))
-    if not isinstance(picture, ImageFile.ImageFile):
-        return _pixels(picture)
-    waiting = bool(picture.tile)
-    if picture.format not in OPENED and (waiting or isinstance(picture, ImageFile.StubImageFile)):
+    check_size(name, image.height, image.width, len(image.getbands()))
+    if not isinstance(image, ImageFile.ImageFile):
+        return _pixels(image)
+    waiting = bool(image.tile)
+    if image.format not in OPENED and (waiting or isinstance(image, ImageFile.StubImageFile)):
         raise ImageError(
-            f"{name}: its format is {picture.format}, which is not opened; give it as {READABLE}"
+            f"{name}: its format is {image.format}, which is not opened; give it as {READABLE}"
         )
-    stream: Any = getattr(picture, "fp", None) or getattr(picture, "_fp", None)
+    stream: Any = getattr(image, "fp", None) or getattr(image, "_fp", None)
     if not hasattr(type(stream), "read") or getattr(stream, "closed", False):
-        return _pixels(picture)
-    if not (waiting or getattr(picture, "is_animated", False)):
-        return _pixels(picture)
+        return _pixels(image)
+    if not (waiting or getattr(image, "is_animated", False)):
+        return _pixels(image)
     position = stream.tell()
     try:
         stacks = _stacks(stream, name)
-        frame = picture.tell()
+        frame = image.tell()
         if frame == 0:
             chosen = only_one(stacks, name)
-        elif sum(stack.frames * stack.planes for stack in stacks) == picture.n_frames:  # type: ignore[attr-defined]
+        elif sum(stack.frames * stack.planes for stack in stacks) == image.n_frames:  # type: ignore[attr-defined]
             (chosen,) = choose(stacks, name, page=frame + 1)
         else:
             waiting = False  # Pillow counts previews, too, and this may be one
@@ -518,7 +518,7 @@ def _of_pil_image(picture: Image.Image, name: str) -> NDArray[np.generic]:
             return chosen.load(name)
     finally:
         stream.seek(position)
-    return _pixels(picture)
+    return _pixels(image)
 
 
 def _of_array(source: Any, name: str) -> NDArray[np.generic]:
@@ -567,7 +567,7 @@ def _offset(array: NDArray[Any]) -> int | float | None:
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind in "iu" and size >= 4:
         low, high = int(array.min()), int(array.max())
-        return low if low and max(abs(low), abs(high)) > LARGEST_EXACT else None
+        return low if low and max(abs(low), abs(high)) > MAX_EXACT_INTEGER else None
     if kind == "f" and size > 4:
         start, end = float(array.min()), float(array.max())
         return start if end > start and max(abs(start), abs(end)) > 256 * (end - start) else None

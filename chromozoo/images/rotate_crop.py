@@ -1,6 +1,6 @@
 """Rotate & crop: a chromosome at any angle becomes an upright one, at its own scale.
 
-Wang et al. 2024 (algorithm 1) turn the picture by the first Hough line of its Canny edges; that
+Wang et al. 2024 (algorithm 1) turn the image by the first Hough line of its Canny edges; that
 is ``method="hough"``. Two robust methods stand beside it: the principal axis of the chromosome's
 pixels (``"pca"``, the default) and the smallest enclosing rectangle (``"minarearect"``). Which end
 is the p arm (polarity) stays open: no method of this file can know it.

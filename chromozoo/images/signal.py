@@ -1,7 +1,7 @@
 """Normalisation: every stain, bit depth and background becomes one *signal image*.
 
 A signal image is float32 ``(H, W)``, 0..1, background 0, chromosome bright. A Q-band or DAPI
-picture keeps its sense and a G-band picture is inverted, so Q-bright and G-dark bands (the same
+image keeps its sense and a G-band image is inverted, so Q-bright and G-dark bands (the same
 bands) are both bright. All models read signal images and nothing else, whatever the microscope.
 """
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.errors import ImageError
-from chromozoo.images.defects import mended
+from chromozoo.images.defects import repair_defects
 
 # Below this contrast (of the image's own full range) there is nothing but noise.
-LEAST_CONTRAST = 0.02
+MIN_CONTRAST = 0.02
 # Otsu's threshold lies inside a blurred chromosome; this share of it reaches the visible edge.
 EDGE_SHARE = 0.6
 BRIGHTEST_PERCENTILE = 99.0
-# White of an 8-bit picture, what a signal is measured by that is not stretched.
+# White of an 8-bit image, what a signal is measured by that is not stretched.
 EIGHT_BIT_WHITE = 255.0
 # Dead lines of a camera and hot pixels are mended where they raise the contrast by this factor.
 # They are looked for where it is that much more than what this percentile of the pixels departs by.
@@ -29,13 +29,13 @@ MIN_RAISE, USUAL_PERCENTILE = 2.0, 90.0
 SPECK_LEVEL, MAX_SPECK_PIXELS, MAX_SPECKS = 0.5, 60, 3
 SPECK_RIM, SPECK_CONTRAST, SPECK_AREA = 2, (0.1, 0.3), 2.0
 # The smallest chromosomes of BioImLab, 13 x 15 pixels with their margin, cover about 70.
-FEWEST_PIXELS = 16
+MIN_PIXELS = 16
 
 
 def signal_image(
     grey: NDArray[np.float32], name: str = "array", stretch: bool = True
 ) -> NDArray[np.float32]:
-    """Turns a grey picture of one chromosome into a signal image.
+    """Turns a grey image of one chromosome into a signal image.
 
     The background is the median of the outermost pixels; the chromosome is whatever departs
     further from it, to the bright or to the dark side. The 99th percentile of the chromosome
@@ -46,34 +46,34 @@ def signal_image(
         grey: ``(H, W)`` in any units.
         name: What an error calls the image.
         stretch: False leaves the contrast as it is: the signal is the departure from the background
-            divided by 255, the full range of 8 bits. What departs further, as in pictures of 16
+            divided by 255, the full range of 8 bits. What departs further, as in images of 16
             bits, is cut at 1.
 
     Returns:
         ``(H, W)`` float32 in 0..1.
 
     Raises:
-        ImageError: The picture is uniform (all black, all white) or shows a speck only: there is
+        ImageError: The image is uniform (all black, all white) or shows a speck only: there is
             no chromosome.
     """
     background, brighter, darker = _departures(grey)
     contrast = max(brighter, darker)
     if contrast > MIN_RAISE * float(np.percentile(np.abs(grey - background), USUAL_PERCENTILE)):
-        clean, _ = mended(grey, is_crop=True)
+        clean, _ = repair_defects(grey, is_crop=True)
         of_clean = _departures(clean)
         if contrast > MIN_RAISE * max(of_clean[1:]):
             grey, (background, brighter, darker) = clean, of_clean
             contrast = max(brighter, darker)
     departure = grey - background
     full_range = max(float(np.abs(grey).max()), 1e-12)
-    if contrast < LEAST_CONTRAST * full_range or contrast <= 0:
+    if contrast < MIN_CONTRAST * full_range or contrast <= 0:
         raise ImageError(
             f"{name}: the image is uniform (all values near {float(background):g}), there is no "
             "chromosome to name; check the crop or the exposure"
         )
     signal = np.clip(departure if brighter >= darker else -departure, 0, None)
     inside = signal[_chromosome(signal, contrast)]
-    if inside.size < FEWEST_PIXELS:
+    if inside.size < MIN_PIXELS:
         raise ImageError(
             f"{name}: what stands out of the background covers {inside.size} pixels, too few for a "
             "chromosome; is it a hot pixel or dust?"
@@ -105,7 +105,7 @@ def _chromosome(signal: NDArray[np.float32], contrast: float) -> NDArray[np.bool
         if not SPECK_CONTRAST[0] * contrast < next_contrast < SPECK_CONTRAST[1] * contrast:
             break
         other = foreground(rest / next_contrast)
-        if other.sum() < max(SPECK_AREA * speck.sum(), FEWEST_PIXELS):
+        if other.sum() < max(SPECK_AREA * speck.sum(), MIN_PIXELS):
             break
         found, contrast = other, next_contrast
     return found

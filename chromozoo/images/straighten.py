@@ -1,11 +1,11 @@
 """Straightening: a bent chromosome becomes a straight one.
 
-Two methods. ``"axis"`` (ours, the default) finds a smooth medial axis and reads the picture along
+Two methods. ``"axis"`` (ours, the default) finds a smooth medial axis and reads the image along
 it, so length, width and bands stay. ``"xie"`` follows N. Xie et al., "Statistical Karyotype
 Analysis Using CNN and Geometric Optimization", IEEE Access 7, 2019, section IV-C: it cuts the
 chromosome once, at its bend, turns both halves upright and fills the gap between them.
 
-Which end is up does not change: the upper end of the picture's chromosome is the upper one of the
+Which end is up does not change: the upper end of the image's chromosome is the upper one of the
 result. Polarity is as open as before.
 """
 
@@ -30,7 +30,7 @@ MARGIN = 1
 FRAME = 8
 
 # What is shorter than this many of its widths (chromosome 21, a blob) shows no bend to undo.
-LEAST_ELONGATION = 2.5
+MIN_ELONGATION = 2.5
 # The first guess: the outline as this many points, paired across at this many places.
 OUTLINE_POINTS = 64
 PAIRS = 12
@@ -42,7 +42,7 @@ TIP = 0.5
 
 # Xie et al. give neither the distance of the samples (in pixels) nor when to leave it.
 XIE_SAMPLE_DISTANCE = 5.0
-XIE_LEAST_BEND = 0.10
+XIE_MIN_BEND = 0.10
 
 
 def straighten(
@@ -181,7 +181,7 @@ def _middle_of_outline(mask: NDArray[np.bool_]) -> tuple[FloatArray, float] | No
     middle = (one[best] + other[best]) / 2
     # A line one pixel wide has an outline that goes there and back.
     width = max(float(np.sqrt(apart[best])), 1.0)
-    if np.count_nonzero(mask) < LEAST_ELONGATION * width**2:
+    if np.count_nonzero(mask) < MIN_ELONGATION * width**2:
         return None
     return np.stack([middle.real, middle.imag], axis=1), width
 
@@ -220,7 +220,7 @@ def _evenly(line: FloatArray, count: int | None = None) -> FloatArray:
     along = _arc_length(line)
     if count is None:
         count = int(along[-1]) + 1
-        # What is left over is shared by both ends: a picture upside down gives the same points.
+        # What is left over is shared by both ends: an image upside down gives the same points.
         places = (along[-1] - (count - 1)) / 2 + np.arange(count)
     else:
         places = np.linspace(0.0, along[-1], count)
@@ -244,7 +244,7 @@ def _grid(
     """X and y ``(N, offsets)`` of a grid that stands on a line, and the normals ``(N, 2)``.
 
     The normals point to the right of one that goes down. So a line that goes down gets the grid of
-    the picture itself, not its mirror image.
+    the image itself, not its mirror image.
     """
     tangents = _unit(np.gradient(line, axis=0))
     normals = np.stack([tangents[:, 1], -tangents[:, 0]], axis=1)
@@ -284,7 +284,7 @@ def _straighten_xie(
     ends = _unit(last - first)
     apart = np.abs(ends[0] * (axis[:, 1] - first[1]) - ends[1] * (axis[:, 0] - first[0]))
     bend = axis[np.argmax(apart)]
-    if apart.max() < XIE_LEAST_BEND * _arc_length(axis)[-1]:
+    if apart.max() < XIE_MIN_BEND * _arc_length(axis)[-1]:
         return None
     # Neither how the cut runs nor how the halves meet is in the paper. Ours: it halves the angle,
     # and the bend point stays one point. The halves then overlap outside of the bend, and gape

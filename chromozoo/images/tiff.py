@@ -33,17 +33,17 @@ from chromozoo.images.contents import (
     without_copies,
 )
 
-MOST_PAGES = 10_000
+MAX_PAGES = 10_000
 # Strips or tiles of a page.
-MOST_SEGMENTS = 1_000_000
+MAX_SEGMENTS = 1_000_000
 # Of a page's tags, so that a file does not spend the memory before its image is looked at.
-MOST_TAG_BYTES = 2**28
-MOST_TAGS = 4096
+MAX_TAG_BYTES = 2**28
+MAX_TAGS = 4096
 # Channels of one page.
-MOST_SAMPLES = 64
+MAX_SAMPLES = 64
 # Characters of a description that is looked at, and of the name of a channel.
-LONGEST_METADATA = 2**25
-LONGEST_NAME = 40
+MAX_METADATA_BYTES = 2**25
+MAX_NAME_LENGTH = 40
 # A tile may be larger than its image, but not by much more than this.
 TILE_PIXELS = 4096 * 4096
 
@@ -204,14 +204,14 @@ def _walk(stream: BinaryIO, name: str) -> tuple[int, int]:
     while offset:
         if offset in seen:
             raise _damaged(name, "its pages refer to each other in a circle")
-        if len(seen) == MOST_PAGES:
+        if len(seen) == MAX_PAGES:
             raise ImageError(
-                f"{name}: holds more than {MOST_PAGES} pages; save those that are wanted as files "
+                f"{name}: holds more than {MAX_PAGES} pages; save those that are wanted as files "
                 "of their own"
             )
         seen.add(offset)
         (tags,) = read(offset, order + number)
-        if tags > MOST_TAGS:
+        if tags > MAX_TAGS:
             raise _damaged(name, f"a page has {tags} tags")
         at = offset + struct.calcsize(order + number)
         for code, kind, values, value in struct.iter_unpack(
@@ -226,13 +226,13 @@ def _walk(stream: BinaryIO, name: str) -> tuple[int, int]:
                 raise _damaged(name, f"tag {code} cannot be read")
             if code in SINGLE_TAGS and (values != 1 or kind not in WHOLE_NUMBERS):
                 raise _damaged(name, f"tag {code} is no single number")
-            if code in SEGMENT_TAGS and values > MOST_SEGMENTS:
+            if code in SEGMENT_TAGS and values > MAX_SEGMENTS:
                 raise _damaged(name, f"a page claims {values} strips or tiles")
             if code in READ_TAGS and fits:
                 total += size
-        if total > MOST_TAG_BYTES:
+        if total > MAX_TAG_BYTES:
             raise ImageError(
-                f"{name}: more than {MOST_TAG_BYTES >> 20} MB are no image but notes about it; "
+                f"{name}: more than {MAX_TAG_BYTES >> 20} MB are no image but notes about it; "
                 "export it again as PNG or TIFF"
             )
         (offset,) = read(at + tags * struct.calcsize(entry), order + word)
@@ -398,7 +398,7 @@ def _runs(pages: list[_Page], file_bytes: int, file: Any, name: str) -> list[_Ru
         planes = math.prod(run.shape)
         if len(pages) == 1 < planes:
             there = file_bytes - file.pages[pages[0].index].dataoffsets[0]
-            if planes > MOST_PAGES or not run.contiguous or there < planes * pages[0].nbytes:
+            if planes > MAX_PAGES or not run.contiguous or there < planes * pages[0].nbytes:
                 raise _damaged(name, f"it should hold {planes} planes, but they are not all there")
         elif len(run.pages) != planes or len({page.size for page in run.pages}) != 1:
             return alone
@@ -408,7 +408,7 @@ def _runs(pages: list[_Page], file_bytes: int, file: Any, name: str) -> list[_Ru
 def _ome(pages: list[_Page]) -> list[_Run] | None:
     """OME-TIFF: images with their planes in a declared order, or plane by plane (TiffData)."""
     text = pages[0].notes(r"\s*<")
-    if not text.rstrip().endswith("OME>") or len(text) > LONGEST_METADATA or "<!DOCTYPE" in text:
+    if not text.rstrip().endswith("OME>") or len(text) > MAX_METADATA_BYTES or "<!DOCTYPE" in text:
         return None
     by_index = {page.index: page for page in pages}
     runs = []
@@ -419,7 +419,7 @@ def _ome(pages: list[_Page]) -> list[_Run] | None:
         axes = element.attrib["DimensionOrder"][:1:-1]
         sizes = {axis: int(element.attrib[f"Size{axis}"]) for axis in "TZC"}
         names = tuple(
-            printable(channel.get("Name") or channel.get("Fluor") or "?")[:LONGEST_NAME]
+            printable(channel.get("Name") or channel.get("Fluor") or "?")[:MAX_NAME_LENGTH]
             for channel in channels
         )
         sizes["C"] //= samples
@@ -465,7 +465,7 @@ def _shaped(pages: list[_Page]) -> list[_Run] | None:
     while start < len(pages):
         page = pages[start]
         text = page.notes(r'\{.*"shape":')
-        if not text or len(text) > LONGEST_METADATA:
+        if not text or len(text) > MAX_METADATA_BYTES:
             return None
         about = json.loads(text)
         shape = [int(size) for size in about["shape"]]
@@ -559,7 +559,7 @@ class _Reader:
                 f"{name}: values of {page.bitspersample} bits in format {page.sampleformat!s} are "
                 "no grey values that are read; export it as 8 or 16 bit"
             )
-        if page.samplesperpixel > MOST_SAMPLES or page.samplesperpixel < COLOURS[photometric]:
+        if page.samplesperpixel > MAX_SAMPLES or page.samplesperpixel < COLOURS[photometric]:
             raise ImageError(
                 f"{name}: {page.samplesperpixel} samples a pixel are not read; export it as grey "
                 "or RGB"
@@ -623,8 +623,8 @@ class _Reader:
             elif page.compression in JPEG2000:
                 height, width = jpeg2000_header(data)[:2]
             else:
-                with Image.open(io.BytesIO(data), formats=["PNG", "WEBP"]) as picture:
-                    width, height = picture.size
+                with Image.open(io.BytesIO(data), formats=["PNG", "WEBP"]) as image:
+                    width, height = image.size
             row, column = divmod(index % (down * across), across)
             # Those at the edges may end with the image.
             rest_down, rest_across = page.imagelength - row * tall, page.imagewidth - column * wide

@@ -51,7 +51,7 @@ class CellAssignment:
         labels: The ``N`` class names, in the order of the rows that came in.
         classes: The same as indices into ``CLASSES``, ``(N,)`` int64, read-only.
         sex: The normal set that the cell is compared with, ``"XX"`` or ``"XY"``.
-        extra: Rows beyond the normal set, ascending: the least probable copies of a gained class.
+        supernumerary: Rows beyond the normal set, ascending: the least probable copies of a gained class.
         gains: Class names beyond the normal set, in the order of ``CLASSES``, with repeats.
         losses: Class names missing from the normal set, likewise.
         iscn: The karyotype as counted, see :func:`iscn_string`.
@@ -64,7 +64,7 @@ class CellAssignment:
     labels: tuple[str, ...]
     classes: np.ndarray
     sex: str
-    extra: tuple[int, ...]
+    supernumerary: tuple[int, ...]
     gains: tuple[str, ...]
     losses: tuple[str, ...]
     iscn: str
@@ -121,7 +121,7 @@ def assign_cell(
         labels=labels,
         classes=classes,
         sex=sex,
-        extra=_extra_rows(log_p, classes, Counter(gains)),
+        supernumerary=_extra_rows(log_p, classes, Counter(gains)),
         gains=gains,
         losses=losses,
         iscn=iscn_string(counts),
@@ -130,7 +130,7 @@ def assign_cell(
     )
 
 
-def naming_margins(
+def assignment_margins(
     log_probabilities: np.ndarray,
     assignment: CellAssignment,
     *,
@@ -166,7 +166,7 @@ def naming_margins(
     return margins
 
 
-def best_with_each_name(log_probabilities: np.ndarray) -> np.ndarray:
+def best_with_each_class(log_probabilities: np.ndarray) -> np.ndarray:
     """The likelihood of the best naming of a cell in which one chromosome has a given name.
 
     Args:

@@ -7,9 +7,9 @@ chromosomes lose theirs as rarely, whatever the network, provided that they come
 validation ones come from; of another laboratory nothing is promised. The promise is for chromosomes
 on the average, not for each class or cell.
 
-How strange a class is can be judged of the chromosome alone, or within its cell: by what the whole
+How strange a class is can be mode of the chromosome alone, or within its cell: by what the whole
 cell's naming loses if the chromosome has that name (as in
-:func:`chromozoo.karyotype.assignment.naming_margins`).
+:func:`chromozoo.karyotype.assignment.assignment_margins`).
 """
 
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from chromozoo.errors import ChromozooError
-from chromozoo.karyotype.assignment import best_with_each_name
+from chromozoo.karyotype.assignment import best_with_each_class
 from chromozoo.structures.arrays import FloatArray
 
-Judged = Literal["alone", "cell"]
+ConformalMode = Literal["alone", "cell"]
 # Those for which thresholds are stored with weights.
 ERROR_RATES = (0.1, 0.05, 0.02, 0.01, 0.005)
 REMEDY = (
@@ -35,27 +35,27 @@ class ConformalError(ChromozooError, ValueError):
     """No set with this error rate can be given; the message says why."""
 
 
-def strangeness(log_probabilities: ArrayLike, judged: Judged = "alone") -> FloatArray:
+def nonconformity_scores(log_probabilities: ArrayLike, mode: ConformalMode = "alone") -> FloatArray:
     """How strange each class would be, in nats, ``(N, 24)``; 0 is not strange at all.
 
     Args:
         log_probabilities: ``(N, 24)`` natural logarithms; with ``"cell"`` those of one whole cell.
-        judged: ``"alone"``: by how much the class is less probable than certainty. ``"cell"``: by
+        mode: ``"alone"``: by how much the class is less probable than certainty. ``"cell"``: by
             how much the best naming of the cell with this name is worse than the best one.
     """
     log_p = np.asarray(log_probabilities, np.float64)
-    if judged == "alone":
+    if mode == "alone":
         return -log_p
-    best = best_with_each_name(log_p)
+    best = best_with_each_class(log_p)
     strange: FloatArray = best.max() - best
     return strange
 
 
 def thresholds(of_the_true: ArrayLike) -> dict[str, float]:
-    """For each of :data:`ERROR_RATES` the strangeness up to which a class is kept.
+    """For each of :data:`ERROR_RATES` the nonconformity_scores up to which a class is kept.
 
     Args:
-        of_the_true: ``(n,)`` strangeness of the true class of chromosomes that nothing was learnt
+        of_the_true: ``(n,)`` nonconformity_scores of the true class of chromosomes that nothing was learnt
             from.
 
     Returns:
@@ -86,7 +86,7 @@ def threshold(stored: Mapping[str, float], rate: float) -> float:
     return stored[key]
 
 
-def kept_classes(strange: ArrayLike, limit: float) -> NDArray[np.bool_]:
+def prediction_sets(strange: ArrayLike, limit: float) -> NDArray[np.bool_]:
     """``(N, 24)``: the classes of each set. The least strange one is always kept."""
     values = np.asarray(strange, np.float64)
     kept: NDArray[np.bool_] = values <= np.maximum(limit, values.min(axis=1, keepdims=True))

@@ -24,14 +24,14 @@ class KaryotypedChromosome:
         probability: What the classifier gives this class, calibrated, 0..1.
         probabilities: ``(24,)`` in the order of ``CLASSES``.
         margin: Nats by which the cell's naming is better than the best one that names this
-            chromosome otherwise (:func:`chromozoo.karyotype.assignment.naming_margins`); without
+            chromosome otherwise (:func:`chromozoo.karyotype.assignment.assignment_margins`); without
             assignment, its own class against the runner-up.
         score: Of the segmentation, 0..1.
-        extra: Whether it is beyond the normal set.
-        doubts: Why a human should look at it; empty where nobody needs to.
-        picture: ``(h, w)`` float32 signal image, upright with the p arm up, at the scale of the
+        supernumerary: Whether it is beyond the normal set.
+        review_reasons: Why a human should look at it; empty where nobody needs to.
+        image: ``(h, w)`` float32 signal image, upright with the p arm up, at the scale of the
             metaphase.
-        centromere: Its row in ``picture``, from the table of bands.
+        centromere: Its row in ``image``, from the table of bands.
         p_arm: Where the p arm points in the metaphase: degrees clockwise from up, 0..360.
         polarity_certainty: Of a classifier that tells polarity, 0 (says nothing) to 1; else that of
             :class:`chromozoo.karyotype.polarity.Polarity`.
@@ -43,17 +43,17 @@ class KaryotypedChromosome:
     probabilities: NDArray[np.float64]
     margin: float
     score: float
-    extra: bool
-    doubts: tuple[str, ...]
-    picture: NDArray[np.float32]
+    supernumerary: bool
+    review_reasons: tuple[str, ...]
+    image: NDArray[np.float32]
     centromere: float
     p_arm: float
     polarity_certainty: float
 
     @property
-    def review(self) -> bool:
+    def needs_review(self) -> bool:
         """Whether a human should look at it."""
-        return bool(self.doubts)
+        return bool(self.review_reasons)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +61,12 @@ class Karyotype:
     """What :class:`Karyotyper` makes of one metaphase.
 
     Attributes:
-        name: Of the picture.
-        segmentation: Its chromosomes, in pixels of the picture.
+        name: Of the image.
+        segmentation: Its chromosomes, in pixels of the image.
         chromosomes: In the order of the segmentation.
         cell: The naming of the whole cell; None where each was named alone, or there is none. Its
             ``iscn`` is marked as that of the karyotype is.
-        flags: What is odd about the cell or the picture, in words; empty for a normal cell.
+        flags: What is odd about the cell or the image, in words; empty for a normal cell.
         stain: ``"g"`` (G-band) or ``"q"`` (Q-band, DAPI): chose the weights.
         alarms: Why the names cannot be trusted, in words; empty where they can
             (:mod:`chromozoo.karyotype.alarm`).

@@ -1,4 +1,4 @@
-"""From the picture of a metaphase to a karyotype: segment, extract, classify, name, arrange.
+"""From the image of a metaphase to a karyotype: segment, extract, classify, name, arrange.
 
 The Render-Attention-Architecture of Wang et al. 2024 (IEEE Access 12:46081) made complete: the
 names are given to the whole cell at once (:mod:`chromozoo.karyotype.assignment`), every doubt is
@@ -27,7 +27,7 @@ from chromozoo.images.rotate_crop import RotateCrop
 from chromozoo.images.signal import foreground
 from chromozoo.images.sources import name_of
 from chromozoo.karyotype.alarm import cell_alarms, marked
-from chromozoo.karyotype.assignment import assign_cell, naming_margins, present_rows
+from chromozoo.karyotype.assignment import assign_cell, assignment_margins, present_rows
 from chromozoo.karyotype.karyotype import Karyotype, KaryotypedChromosome
 from chromozoo.karyotype.naming import Predictions
 from chromozoo.karyotype.polarity import polarity
@@ -39,14 +39,14 @@ from chromozoo.structures.weights_entry import WeightsEntry
 Assignment = Literal["cell", "none"]
 
 # Chosen on the validation images of BioImLab, M-FISH and CIL:54816, with the weights `metaphase` of
-# ChrFast and ChrNet4. A detection between DOUBTFUL and the first score is a chromosome with a
+# ChrFast and ChrNet4. A detection between MIN_CANDIDATE_SCORE and the first score is a chromosome with a
 # probability that is even at EVEN; the cell decides.
 SCORES: dict[Assignment, float] = {"cell": 0.55, "none": 0.45}
-DOUBTFUL, EVEN, STEEPNESS = 0.3, 0.55, 0.03
+MIN_CANDIDATE_SCORE, EVEN, STEEPNESS = 0.3, 0.55, 0.03
 # Where the segmenter names what it finds, its probabilities and the classifier's are multiplied.
 # Both looked at the same chromosome, so the product claims too much: it is taken to this power.
-TWO_OPINIONS = 0.75
-LEAST_NAME = 1e-4
+PRODUCT_EXPONENT = 0.75
+MIN_CLASS_PROBABILITY = 1e-4
 
 
 class Segmenter(Protocol):
@@ -114,12 +114,12 @@ class Karyotyper(LightningModule):
             ``"g"``; it stays as it is.
         stain_segmenters: Segmenters that are used in place of ``segmenter``, by stain.
         score: Detections from it on are chromosomes, 0..1. With ``"cell"`` those somewhat below
-            are chromosomes where the cell has a place for them, see :data:`DOUBTFUL`; with
+            are chromosomes where the cell has a place for them, see :data:`MIN_CANDIDATE_SCORE`; with
             ``"none"`` they are left out. None takes :data:`SCORES`.
-        least_margin: A name that is less certain than this many nats should be looked at.
-        least_probability: So should a chromosome that the classifier alone would name so with less
+        min_margin: A name that is less certain than this many nats should be looked at.
+        min_probability: So should a chromosome that the classifier alone would name so with less
             than this: the cell left no better name, for it may be no whole chromosome.
-        least_certain: So should a chromosome whose segmentation scores less than this.
+        min_certain_score: So should a chromosome whose segmentation scores less than this.
 
     Raises:
         UnknownNameError: ``assignment`` or ``stain`` is unknown, or a model is of the other task.
@@ -134,9 +134,9 @@ class Karyotyper(LightningModule):
         stain: Stain | Literal["auto"] = "auto",
         stain_segmenters: Mapping[Stain, Segmenter] | None = None,
         score: float | None = None,
-        least_margin: float = 3.0,
-        least_probability: float = 0.4,
-        least_certain: float = 0.5,
+        min_margin: float = 3.0,
+        min_probability: float = 0.4,
+        min_certain_score: float = 0.5,
     ) -> None:
         super().__init__()
         if assignment not in ("cell", "none"):
@@ -151,14 +151,15 @@ class Karyotyper(LightningModule):
                 )
         self.segmenter = segmenter
         self.classifier = classifier
-        by_stain: dict[str, Any] = {"q": segmenter, "g": segmenter, **dict(stain_segmenters or {})}
+        by_stain: dict[str, Any] = {"q": segmenter, "g": segmenter}
+        by_stain.update({str(key): model for key, model in (stain_segmenters or {}).items()})
         self.by_stain = nn.ModuleDict(by_stain)
         self.stain: Stain | Literal["auto"] = stain
         self.assignment: Assignment = assignment
         self.score = SCORES[assignment] if score is None else score
-        self.least_margin = least_margin
-        self.least_probability = least_probability
-        self.least_certain = least_certain
+        self.min_margin = min_margin
+        self.min_probability = min_probability
+        self.min_certain_score = min_certain_score
         self.extraction = Extraction()
 
     def segmenter_for(self, stain: Stain) -> Segmenter:
@@ -179,7 +180,7 @@ class Karyotyper(LightningModule):
         """
         name = name or name_of(image, "image")
         grey = read_grey(image, name)
-        room = (self.segmenter.transforms.largest_pixels / grey.size) ** 0.5
+        room = (self.segmenter.transforms.max_pixels / grey.size) ** 0.5
         if room < 1:
             # A slide scan: bands are lost, but neither memory nor time runs away.
             size = (max(round(grey.shape[1] * room), 1), max(round(grey.shape[0] * room), 1))
@@ -192,7 +193,7 @@ class Karyotyper(LightningModule):
     def _karyotype(
         self, grey: NDArray[np.float32], name: str, warnings: tuple[str, ...]
     ) -> Karyotype:
-        doubtful = DOUBTFUL if self.assignment == "cell" else 1.0
+        doubtful = MIN_CANDIDATE_SCORE if self.assignment == "cell" else 1.0
         levels = measure_levels(grey)
         warnings += levels.flags
         stain = levels.stain if self.stain == "auto" else self.stain
@@ -206,9 +207,9 @@ class Karyotyper(LightningModule):
         if not len(found):
             return nothing(found, warnings)
         certain = found.scores >= SCORES["none"]
-        pictures = self.extraction(levels.signal, found.crops, found.corners, certain)
+        images = self.extraction(levels.signal, found.crops, found.corners, certain)
         # Named as a cell only to find its scale: what belongs to it is not known yet.
-        named = self.classifier.classify(pictures, on_error="report", as_cell=True)
+        named = self.classifier.classify(images, on_error="report", as_cell=True)
         kept = [index for index, item in enumerate(named) if not item.error]
         if len(kept) < len(found):
             warnings += (f"{len(found) - len(kept)} specks left out",)
@@ -221,7 +222,7 @@ class Karyotyper(LightningModule):
         found = found.select(kept)
         if not kept:
             return nothing(found, warnings)
-        pictures = [pictures[index] for index in kept]
+        images = [images[index] for index in kept]
         with np.errstate(divide="ignore"):
             log_p = np.log(probabilities)
         # The alarm asks whether the names fit into a cell, also where each is named alone.
@@ -233,13 +234,13 @@ class Karyotyper(LightningModule):
             margins = ranked[:, -1] - ranked[:, -2]
         else:
             classes = cell.classes
-            margins = naming_margins(log_p, cell)
+            margins = assignment_margins(log_p, cell)
         turn = RotateCrop()
         chromosomes = []
         contrasts, lengths = [], []
-        for index, picture in enumerate(pictures):
-            label, extra = CLASSES[classes[index]], cell is not None and index in cell.extra
-            upright, lean = turn(picture), turn.tilt(picture, foreground(picture))
+        for index, image in enumerate(images):
+            label, extra = CLASSES[classes[index]], cell is not None and index in cell.supernumerary
+            upright, lean = turn(image), turn.tilt(image, foreground(image))
             ends = polarity(upright, label)
             if (arms := named[kept[index]].p_arm_up) is not None:
                 up = float(arms[classes[index]])
@@ -257,11 +258,11 @@ class Karyotyper(LightningModule):
                     probabilities=probabilities[index],
                     margin=float(margins[index]),
                     score=float(found.scores[index]),
-                    extra=extra,
-                    doubts=self._doubts(
+                    supernumerary=extra,
+                    review_reasons=self._review_reasons(
                         label, extra, probabilities[index], margins[index], found.scores[index]
                     ),
-                    picture=upright,
+                    image=upright,
                     centromere=float(rows[0] + ends.centromere * (rows[-1] + 1 - rows[0])),
                     p_arm=lean % 360,
                     polarity_certainty=ends.certainty,
@@ -283,30 +284,30 @@ class Karyotyper(LightningModule):
         presence: NDArray[np.float64] = expit((scores.astype(np.float64) - EVEN) / STEEPNESS)
         return np.where(scores >= self.score, 1.0, presence)
 
-    def _doubts(
+    def _review_reasons(
         self,
         label: str,
-        extra: bool,
+        supernumerary: bool,
         probabilities: NDArray[np.float64],
         margin: float,
         score: float,
     ) -> tuple[str, ...]:
         doubts = []
-        if extra:
+        if supernumerary:
             doubts.append("more than a normal cell has")
-        if margin < self.least_margin:
+        if margin < self.min_margin:
             other = next(k for k in probabilities.argsort()[::-1] if CLASSES[k] != label)
             doubts.append(f"or {CLASSES[other]}")
-        elif probabilities[CLASS_INDEX[label]] < self.least_probability:
+        elif probabilities[CLASS_INDEX[label]] < self.min_probability:
             doubts.append(f"unlike a {label}")
-        if score < self.least_certain:
+        if score < self.min_certain_score:
             doubts.append("outline uncertain")
         return tuple(doubts)
 
-    # Many pictures
+    # Many images
 
     def predict_step(self, batch: Sequence[Any], batch_idx: int) -> "list[Karyotype | ImageError]":
-        """Karyotypes the paths of a batch; a picture that fails gives its error, with its path."""
+        """Karyotypes the paths of a batch; an image that fails gives its error, with its path."""
         results: list[Karyotype | ImageError] = []
         for path in batch:
             try:
@@ -329,6 +330,8 @@ def _opinion(
     probabilities = np.stack([named[index].probabilities for index in kept])
     if found.names is None:
         return probabilities
-    both = (probabilities * np.maximum(found.names[list(kept)], LEAST_NAME)) ** TWO_OPINIONS
+    both = (
+        probabilities * np.maximum(found.names[list(kept)], MIN_CLASS_PROBABILITY)
+    ) ** PRODUCT_EXPONENT
     mixed: NDArray[np.float64] = both / both.sum(axis=1, keepdims=True)
     return mixed

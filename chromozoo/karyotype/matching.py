@@ -8,7 +8,7 @@ from there to names, and the network's softmax has no part in them:
   (:func:`label_feature_vectors`, :func:`match`);
 * LRd: *label redistribution*, a second round of matching among the chromosomes of a cell
   (:func:`redistribute_labels`);
-* FVM: the nearest chromosome of another picture of the same cell (:func:`match_cells`).
+* FVM: the nearest chromosome of another image of the same cell (:func:`match_cells`).
 
 Distances can also go into the exact assignment of a cell: :func:`log_probabilities` makes of them
 what :func:`chromozoo.karyotype.assignment.assign_cell` takes. That is ours, not the paper's.
@@ -246,7 +246,7 @@ def fit_temperature(distances: ArrayLike, labels: ArrayLike) -> float:
 
 @dataclass(frozen=True, eq=False)
 class CellMatch:
-    """Which chromosome of picture B each chromosome of picture A is, or is nearest to.
+    """Which chromosome of image B each chromosome of image A is, or is nearest to.
 
     Attributes:
         rows: ``(Na,)`` rows of B.
@@ -267,7 +267,7 @@ def match_cells(
     *,
     one_to_one: bool = False,
 ) -> CellMatch:
-    """FVM: names the chromosomes of one picture of a cell by those of another picture of it.
+    """FVM: names the chromosomes of one image of a cell by those of another image of it.
 
     Args:
         features_a: ``(Na, F)`` finite, chromosomes to be named.
@@ -306,7 +306,7 @@ def _features(values: ArrayLike, what: str) -> NDArray[np.floating]:
     if not finite.all():
         raise CellError(
             f"{what}: row {int(np.argmin(finite))} holds NaN or infinity: leave this chromosome "
-            "out, or mend its picture or the weights"
+            "out, or mend its image or the weights"
         )
     return features
 

@@ -7,15 +7,15 @@ from numpy.typing import NDArray
 
 from chromozoo.classes import CLASSES
 from chromozoo.karyotype.assignment import CellAssignment, assign_cell
-from chromozoo.karyotype.conformal import kept_classes, strangeness
+from chromozoo.karyotype.conformal import nonconformity_scores, prediction_sets
 from chromozoo.structures.prediction import Prediction
 
 
 class Predictions(list[Prediction]):
-    """One :class:`Prediction` for each picture, in their order.
+    """One :class:`Prediction` for each image, in their order.
 
     ``cell`` is the assignment of the whole cell (karyotype as ISCN string, sex, gains, losses)
-    when the pictures were named together, else None. ``alarms`` says why the names cannot be
+    when the images were named together, else None. ``alarms`` says why the names cannot be
     trusted, in words; where it is not empty, ``cell.iscn`` ends in ``?``.
     """
 
@@ -23,7 +23,7 @@ class Predictions(list[Prediction]):
     alarms: tuple[str, ...] = ()
 
 
-def name_chromosomes(
+def to_predictions(
     probabilities: NDArray[np.float64],
     names: Sequence[str],
     errors: dict[int, str] | None = None,
@@ -34,8 +34,8 @@ def name_chromosomes(
     """Turns probabilities ``(N, 24)`` into predictions, each alone or all as one cell.
 
     Args:
-        probabilities: Rows of pictures that could not be read hold NaN and are left out.
-        names: Of the N pictures.
+        probabilities: Rows of images that could not be read hold NaN and are left out.
+        names: Of the N images.
         errors: Reason by row for those that could not be read.
         as_cell: Name them together (:func:`chromozoo.karyotype.assignment.assign_cell`).
         p_arm_up: ``(N, 24)`` as in :class:`Prediction`, or None.
@@ -50,13 +50,15 @@ def name_chromosomes(
         with np.errstate(divide="ignore"):
             cell = assign_cell(np.log(probabilities[readable]))
         chosen = dict(zip(readable, cell.classes, strict=True))
-        extra = {readable[row] for row in cell.extra}
+        extra = {readable[row] for row in cell.supernumerary}
         predictions.cell = cell
     sets: dict[int, tuple[str, ...]] = {}
     if limit is not None and readable:
         with np.errstate(divide="ignore"):
-            strange = strangeness(np.log(probabilities[readable]), "cell" if as_cell else "alone")
-        for index, kept in zip(readable, kept_classes(strange, limit), strict=True):
+            strange = nonconformity_scores(
+                np.log(probabilities[readable]), "cell" if as_cell else "alone"
+            )
+        for index, kept in zip(readable, prediction_sets(strange, limit), strict=True):
             sets[index] = tuple(CLASSES[k] for k in np.flatnonzero(kept))
     for index, name in enumerate(names):
         if index in errors:
@@ -72,7 +74,7 @@ def name_chromosomes(
                     float(probabilities[index, k]),
                     probabilities[index],
                     None if p_arm_up is None else p_arm_up[index],
-                    extra=index in extra,
+                    supernumerary=index in extra,
                     classes=sets.get(index),
                 )
             )

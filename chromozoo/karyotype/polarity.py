@@ -34,7 +34,7 @@ class Polarity:
     """What the bands say.
 
     Attributes:
-        p_arm_up: Whether the p arm is up as the picture stands.
+        p_arm_up: Whether the p arm is up as the image stands.
         certainty: Difference of the two correlations, 0 (says nothing) to about 2.
         centromere: Its place as a share of the length from the p telomere, from the table.
         band_contrast: See :func:`band_contrast`.
@@ -46,33 +46,33 @@ class Polarity:
     band_contrast: float = 0.0
 
 
-def polarity(picture: NDArray[np.float32], label: str) -> Polarity:
+def polarity(image: NDArray[np.float32], label: str) -> Polarity:
     """Finds the polarity of an upright chromosome.
 
     Args:
-        picture: Signal image ``(h, w)``, background 0, long axis vertical.
+        image: Signal image ``(h, w)``, background 0, long axis vertical.
         label: Its class.
 
     Raises:
         UnknownNameError: ``label`` is no class.
     """
-    bands, widths = _profiles(picture)
+    bands, widths = _profiles(image)
     expected, waist, centromere = _table(label)
     up = _correlation(bands, expected) + WIDTH_WEIGHT * _correlation(widths, waist)
     down = _correlation(bands[::-1], expected) + WIDTH_WEIGHT * _correlation(widths[::-1], waist)
     return Polarity(up >= down, abs(up - down), centromere, _contrast(bands))
 
 
-def band_contrast(picture: NDArray[np.float32]) -> float:
+def band_contrast(image: NDArray[np.float32]) -> float:
     """How much the signal varies along a chromosome: standard deviation by mean.
 
     Args:
-        picture: As for :func:`polarity`.
+        image: As for :func:`polarity`.
 
     Returns:
         0 without bands; 0.1 to 0.25 for the median chromosome of a banded cell, by its stain.
     """
-    return _contrast(_profiles(picture)[0])
+    return _contrast(_profiles(image)[0])
 
 
 def _contrast(bands: FloatArray) -> float:
@@ -81,9 +81,9 @@ def _contrast(bands: FloatArray) -> float:
     return float(inner.std() / max(inner.mean(), 1e-6))
 
 
-def _profiles(picture: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+def _profiles(image: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
     """Mean signal and width along the axis, ``(STEPS,)`` each."""
-    straight = straighten(picture)
+    straight = straighten(image)
     inside = straight > EDGE * straight.max()
     rows = np.flatnonzero(inside.any(axis=1))
     straight, inside = (part[rows[0] : rows[-1] + 1] for part in (straight, inside))

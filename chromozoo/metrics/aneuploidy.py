@@ -1,6 +1,6 @@
 """Numerical abnormality: are gains and losses of whole chromosomes found, and named rightly?
 
-Judged on the cells as they are, normal and not, and on cells that are made abnormal: a normal one
+ConformalMode on the cells as they are, normal and not, and on cells that are made abnormal: a normal one
 loses a chromosome, or gains one of another cell, or is left with 30. What is simulated is a gain or
 loss that is constitutional; a chromosome that the segmenter missed looks the same.
 """
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from chromozoo.classes import CLASSES
 from chromozoo.karyotype.assignment import assign_cell
 from chromozoo.karyotype.iscn import iscn_string
-from chromozoo.metrics.bootstrap import Interval, interval_of, resampled
+from chromozoo.metrics.bootstrap import Interval, bootstrap_counts, percentile_interval
 
 NORMAL = ("46,XX", "46,XY")
 # Of every normal cell, so many with a chromosome less, as many with one more, and as many of which
@@ -26,39 +26,39 @@ KINDS = ("normal", "abnormal", "loss", "gain", "incomplete")
 
 
 @dataclass(frozen=True)
-class AbnormalityReport:
-    """What :func:`evaluate_abnormality` found of the cells of one kind.
+class AneuploidyReport:
+    """What :func:`evaluate_aneuploidy` found of the cells of one kind.
 
     Attributes:
         kind: ``"normal"`` and ``"abnormal"``: the cells as they are; ``"loss"``, ``"gain"`` and
             ``"incomplete"``: normal ones of which another was made.
         cells: Number of cells, real or made.
-        flagged: Share whose counted karyotype is not that of a normal cell. Of normal cells, 1 less
+        detected: Share whose counted karyotype is not that of a normal cell. Of normal cells, 1 less
             this is the specificity; of the others this is the sensitivity.
-        named: Share whose karyotype is counted as it is, so the gained or lost chromosome is named.
+        exact_karyotype: Share whose karyotype is counted as it is, so the gained or lost chromosome is named.
         accuracy: Share of the chromosomes that are named rightly.
     """
 
     kind: str
     cells: int
-    flagged: Interval
-    named: Interval
+    detected: Interval
+    exact_karyotype: Interval
     accuracy: Interval
 
 
-def evaluate_abnormality(
+def evaluate_aneuploidy(
     names_of: Callable[[NDArray[np.int64]], ArrayLike],
     labels: ArrayLike,
     cells: ArrayLike,
     *,
     n_bootstrap: int = 1000,
     seed: int = 0,
-) -> list[AbnormalityReport]:
+) -> list[AneuploidyReport]:
     """Assigns each cell, real and made, and compares its counted karyotype with the true one.
 
     Args:
         names_of: Gives the natural-log probabilities ``(K, 24)`` of the cell that K given rows make
-            (:func:`chromozoo.benchmark.inference.names_of_cells`).
+            (:func:`chromozoo.benchmark.inference.cell_log_probabilities`).
         labels: ``(N,)`` true class indices.
         cells: ``(N,)`` ids of the cells.
         n_bootstrap: Resamples of the real cells behind each interval.
@@ -86,13 +86,13 @@ def evaluate_abnormality(
     for kind in KINDS:
         if found[kind]:
             table = np.stack(found[kind])
-            sums = resampled(len(table), n_bootstrap, seed) @ table
-            flagged, named = (
-                interval_of(sums[:, column] / sums[:, 0], len(table)) for column in (1, 2)
+            sums = bootstrap_counts(len(table), n_bootstrap, seed) @ table
+            detected, exact_karyotype = (
+                percentile_interval(sums[:, column] / sums[:, 0], len(table)) for column in (1, 2)
             )
-            accuracy = interval_of(sums[:, 3] / sums[:, 4], len(table))
+            accuracy = percentile_interval(sums[:, 3] / sums[:, 4], len(table))
             reports.append(
-                AbnormalityReport(kind, int(table[:, 0].sum()), flagged, named, accuracy)
+                AneuploidyReport(kind, int(table[:, 0].sum()), detected, exact_karyotype, accuracy)
             )
     return reports
 

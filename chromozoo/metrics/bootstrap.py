@@ -37,7 +37,7 @@ def rounded(metrics: Mapping[str, Interval]) -> dict[str, float]:
     }
 
 
-def resampled(n: int, n_bootstrap: int, seed: int) -> FloatArray:
+def bootstrap_counts(n: int, n_bootstrap: int, seed: int) -> FloatArray:
     """How often each of ``n`` cells or images is taken: ``(1 + n_bootstrap, n)``.
 
     Row 0 takes each once and is the estimate itself; the others are bootstrap resamples.
@@ -49,11 +49,11 @@ def resampled(n: int, n_bootstrap: int, seed: int) -> FloatArray:
     return np.vstack([estimate, draws])
 
 
-def interval_of(samples: FloatArray, n: int) -> Interval:
+def percentile_interval(samples: FloatArray, n: int) -> Interval:
     """The estimate (sample 0) with the percentiles of the resamples that define the figure.
 
     Args:
-        samples: ``(1 + n_bootstrap,)``, a figure for each row of :func:`resampled`.
+        samples: ``(1 + n_bootstrap,)``, a figure for each row of :func:`bootstrap_counts`.
         n: Number of cells or images behind it; the spread of a single one cannot be known.
     """
     known = samples[1:][~np.isnan(samples[1:])]

@@ -15,13 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from chromozoo.classes import CLASSES
 from chromozoo.karyotype.assignment import assign_cell
-from chromozoo.metrics.bootstrap import EvaluationError, Interval, interval_of, resampled, rounded
+from chromozoo.metrics.bootstrap import (
+    EvaluationError,
+    Interval,
+    bootstrap_counts,
+    percentile_interval,
+    rounded,
+)
 from chromozoo.structures.arrays import FloatArray, IntArray
 
 N_CLASSES = len(CLASSES)
 ECE_BINS = 15
 # The smallest probability that the cell assignment sees: float32 softmax rounds to exactly 0.
-SMALLEST_PROBABILITY = 1e-12
+MIN_PROBABILITY = 1e-12
 
 LABEL_METRICS = (
     "accuracy",
@@ -138,7 +144,7 @@ def evaluate_classification(
         raise EvaluationError(f"n_bootstrap is {n_bootstrap}: use at least 1, e.g. 1000.")
 
     n_cells = len(names)
-    counts = resampled(n_cells, n_bootstrap, seed)
+    counts = bootstrap_counts(n_cells, n_bootstrap, seed)
 
     predicted = p.argmax(axis=1)
     confusions = _confusion_per_cell(y, predicted, cell_index, n_cells)
@@ -163,7 +169,9 @@ def evaluate_classification(
     return ClassificationReport(
         n_chromosomes=len(y),
         n_cells=n_cells,
-        metrics={name: interval_of(samples[name], n_cells) for name in METRICS if name in samples},
+        metrics={
+            name: percentile_interval(samples[name], n_cells) for name in METRICS if name in samples
+        },
         confusion=confusions.sum(axis=0),
         errors=tuple(_misclassifications(p, y, predicted, names[cell_index])),
         assigned_confusion=assigned_confusion,
@@ -328,7 +336,7 @@ def _expected_calibration_error(
 def _assign_cells(p: FloatArray, cell_index: IntArray, n_cells: int) -> IntArray:
     """``(n,)`` class indices after naming the chromosomes of each cell together."""
     assigned = np.empty(len(p), dtype=np.int64)
-    log_p = np.log(np.maximum(p, SMALLEST_PROBABILITY))
+    log_p = np.log(np.maximum(p, MIN_PROBABILITY))
     for cell in range(n_cells):
         members = cell_index == cell
         assigned[members] = assign_cell(log_p[members]).classes

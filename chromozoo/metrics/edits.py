@@ -8,11 +8,11 @@ from scipy.optimize import linear_sum_assignment
 from chromozoo.structures.arrays import FloatArray, IntArray
 from chromozoo.structures.karyotyped_cell import Outlines
 
-LEAST_IOU = 0.5
+MIN_IOU = 0.5
 
 
 # A prediction covers a chromosome, and a fragment lies in it, from this share of the pixels on.
-LEAST_COVER = 0.5
+MIN_COVER = 0.5
 
 
 EDITS = ("relabel", "split", "merge", "delete", "add")
@@ -91,7 +91,7 @@ def _shared_pixels(a: Outlines, b: Outlines) -> FloatArray:
 
 def _match(iou: FloatArray) -> IntArray:
     """The true chromosome of each prediction ``(P,)``, -1 for none; see the rule of matching."""
-    weights = np.where(iou >= LEAST_IOU, iou, 0)
+    weights = np.where(iou >= MIN_IOU, iou, 0)
     rows, columns = linear_sum_assignment(weights, maximize=True)
     matched: IntArray = np.full(len(iou), -1, np.int64)
     is_pair = weights[rows, columns] > 0
@@ -111,7 +111,7 @@ def _edits(overlap: _Overlap, matched: IntArray) -> dict[str, int]:
     members: dict[int, list[int]] = {}
     for chromosome in sorted(lost) if len(matched) else ():
         host = int(cover[:, chromosome].argmax())
-        if cover[host, chromosome] >= LEAST_COVER:
+        if cover[host, chromosome] >= MIN_COVER:
             members.setdefault(host, []).append(chromosome)
     cut = set()
     for host, chromosomes in members.items():
@@ -129,15 +129,15 @@ def _edits(overlap: _Overlap, matched: IntArray) -> dict[str, int]:
     }
     # The largest piece of a chromosome first.
     for prediction in sorted(spare, key=lambda index: -overlap.found[index]):
-        if not inside.shape[1] or inside[prediction].max() < LEAST_COVER:
+        if not inside.shape[1] or inside[prediction].max() < MIN_COVER:
             continue
         chromosome = int(inside[prediction].argmax())
         others = pieces.setdefault(chromosome, [])
         in_others = overlap.among_found[prediction, others] / overlap.found[prediction]
-        if chromosome not in cut and (in_others < LEAST_COVER).all():
+        if chromosome not in cut and (in_others < MIN_COVER).all():
             others.append(prediction)
     for chromosome, parts_of_one in pieces.items():
-        is_whole = cover[parts_of_one, chromosome].sum() >= LEAST_COVER
+        is_whole = cover[parts_of_one, chromosome].sum() >= MIN_COVER
         if len(parts_of_one) > 1 and (chromosome not in lost or is_whole):
             edits["merge"] += len(parts_of_one) - 1
             spare -= set(parts_of_one)

@@ -16,14 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASSES, DIPLOID_NUMBER
-from chromozoo.metrics.bootstrap import EvaluationError, Interval, interval_of, resampled, rounded
+from chromozoo.metrics.bootstrap import (
+    EvaluationError,
+    Interval,
+    bootstrap_counts,
+    percentile_interval,
+    rounded,
+)
 from chromozoo.metrics.edits import EDIT_METRICS, EDITS, _edits, _match, _Overlap, _ratio
 from chromozoo.structures.arrays import FloatArray, IntArray
 from chromozoo.structures.karyotyped_cell import FoundCell, Outlines, TrueCell
 
 BACKGROUND = len(CLASSES)  # of a chromosome that nobody found, and of a finding that is none
 # The names of a cell are judged from this share of chromosomes with a certain class on.
-LEAST_CERTAIN = 0.8
+MIN_CERTAIN = 0.8
 
 NAMING_METRICS = (
     "fka",
@@ -32,7 +38,7 @@ NAMING_METRICS = (
     "macro_precision",
     "macro_precision_found",
     "macro_recall",
-    "whole_correct",
+    "exact_match_rate",
 )
 REVIEW_METRICS = ("review_share", "review_recall")
 SEGMENTATION_METRICS = (
@@ -44,7 +50,7 @@ SEGMENTATION_METRICS = (
 # All that a report can have, in the order in which reports and result files show them.
 METRICS = (
     *NAMING_METRICS,
-    *(f"alone_{name}" for name in NAMING_METRICS),
+    *(f"unassigned_{name}" for name in NAMING_METRICS),
     *REVIEW_METRICS,
     *EDIT_METRICS,
     *SEGMENTATION_METRICS,
@@ -94,16 +100,16 @@ class KaryotypingReport:
 
     Attributes:
         metrics: Intervals by the names of :data:`METRICS`; without names given before assignment
-            there is no ``alone_``, without flags no ``review_``.
+            there is no ``unassigned_``, without flags no ``review_``.
         confusion: ``(25, 25)``, true class by given name in the order of ``CLASSES``, then
             background: chromosomes that were missed are in its column, false detections in its row.
-        alone_confusion: The same without the cell assignment.
+        unassigned_confusion: The same without the cell assignment.
         cells: The images one by one.
     """
 
     metrics: Mapping[str, Interval]
     confusion: IntArray
-    alone_confusion: IntArray | None
+    unassigned_confusion: IntArray | None
     cells: tuple[CellResult, ...]
 
     @property
@@ -179,9 +185,9 @@ def evaluate_karyotyping(
       TP / (TP + FP) and TP / (TP + FN), where a missed chromosome is a FN and a false detection a
       FP of the name it was given. ``macro_precision_found`` leaves false detections out, as the
       paper does: it calls a bad segment background, which makes it no FP of any class.
-    - ``whole_correct``: share of the cells without error: every chromosome is found, also the
+    - ``exact_match_rate``: share of the cells without error: every chromosome is found, also the
       uncertain ones, every certain one rightly named, and nothing else is found (WCR).
-    - ``alone_...``: the same for ``classes_alone``, the names before the cell assignment.
+    - ``unassigned_...``: the same for ``unassigned_classes``, the names before the cell assignment.
     - ``review_share``: flagged / predictions. ``review_recall``: flagged errors / errors, an error
       being a prediction with a wrong name or a false detection. A missed chromosome cannot be
       flagged, and does not count.
@@ -231,8 +237,8 @@ def evaluate_karyotyping(
     if not images:
         raise EvaluationError("There is no image to evaluate: check the data set and the stage.")
     for what, there in (
-        ("classes_alone", [image.alone_confusion is not None for image in images]),
-        ("review", [image.flags is not None for image in images]),
+        ("unassigned_classes", [image.unassigned_confusion is not None for image in images]),
+        ("needs_review", [image.flags is not None for image in images]),
     ):
         if any(there) and not all(there):
             raise EvaluationError(
@@ -240,19 +246,23 @@ def evaluate_karyotyping(
                 "give it for all images or for none."
             )
     n_images = len(images)
-    draws = resampled(n_images, n_bootstrap, seed)
+    draws = bootstrap_counts(n_images, n_bootstrap, seed)
     cells = tuple(image.cell for image in images)
     is_named = np.array([cell.is_named for cell in cells])
     confusions = np.stack([image.confusion for image in images])
     samples = _naming_metrics(confusions, cells, draws)
-    alone_confusion: IntArray | None = None
-    if images[0].alone_confusion is not None:
+    unassigned_confusion: IntArray | None = None
+    if images[0].unassigned_confusion is not None:
         alone = np.stack(
-            [image.alone_confusion for image in images if image.alone_confusion is not None]
+            [
+                image.unassigned_confusion
+                for image in images
+                if image.unassigned_confusion is not None
+            ]
         )
-        alone_confusion = alone.sum(axis=0)
+        unassigned_confusion = alone.sum(axis=0)
         for name, values in _naming_metrics(alone, cells, draws).items():
-            samples[f"alone_{name}"] = values
+            samples[f"unassigned_{name}"] = values
     if images[0].flags is not None:
         flags = np.array([image.flags for image in images if image.flags is not None])
         n_judged, n_flagged, n_errors, n_flagged_errors = (draws @ flags).T
@@ -266,14 +276,14 @@ def evaluate_karyotyping(
 
     return KaryotypingReport(
         metrics={
-            name: interval_of(
+            name: percentile_interval(
                 samples[name], n_images if name in SEGMENTATION_METRICS else int(is_named.sum())
             )
             for name in METRICS
             if name in samples
         },
         confusion=confusions.sum(axis=0),
-        alone_confusion=alone_confusion,
+        unassigned_confusion=unassigned_confusion,
         cells=cells,
     )
 
@@ -284,7 +294,7 @@ class _Image:
 
     cell: CellResult
     confusion: IntArray  # (25, 25), all 0 unless the image is named
-    alone_confusion: IntArray | None
+    unassigned_confusion: IntArray | None
     # Of the predictions whose names are judged: their number, how many are flagged, wrong, both.
     flags: IntArray | None
 
@@ -301,7 +311,7 @@ def _compare(found: FoundCell, true: TrueCell) -> _Image:
     true_classes = np.asarray(true.classes, np.int64)
     n_true, n_found = overlap.shared.shape[1], overlap.shared.shape[0]
     certain = true_classes >= 0
-    is_named = bool(n_true and certain.mean() >= LEAST_CERTAIN)
+    is_named = bool(n_true and certain.mean() >= MIN_CERTAIN)
     if not is_named:
         certain = np.zeros(n_true, bool)
     # The truth of each prediction, and which predictions are judged; -1 takes the one at the end.
@@ -320,8 +330,13 @@ def _compare(found: FoundCell, true: TrueCell) -> _Image:
     misnamed = int((is_wrong & (matched >= 0)).sum())
     edits = _edits(overlap, matched) | {"relabel": misnamed}
     flags = None
-    if found.review is not None:
-        chosen = (is_judged, is_judged & found.review, is_wrong, is_wrong & found.review)
+    if found.needs_review is not None:
+        chosen = (
+            is_judged,
+            is_judged & found.needs_review,
+            is_wrong,
+            is_wrong & found.needs_review,
+        )
         flags = np.array([which.sum() for which in chosen], np.int64)
     return _Image(
         cell=CellResult(
@@ -337,7 +352,9 @@ def _compare(found: FoundCell, true: TrueCell) -> _Image:
             edits={kind: edits[kind] for kind in EDITS},
         ),
         confusion=named,
-        alone_confusion=None if found.classes_alone is None else confusion(found.classes_alone),
+        unassigned_confusion=None
+        if found.unassigned_classes is None
+        else confusion(found.unassigned_classes),
         flags=flags,
     )
 
@@ -374,7 +391,7 @@ def _check(found: FoundCell, true: TrueCell) -> None:
     for what, classes, outlines, least in (
         ("true classes", true.classes, true.outlines, -1),
         ("classes", found.classes, found.outlines, 0),
-        ("classes_alone", found.classes_alone, found.outlines, 0),
+        ("unassigned_classes", found.unassigned_classes, found.outlines, 0),
     ):
         if classes is None:
             continue
@@ -387,9 +404,9 @@ def _check(found: FoundCell, true: TrueCell) -> None:
                 f"{name}: {what} must be integers {least}..{len(CLASSES) - 1}, indices into "
                 "chromozoo.classes.CLASSES."
             )
-    if found.review is not None:
-        _check_length(name, "review", found.review, found.outlines)
-        if np.asarray(found.review).dtype != bool:
+    if found.needs_review is not None:
+        _check_length(name, "needs_review", found.needs_review, found.outlines)
+        if np.asarray(found.needs_review).dtype != bool:
             raise EvaluationError(f"{name}: review must be bool, True where a human should look.")
 
 
@@ -434,7 +451,7 @@ def _naming_metrics(
         "macro_precision": macro(n_predicted),
         "macro_precision_found": macro(n_found),
         "macro_recall": macro(n_true),
-        "whole_correct": _ratio(draws @ is_whole, draws @ is_named),
+        "exact_match_rate": _ratio(draws @ is_whole, draws @ is_named),
     }
 
 

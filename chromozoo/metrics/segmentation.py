@@ -16,7 +16,13 @@ import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 from numpy.typing import NDArray
 
-from chromozoo.metrics.bootstrap import EvaluationError, Interval, interval_of, resampled, rounded
+from chromozoo.metrics.bootstrap import (
+    EvaluationError,
+    Interval,
+    bootstrap_counts,
+    percentile_interval,
+    rounded,
+)
 from chromozoo.structures.arrays import BoolArray, FloatArray, IntArray
 
 BACKEND = f"faster-coco-eval {version('faster-coco-eval')}"
@@ -26,7 +32,7 @@ RECALLS = np.linspace(0, 1, 101)
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2)}
 COCO_MAX_DETECTIONS = 100
 # What is less probable than this is not counted for a class.
-LEAST_CLASS_SCORE = 0.01
+MIN_CLASS_SCORE = 0.01
 # A chromosome overlaps another one if they share at least this share of its pixels.
 OVERLAP_SHARE = 0.01
 
@@ -48,7 +54,7 @@ _PRECISIONS = {
 }
 PRECISION_METRICS = tuple(_PRECISIONS)
 # Of the predictions above the score threshold.
-COUNT_METRICS = ("whole_correct", "average_error", "count_error", "count_bias")
+COUNT_METRICS = ("exact_match_rate", "relative_count_error", "count_error", "count_bias")
 # Means over the classes, where the truth has them and the model tells them apart.
 CLASS_METRICS = ("class_box_ap", "class_box_ap50", "class_box_ap75")
 METRICS = (*PRECISION_METRICS, *CLASS_METRICS, *COUNT_METRICS)
@@ -162,9 +168,9 @@ def evaluate_segmentation(
     - ``class_box_ap``, ``..50``, ``..75``: of the boxes of each class alone, mean over the classes
       that there are. A prediction with ``names`` counts for each class, with its score times the
       probability of the class, as those of other detectors do.
-    - ``whole_correct``: share of the images without error: every chromosome is matched at mask IoU
+    - ``exact_match_rate``: share of the images without error: every chromosome is matched at mask IoU
       >= 0.5 by one prediction of at least ``score_threshold``, and none of these is left over.
-    - ``average_error``: mean over images of (missed + left over) / true chromosomes (AER).
+    - ``relative_count_error``: mean over images of (missed + left over) / true chromosomes (AER).
     - ``count_error``, ``count_bias``: mean over images of |predicted - true| and of predicted -
       true, in chromosomes.
 
@@ -197,7 +203,7 @@ def evaluate_segmentation(
     most = int(counts.max(initial=0))
     if max_detections is None:
         max_detections = 2 * most if most > COCO_MAX_DETECTIONS else COCO_MAX_DETECTIONS
-    draws = resampled(n_images, n_bootstrap, seed)
+    draws = bootstrap_counts(n_images, n_bootstrap, seed)
     # A few images have few different resamples.
     distinct, which_draw = np.unique(draws, axis=0, return_inverse=True)
 
@@ -220,7 +226,7 @@ def evaluate_segmentation(
         n_chromosomes=int(counts.sum()),
         max_detections=max_detections,
         score_threshold=score_threshold,
-        metrics={name: interval_of(samples[name], n_images) for name in METRICS},
+        metrics={name: percentile_interval(samples[name], n_images) for name in METRICS},
     )
 
 
@@ -268,7 +274,7 @@ class _Image:
         else:
             scores = self.scores * self.names[:, label]
             found = np.argsort(-scores, kind="stable")
-            found = found[scores[found] >= LEAST_CLASS_SCORE]
+            found = found[scores[found] >= MIN_CLASS_SCORE]
         return replace(
             self,
             scores=scores[found],
@@ -477,8 +483,8 @@ def _count_metrics(
     difference = (predicted - counts).astype(np.float64)
     some, everywhere = counts > 0, np.ones(len(images), bool)
     figures = {
-        "whole_correct": (errors == 0, everywhere),
-        "average_error": (errors / np.maximum(counts, 1), some),
+        "exact_match_rate": (errors == 0, everywhere),
+        "relative_count_error": (errors / np.maximum(counts, 1), some),
         "count_error": (np.abs(difference), everywhere),
         "count_bias": (difference, everywhere),
     }

@@ -17,7 +17,7 @@ ZOO = "chromozoo/"
 HEADS = ("polarity.", "names.")
 
 
-def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
+def initialise_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
     """Fills a network before its training.
 
     Args:
@@ -25,9 +25,9 @@ def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
         init_from: Path of a checkpoint (``.ckpt``) of this very network, to tune it further;
             ``"chromozoo/<model>"`` or ``"chromozoo/<model>:<tag>"``, published weights of the zoo,
             for the same; any other text is the name of a timm model, see
-            :func:`take_over_imagenet`. In the first two a head for polarity or names may be
+            :func:`load_imagenet_weights`. In the first two a head for polarity or names may be
             missing, and one that this network has not is left out.
-        prefix: See :func:`take_over_imagenet`.
+        prefix: See :func:`load_imagenet_weights`.
 
     Raises:
         UnknownNameError: The zoo has no such model or tag.
@@ -38,7 +38,7 @@ def start_from(network: nn.Module, init_from: str, prefix: str = "") -> None:
     elif init_from.startswith(ZOO):
         _load(network, published(init_from.removeprefix(ZOO)).state_dict(), Path(init_from))
     else:
-        take_over_imagenet(network, init_from, prefix)
+        load_imagenet_weights(network, init_from, prefix)
 
 
 def published(name: str) -> Any:
@@ -59,7 +59,7 @@ def _load(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
     load_tensors(network, new | taken, path)
 
 
-def take_over_imagenet(network: nn.Module, timm_name: str, prefix: str = "") -> int:
+def load_imagenet_weights(network: nn.Module, timm_name: str, prefix: str = "") -> int:
     """Copies the ImageNet tensors of a timm model into a network, where name and shape agree.
 
     The stem of a network with one input channel gets the sum over the three colours: it then says

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class Instance:
     """One detection on the way to a :class:`Segmentation`.
 
     Attributes:
@@ -30,7 +30,7 @@ class Piece:
     names: NDArray[np.float32] | None = None
 
 
-def tight(piece: Piece, shape: tuple[int, int]) -> Piece | None:
+def crop_to_mask(piece: Instance, shape: tuple[int, int]) -> Instance | None:
     """Crop cut to the image ``(H, W)`` and to its pixels, box cut to the image; None if empty."""
     row, column = piece.corner
     top, left = max(-row, 0), max(-column, 0)
@@ -48,7 +48,7 @@ def tight(piece: Piece, shape: tuple[int, int]) -> Piece | None:
     return replace(piece, crop=np.ascontiguousarray(crop), corner=(row, column), box=box)
 
 
-def suppress(pieces: Sequence[Piece], most_overlap: float) -> list[Piece]:
+def mask_nms(pieces: Sequence[Instance], nms_iou_threshold: float) -> list[Instance]:
     """Greedy non-maximum suppression by the IoU of MASKS.
 
     The boxes of two chromosomes that cross cover each other almost wholly while their masks share
@@ -56,16 +56,16 @@ def suppress(pieces: Sequence[Piece], most_overlap: float) -> list[Piece]:
 
     Args:
         pieces: Detections, tight.
-        most_overlap: A piece whose mask has more IoU than this with a better one is left out.
+        nms_iou_threshold: A piece whose mask has more IoU than this with a better one is left out.
     """
-    kept: list[Piece] = []
+    kept: list[Instance] = []
     for piece in sorted(pieces, key=lambda piece: -piece.score):
-        if all(mask_iou(piece, better) <= most_overlap for better in kept):
+        if all(mask_iou(piece, better) <= nms_iou_threshold for better in kept):
             kept.append(piece)
     return kept
 
 
-def mask_iou(a: Piece, b: Piece) -> float:
+def mask_iou(a: Instance, b: Instance) -> float:
     """Intersection over union of two masks, 0..1."""
     top, left = max(a.corner[0], b.corner[0]), max(a.corner[1], b.corner[1])
     bottom = min(a.corner[0] + a.crop.shape[0], b.corner[0] + b.crop.shape[0])

@@ -66,13 +66,13 @@ class FoundCell:
         name: Of the image.
         outlines: ``N`` chromosomes.
         classes: ``(N,)`` int, index into ``CLASSES``: the final names.
-        classes_alone: ``(N,)`` int, the names without the cell assignment; None where there was
+        unassigned_classes: ``(N,)`` int, the names without the cell assignment; None where there was
             none.
-        review: ``(N,)`` bool, True where a human should look; None where nothing is flagged.
+        needs_review: ``(N,)`` bool, True where a human should look; None where nothing is flagged.
     """
 
     name: str
     outlines: Outlines
     classes: NDArray[np.integer[Any]]
-    classes_alone: NDArray[np.integer[Any]] | None = None
-    review: BoolArray | None = None
+    unassigned_classes: NDArray[np.integer[Any]] | None = None
+    needs_review: BoolArray | None = None

@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 
 from chromozoo.errors import DatasetError
 from chromozoo.structures.polygons import (
-    MOST_OUTLINES,
+    MAX_OUTLINES,
     OUTSIDE_TOLERANCE,
     polygon_area,
     polygon_mask,
 )
 
 # Of all masks of an image, in bytes: 46 chromosomes in the largest image that is sensible.
-LARGEST_MASKS = 4_000_000_000
+MAX_MASK_BYTES = 4_000_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Metaphase:
-    """One annotated picture.
+    """One annotated image.
 
     Attributes:
         key: Its name in the split lists, such as ``"24a"``.
@@ -47,7 +47,7 @@ class Metaphase:
             DatasetError: They would take more than 4 GB.
         """
         height, width = self.image.shape
-        if len(self.polygons) * height * width > LARGEST_MASKS:
+        if len(self.polygons) * height * width > MAX_MASK_BYTES:
             raise DatasetError(
                 f"{self.source}: {len(self.polygons)} outlines in an image of {width}x{height} are "
                 "too many to be masks; cut the cell out, or divide the image"
@@ -65,7 +65,7 @@ class MetaphaseFiles(Protocol):
         """Names of the metaphases, in natural order."""
 
     def read(self, key: str) -> Metaphase:
-        """Decodes one picture and its outlines.
+        """Decodes one image and its outlines.
 
         Raises:
             DatasetError: The file is damaged; the message names it.
@@ -77,10 +77,10 @@ def faults(metaphase: Metaphase) -> list[str]:
     height, width = metaphase.image.shape
     found = []
     seen: dict[bytes, str] = {}
-    if len(metaphase.polygons) > MOST_OUTLINES:
+    if len(metaphase.polygons) > MAX_OUTLINES:
         found.append(
             f"{metaphase.source}: the image has {len(metaphase.polygons)} outlines, more than any "
-            f"metaphase ({MOST_OUTLINES}); divide it or annotate it again"
+            f"metaphase ({MAX_OUTLINES}); divide it or annotate it again"
         )
         return found
     if not metaphase.polygons:

@@ -19,11 +19,11 @@ from chromozoo.strict_json import shown, whole
 OUTSIDE_TOLERANCE = 1.0
 # In pixels. COCO's rule walks along an outline, so its length bounds time and memory; that of a
 # chromosome is below 10,000 even in the largest images.
-LARGEST_OUTLINE = 1_000_000
+MAX_OUTLINE_LENGTH = 1_000_000
 # In one image; a metaphase has 46, and a field of view may show several.
-MOST_OUTLINES = 2000
+MAX_OUTLINES = 2000
 # A mask of more pieces and holes is noise.
-MOST_RINGS = 1000
+MAX_RINGS = 1000
 
 
 def polygon_mask(polygon: NDArray[np.float64], height: int, width: int) -> NDArray[np.bool_]:
@@ -98,8 +98,8 @@ def mask_outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
         count, labels, stats, _ = cv2.connectedComponentsWithStats(
             rest.astype(np.uint8), connectivity=4
         )
-        if len(rings) + count - 1 > MOST_RINGS:
-            raise ValueError(f"the mask is of more than {MOST_RINGS:,} pieces and holes")
+        if len(rings) + count - 1 > MAX_RINGS:
+            raise ValueError(f"the mask is of more than {MAX_RINGS:,} pieces and holes")
         for number in range(1, count):
             left, top, width, height = stats[number, :4].tolist()
             window = np.s_[top : top + height, left : left + width]
@@ -182,7 +182,7 @@ def read_polygon(points: Any, name: str) -> NDArray[np.float64]:
     steps = np.abs(polygon - np.roll(polygon, 1, axis=0))
     length = float(steps.max(axis=1).sum()) if len(polygon) else 0.0
     reach = max(length, float(np.abs(polygon).max(initial=0)))
-    if reach > LARGEST_OUTLINE:
+    if reach > MAX_OUTLINE_LENGTH:
         raise DatasetError(
             f"{name} goes over {reach:.3g} pixels, no outline of a chromosome; draw it again or "
             "remove it"

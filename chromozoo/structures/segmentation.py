@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from chromozoo.structures.instance import Piece, tight
+from chromozoo.structures.instance import Instance, crop_to_mask
 
 CATEGORIES = ("chromosome",)
 
@@ -124,23 +124,23 @@ class Segmentation:
         scores = np.ones(len(masks)) if scores is None else np.asarray(scores)
         labels = np.zeros(len(masks), int) if labels is None else np.asarray(labels)
         pieces = [
-            Piece(mask, (0, 0), None, float(score), int(label))
+            Instance(mask, (0, 0), None, float(score), int(label))
             for mask, score, label in zip(masks, scores, labels, strict=True)
         ]
         height, width = masks.shape[1:]
-        return assemble(pieces, (int(height), int(width)), warnings)
+        return merge_instances(pieces, (int(height), int(width)), warnings)
 
     @classmethod
     def empty(cls, shape: tuple[int, int], warnings: Sequence[str] = ()) -> "Segmentation":
         """Nothing found in an image ``(H, W)``."""
-        return assemble([], shape, warnings)
+        return merge_instances([], shape, warnings)
 
 
-def assemble(
-    pieces: Sequence[Piece], shape: tuple[int, int], warnings: Sequence[str] = ()
+def merge_instances(
+    pieces: Sequence[Instance], shape: tuple[int, int], warnings: Sequence[str] = ()
 ) -> Segmentation:
     """Cuts crops to the image and their pixels, boxes to the image; sorts by score, drops empty."""
-    kept = [cut for piece in pieces if (cut := tight(piece, shape)) is not None]
+    kept = [cut for piece in pieces if (cut := crop_to_mask(piece, shape)) is not None]
     kept.sort(key=lambda piece: -piece.score)
     names = [piece.names for piece in kept if piece.names is not None]
     return Segmentation(

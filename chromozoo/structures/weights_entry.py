@@ -30,7 +30,7 @@ FORMAT = 1
 MAX_BYTES = 95_000_000  # GitHub refuses files from 100 MB
 
 
-LARGEST_INPUT = 100_000
+MAX_INPUT_SIDE = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +117,7 @@ class WeightsEntry:
         wrong = {
             "temperature": not (math.isfinite(self.temperature) and self.temperature > 0),
             "input_size": len(self.input_size) not in (0, 2)
-            or not all(0 <= side <= LARGEST_INPUT for side in self.input_size),
+            or not all(0 <= side <= MAX_INPUT_SIDE for side in self.input_size),
             "classes": len({*self.classes}) < len(self.classes),
             "conformal": not all(
                 math.isfinite(number)

@@ -23,7 +23,7 @@ from chromozoo.structures.polygons import polygon_mask
 # Light of a chromosome reaches this far beyond its outline.
 RIM = 3
 MARGIN = 2 * RIM
-SMALLEST_AREA = 30
+MIN_AREA = 30
 BLENDINGS = ("gaussian", "motion", "box")
 # Light adds in fluorescence, until the camera saturates; cameras and software also cut it off.
 LIGHTS = ("add", "add", "add", "add", "max", "over")
@@ -92,7 +92,7 @@ def cut_bank(
             window = np.s_[top:bottom, left:right]
             own = mask[window].astype(np.uint8)
             around = cv2.dilate(own, _disc(MARGIN)) > 0
-            if own.sum() >= SMALLEST_AREA and not (counts[window] > own)[around].any():
+            if own.sum() >= MIN_AREA and not (counts[window] > own)[around].any():
                 free.append((signal[window].copy(), polygon - (left, top), signal[window][own > 0]))
         if free:
             level = float(np.median(np.concatenate([inside for *_, inside in free])))

@@ -12,7 +12,7 @@ from chromozoo.synthetic.cell import draw_cell
 from chromozoo.synthetic.chromosome import Appearance
 from chromozoo.synthetic.cut_and_paste import CutChromosome, compose_cell
 
-# Grey value of the ground of a drawn G-band picture.
+# Grey value of the ground of a drawn G-band image.
 LIGHT_GROUND = 235
 
 

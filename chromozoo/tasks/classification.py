@@ -17,11 +17,11 @@ from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.sources import ImageLike, as_list, name_of, plain
 from chromozoo.karyotype.alarm import cell_alarms, image_alarms, marked
 from chromozoo.karyotype.conformal import threshold
-from chromozoo.karyotype.naming import Predictions, name_chromosomes
+from chromozoo.karyotype.naming import Predictions, to_predictions
 from chromozoo.karyotype.polarity import band_contrast
 from chromozoo.losses.embedding import CentreLoss, CentreLossPreset, SupervisedContrastiveLoss
 from chromozoo.tasks.base import BaseTask
-from chromozoo.tasks.onednn_bf16 import mend_narrow_maps
+from chromozoo.tasks.onednn_bf16 import fix_narrow_maps
 from chromozoo.tasks.optimisation import OptimizerName, one_cycle
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class ChromosomeClassifier(BaseTask):
         contrastive: Weight of :class:`SupervisedContrastiveLoss` on the pooled features; 0 is none.
         flip_average: Average the probabilities over the four mirror images when predicting.
         polarity: Tell also which end is the p arm. The network then has a second head, trained on
-            those pictures that the data call upright; the mirror images are made here, so the
+            those images that the data call upright; the mirror images are made here, so the
             augmentation must leave flips out.
     """
 
@@ -80,7 +80,7 @@ class ChromosomeClassifier(BaseTask):
             network.polarity = nn.Linear(features, len(CLASSES))
         # A third faster on CPUs, and on GPUs in half precision, than the default layout.
         self.network = network.to(memory_format=torch.channels_last)
-        mend_narrow_maps(self.network)
+        fix_narrow_maps(self.network)
         self.transforms = ChromosomePreset(**(preset or {}))
         self.optimizer = optimizer
         self.lr = lr
@@ -155,23 +155,23 @@ class ChromosomeClassifier(BaseTask):
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        probabilities = self.predict_arms(batch["image"], batch.get("cell"))[0]
+        probabilities = self.predict_with_polarity(batch["image"], batch.get("cell"))[0]
         self.val_accuracy(probabilities, batch["label"])
         loss = nn.functional.nll_loss(probabilities.clamp_min(1e-12).log(), batch["label"])
         self.log("val/loss", loss, sync_dist=True)
         self.log("val/accuracy", self.val_accuracy, prog_bar=True)
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        probabilities, _ = self.predict_arms(batch["image"], batch.get("cell"))
+        probabilities, _ = self.predict_with_polarity(batch["image"], batch.get("cell"))
         self.test_accuracy(probabilities, batch["label"])
         self.log("test/accuracy", self.test_accuracy)
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """``index (B,)``, where the item stands in the data set, and ``probabilities (B, 24)``.
 
-        Of a model with ``polarity`` also ``p_arm_up (B, 24)``, see :meth:`predict_arms`.
+        Of a model with ``polarity`` also ``p_arm_up (B, 24)``, see :meth:`predict_with_polarity`.
         """
-        probabilities, up = self.predict_arms(batch["image"], batch.get("cell"))
+        probabilities, up = self.predict_with_polarity(batch["image"], batch.get("cell"))
         found = {"index": batch["index"], "probabilities": probabilities}
         return found if up is None else found | {"p_arm_up": up}
 
@@ -182,15 +182,17 @@ class ChromosomeClassifier(BaseTask):
 
     def predict_probabilities(self, x: Tensor) -> Tensor:
         """Calibrated probabilities ``(B, 24)`` of normalised tensors, averaged over the flips."""
-        return self.predict_arms(x)[0]
+        return self.predict_with_polarity(x)[0]
 
-    def predict_arms(self, x: Tensor, cells: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def predict_with_polarity(
+        self, x: Tensor, cells: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """What :meth:`predict_probabilities` gives, and where the p arm is.
 
         Args:
-            x: Normalised pictures ``(B, channels, H, W)``.
+            x: Normalised images ``(B, channels, H, W)``.
             cells: ``(B,)`` int: those with one number are all chromosomes of one cell. Most models
-                look at each picture alone and do not ask.
+                look at each image alone and do not ask.
 
         Returns:
             Probabilities ``(B, 24)``, and the probability that the p arm is up, given each class,
@@ -201,11 +203,11 @@ class ChromosomeClassifier(BaseTask):
         flips = FLIPS if self.flip_average else FLIPS[:1]
         turned = [x.flip(axes) if axes else x for axes in flips]
         if len(x) == 1:
-            # Of one picture a small network sees four mirror images in the time of two. Without
-            # `cells` each of them is a cell of its own, as the picture would be.
-            passes = [self.one_pass(torch.cat(turned))]
+            # Of one image a small network sees four mirror images in the time of two. Without
+            # `cells` each of them is a cell of its own, as the image would be.
+            passes = [self.forward_with_polarity(torch.cat(turned))]
         else:
-            passes = [self.one_pass(images, cells) for images in turned]
+            passes = [self.forward_with_polarity(images, cells) for images in turned]
         by_flip = (len(flips), len(x), len(CLASSES))
         logits = at_least_float32(torch.cat([logit for logit, _ in passes])).reshape(by_flip)
         arms = [up for _, up in passes if up is not None]
@@ -216,10 +218,12 @@ class ChromosomeClassifier(BaseTask):
         up = (at_least_float32(torch.cat(arms)).reshape(by_flip) * sign).mean(dim=0)
         return probabilities, up.sigmoid()
 
-    def one_pass(self, x: Tensor, cells: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward_with_polarity(
+        self, x: Tensor, cells: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Logits of the classes and of the p arm being up, ``(B, 24)`` each, without averaging.
 
-        The arguments are those of :meth:`predict_arms`; models that see whole cells override it.
+        The arguments are those of :meth:`predict_with_polarity`; models that see whole cells override it.
         """
         if not self.polarity:
             return self(x), None
@@ -237,7 +241,7 @@ class ChromosomeClassifier(BaseTask):
         on_error: Literal["raise", "report"] = "raise",
         batch_size: int = 64,
     ) -> Predictions:
-        """Names the chromosome in each picture.
+        """Names the chromosome in each image.
 
         The model is not changed: one in training mode judges in evaluation mode and stays in
         training, and threads may share it. It may be on any device, and of half, bfloat16 or double
@@ -246,22 +250,22 @@ class ChromosomeClassifier(BaseTask):
         Args:
             images: Paths, pages, PIL images, arrays or tensors (of any size, grey or RGB, dark or
                 light background, 8 or 16 bit), one chromosome each; or a single one of these. A
-                tensor is ``(H, W)`` or ``(C, H, W)``, and ``(N, C, H, W)`` are N pictures.
-            as_cell: The pictures are all chromosomes of one cell: name them together by
-                maximum-likelihood assignment. ``label`` is then the assigned class. Pictures of
+                tensor is ``(H, W)`` or ``(C, H, W)``, and ``(N, C, H, W)`` are N images.
+            as_cell: The images are all chromosomes of one cell: name them together by
+                maximum-likelihood assignment. ``label`` is then the assigned class. Images of
                 another pixel size are brought to that of the training data
                 (:meth:`ChromosomePreset.cell_zoom`).
             error_rate: Give for each the set of classes that it may be, so that this share of the
                 sets lacks the right one, 0.005 to 0.1; None gives no sets. What that rests on, and
                 for whom it holds: :mod:`chromozoo.karyotype.conformal`.
             on_error: ``"report"`` goes on with the rest and returns the reason in ``error``.
-            batch_size: Pictures per forward pass.
+            batch_size: Images per forward pass.
 
         Returns:
-            One prediction for each picture, in their order; none for none.
+            One prediction for each image, in their order; none for none.
 
         Raises:
-            ImageError: A picture cannot be read (only with ``on_error="raise"``).
+            ImageError: An image cannot be read (only with ``on_error="raise"``).
             ConformalError: The weights know no sets with this error rate.
             WeightsError: The network gives no numbers: damaged weights, or too low a precision.
         """
@@ -285,7 +289,7 @@ class ChromosomeClassifier(BaseTask):
             probabilities[readable] = values / values.sum(axis=1, keepdims=True)
             if arms is not None and ups is not None:
                 arms[readable] = ups
-        predictions = name_chromosomes(probabilities, names, errors, as_cell, arms, limit)
+        predictions = to_predictions(probabilities, names, errors, as_cell, arms, limit)
         if tensors:
             self._raise_alarms(
                 predictions, probabilities[readable], list(tensors.values()), lengths
@@ -327,14 +331,14 @@ class ChromosomeClassifier(BaseTask):
     def _prepared(
         self, images: list[ImageLike], names: list[str], as_cell: bool, on_error: str
     ) -> tuple[dict[int, Tensor], dict[int, float], dict[int, str]]:
-        """What the network sees of the pictures; each is read once.
+        """What the network sees of the images; each is read once.
 
         Returns:
-            Normalised pictures, lengths of their chromosomes in pixels, and what is wrong with the
-            others, each by the place of the picture.
+            Normalised images, lengths of their chromosomes in pixels, and what is wrong with the
+            others, each by the place of the image.
 
         Raises:
-            ImageError: A picture cannot be read (only with ``on_error="raise"``).
+            ImageError: An image cannot be read (only with ``on_error="raise"``).
         """
         preset = self.transforms
         signals: dict[int, NDArray[np.float32]] = {}
@@ -371,20 +375,20 @@ class ChromosomeClassifier(BaseTask):
         return tensors, {index: lengths[index] for index in tensors}, errors
 
     def _looked_at(
-        self, pictures: Tensor, as_cell: bool, batch_size: int
+        self, images: Tensor, as_cell: bool, batch_size: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-        """Probabilities ``(N, 24)``, and of p arms being up, of normalised pictures.
+        """Probabilities ``(N, 24)``, and of p arms being up, of normalised images.
 
         Raises:
             WeightsError: Some are no numbers.
         """
         model, (device, dtype) = self.in_evaluation(), self.place
-        # A cell is parted only for those that look at each picture alone.
+        # A cell is parted only for those that look at each image alone.
         whole = as_cell and self.sees_cells
-        cells = torch.zeros(len(pictures), dtype=torch.int64, device=device) if whole else None
+        cells = torch.zeros(len(images), dtype=torch.int64, device=device) if whole else None
         found = [
-            model.predict_arms(batch.to(device), cells)
-            for batch in torch.split(pictures, len(pictures) if whole else batch_size)
+            model.predict_with_polarity(batch.to(device), cells)
+            for batch in torch.split(images, len(images) if whole else batch_size)
         ]
         values: NDArray[np.float64] = torch.cat([part for part, _ in found]).cpu().double().numpy()
         if not np.isfinite(values).all():
@@ -403,7 +407,7 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def _image_error(error: Exception, name: str) -> ImageError:
-    """Whatever went wrong with a picture as an error whose message begins with its name."""
+    """Whatever went wrong with an image as an error whose message begins with its name."""
     if isinstance(error, ImageError) and str(error).startswith(name):
         return error
     if isinstance(error, ChromozooError):
@@ -415,7 +419,7 @@ def _image_error(error: Exception, name: str) -> ImageError:
 
 
 def mirrored(images: Tensor) -> Tensor:
-    """A batch ``(B, channels, H, W)`` whose pictures are mirrored in turn as FLIPS says."""
+    """A batch ``(B, channels, H, W)`` whose images are mirrored in turn as FLIPS says."""
     result = images.clone()
     for number, axes in enumerate(FLIPS):
         if axes:

@@ -29,7 +29,7 @@ def _in_float32(
     return anew.to(output.dtype)
 
 
-def mend_narrow_maps(network: nn.Module) -> None:
+def fix_narrow_maps(network: nn.Module) -> None:
     """Lets every strided convolution in ``network`` judge its own result; call it once."""
     for module in network.modules():
         # Of subclasses it is not known what they do with their input first.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from chromozoo.images.levels import Levels
 from chromozoo.images.metaphase import MetaphasePreset, PreparedMetaphase
 from chromozoo.images.sources import ImageLike, name_of, plain
-from chromozoo.structures.instance import Piece, suppress, tight
-from chromozoo.structures.segmentation import CATEGORIES, Segmentation, assemble
+from chromozoo.structures.instance import Instance, crop_to_mask, mask_nms
+from chromozoo.structures.segmentation import CATEGORIES, Segmentation, merge_instances
 from chromozoo.tasks.base import BaseTask
 from chromozoo.tasks.optimisation import OptimizerName, one_cycle
 
@@ -38,10 +38,10 @@ class SegmentationNetwork(Protocol):
         """Named scalars whose sum is minimised; images ``(1, h, w)`` normalised."""
         ...
 
-    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+    def detect(self, image: Tensor, min_score: float) -> list[Instance]:
         """The chromosomes of one image ``(1, h, w)``, in its pixels; may still overlap.
 
-        What scores less than ``least_score`` need not be drawn.
+        What scores less than ``min_score`` need not be drawn.
         """
         ...
 
@@ -55,8 +55,8 @@ class ChromosomeSegmenter(BaseTask):
         optimizer: ``"adamw"``, or ``"sgd"`` with momentum 0.9.
         lr: Highest learning rate of the one-cycle schedule.
         weight_decay: Of weights with two or more dimensions; norms and biases have none.
-        least_score: Detections with a lower score are not returned.
-        most_overlap: Mask IoU above which the less certain of two detections is left out.
+        min_score: Detections with a lower score are not returned.
+        nms_iou_threshold: Mask IoU above which the less certain of two detections is left out.
     """
 
     monitor = "val/mask_ap"
@@ -68,8 +68,8 @@ class ChromosomeSegmenter(BaseTask):
         optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
-        least_score: float = 0.05,
-        most_overlap: float = 0.5,
+        min_score: float = 0.05,
+        nms_iou_threshold: float = 0.5,
     ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
@@ -77,8 +77,8 @@ class ChromosomeSegmenter(BaseTask):
         self.optimizer = optimizer
         self.lr = lr
         self.weight_decay = weight_decay
-        self.least_score = least_score
-        self.most_overlap = most_overlap
+        self.min_score = min_score
+        self.nms_iou_threshold = nms_iou_threshold
         self._precision: MeanAveragePrecision | None = None
 
     @property
@@ -120,7 +120,7 @@ class ChromosomeSegmenter(BaseTask):
         return {
             "index": batch["index"],
             "instances": [
-                assemble(self.detect(image), _size(image)).instances(self.categories)
+                merge_instances(self.detect(image), _size(image)).instances(self.categories)
                 for image in batch["image"]
             ],
         }
@@ -147,7 +147,7 @@ class ChromosomeSegmenter(BaseTask):
                     iou_type=("bbox", "segm") if has_masks else "bbox", backend="faster_coco_eval"
                 )
                 self._precision.warn_on_many_detections = False
-            found = assemble(self.detect(image), _size(image))
+            found = merge_instances(self.detect(image), _size(image))
             predicted = {
                 "boxes": torch.from_numpy(found.boxes),
                 "scores": torch.from_numpy(
@@ -181,16 +181,16 @@ class ChromosomeSegmenter(BaseTask):
 
     # Use
 
-    def detect(self, image: Tensor) -> list[Piece]:
+    def detect(self, image: Tensor) -> list[Instance]:
         """Detections of a normalised image ``(1, h, w)`` above the least score, suppressed."""
         network: Any = self.network
         size = _size(image)
         cut = (
-            tight(piece, size)
-            for piece in network.detect(image, self.least_score)
-            if piece.score >= self.least_score
+            crop_to_mask(piece, size)
+            for piece in network.detect(image, self.min_score)
+            if piece.score >= self.min_score
         )
-        return suppress([piece for piece in cut if piece is not None], self.most_overlap)
+        return mask_nms([piece for piece in cut if piece is not None], self.nms_iou_threshold)
 
     @torch.inference_mode()
     def segment(
@@ -210,7 +210,7 @@ class ChromosomeSegmenter(BaseTask):
 
         Returns:
             Masks, boxes and scores in pixels of the given image. Empty, with a warning, where
-            nothing stands out of the background. A picture whose chromosomes come out far from
+            nothing stands out of the background. An image whose chromosomes come out far from
             their usual length is looked at again at the scale that brings them to it, and the look
             that finds more is returned.
 
@@ -237,9 +237,9 @@ class ChromosomeSegmenter(BaseTask):
         ratio = (prepared.shape[0] / height, prepared.shape[1] / width)
         if ratio != (1.0, 1.0):
             pieces = [_enlarged(piece, ratio) for piece in pieces]
-        return assemble(pieces, prepared.shape, warnings)
+        return merge_instances(pieces, prepared.shape, warnings)
 
-    def _look(self, prepared: PreparedMetaphase) -> list[Piece]:
+    def _look(self, prepared: PreparedMetaphase) -> list[Instance]:
         device, dtype = self.place
         return self.detect(self.transforms.tensor(prepared.canvas).to(device, dtype))
 
@@ -249,7 +249,7 @@ def _size(image: Tensor) -> tuple[int, int]:
     return int(image.shape[-2]), int(image.shape[-1])
 
 
-def _enlarged(piece: Piece, ratio: tuple[float, float]) -> Piece:
+def _enlarged(piece: Instance, ratio: tuple[float, float]) -> Instance:
     """A piece in pixels of an image that is ``ratio`` times as high and wide."""
     down, across = ratio
     top, left = round(piece.corner[0] * down), round(piece.corner[1] * across)

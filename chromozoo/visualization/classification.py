@@ -1,4 +1,4 @@
-"""Pictures of what a classifier does: confusion, ROC, calibration, features, attention, errors.
+"""Images of what a classifier does: confusion, ROC, calibration, features, attention, errors.
 
 Each function draws one ``matplotlib`` figure of :class:`StoredPredictions`; `chromozoo figures`
 writes them all. Needs the extra ``figures``.
@@ -33,9 +33,9 @@ from chromozoo.metrics.classification import (
 )
 
 # More points than this hide each other, and t-SNE takes minutes.
-MOST_POINTS = 3000
+MAX_POINTS = 3000
 # Of a gallery; the most certain errors come first.
-MOST_ERRORS = 40
+MAX_ERRORS = 40
 # Okabe and Ito's colours, which the colour-blind can tell apart, for the Denver groups.
 GROUP_COLOURS = dict(
     zip(
@@ -55,7 +55,7 @@ class StoredPredictions:
         origin: Model, tag, hashes of weights and split, data set and part, as text: predictions of
             another origin are not drawn.
         probabilities: ``(N, 24)`` calibrated, 0..1.
-        features: ``(N, F)`` of the network's last layer but one, pictures as they are.
+        features: ``(N, F)`` of the network's last layer but one, images as they are.
         labels: ``(N,)`` true class indices.
         cells: ``(N,)`` ids of the cells as text.
     """
@@ -151,7 +151,7 @@ def class_table(stored: StoredPredictions, report: ClassificationReport) -> list
                 "f1": round(2 * right / (true + named), 4),
                 "auc": round(_auc(stored, index), 5),
                 "assigned_recall": round(assigned[index, index] / true, 4),
-                "most_often_named": f"{CLASSES[other]} ({wrong[other]})" if wrong[other] else "",
+                "often_predicted": f"{CLASSES[other]} ({wrong[other]})" if wrong[other] else "",
             }
         )
     return rows
@@ -225,8 +225,8 @@ def draw_reliability(stored: StoredPredictions, report: ClassificationReport) ->
 def draw_features(stored: StoredPredictions, seed: int = 0) -> Figure:
     """t-SNE of the features; each class carries its name at its median, wrong names a cross."""
     rows = np.arange(len(stored.labels))
-    if len(rows) > MOST_POINTS:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_POINTS, replace=False))
+    if len(rows) > MAX_POINTS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_POINTS, replace=False))
     features = stored.features[rows]
     perplexity = min(30.0, max(1.0, (len(rows) - 1) / 3))
     points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(features)
@@ -275,8 +275,8 @@ def draw_attention(model: Any, stored: StoredPredictions, crops: Any) -> Figure:
     grid = figure.subplots(2, 12, squeeze=False).ravel()
     heats = grad_cam(model, [crops[row]["image"] for row in chosen], stored.labels[chosen])
     for axes, row, heat in zip(grid, chosen, heats, strict=False):
-        picture = first_view(crops.crops[row])
-        axes.imshow(picture, cmap="gray_r", vmin=0, vmax=255)
+        image = first_view(crops.crops[row])
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255)
         axes.imshow(heat, cmap="autumn", alpha=0.6 * heat, vmin=0, vmax=1)
         label = stored.labels[row]
         axes.set_title(f"{CLASSES[label]} ({stored.probabilities[row, label]:.0%})", fontsize=9)
@@ -312,7 +312,7 @@ def grad_cam(model: Any, images: Sequence[Any], labels: NDArray[np.int64]) -> ND
 
 
 def last_map(model: Any, batch: Any) -> Any:
-    """The last layer that still gives a picture ``(B, C, h, w)``, found by running the network."""
+    """The last layer that still gives an image ``(B, C, h, w)``, found by running the network."""
     import torch
 
     found: list[Any] = []
@@ -331,7 +331,7 @@ def last_map(model: Any, batch: Any) -> Any:
             handle.remove()
     if not found:
         raise ChromozooError(
-            f"{type(model).__name__} has no layer that gives a picture, so there is no Grad-CAM"
+            f"{type(model).__name__} has no layer that gives an image, so there is no Grad-CAM"
         )
     return found[-1]
 
@@ -346,7 +346,7 @@ def draw_errors(
         errors: Of a report; the most certain ones are drawn.
         crops: The :class:`chromozoo.data.base.crops.CropDataset` that they are of.
     """
-    shown = sorted(errors, key=lambda error: -error.probability)[:MOST_ERRORS]
+    shown = sorted(errors, key=lambda error: -error.probability)[:MAX_ERRORS]
     columns = 4
     lines = max(1, -(-len(shown) // columns))
     figure = Figure(figsize=(15, 0.6 + 2.7 * lines), layout="constrained")
@@ -377,13 +377,13 @@ def first_view(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return crop if crop.ndim == 2 else crop[..., 0]
 
 
-def _side_by_side(axes: Axes, pictures: Sequence[tuple[str, NDArray[np.uint8]]]) -> None:
-    height, width = pictures[0][1].shape
+def _side_by_side(axes: Axes, images: Sequence[tuple[str, NDArray[np.uint8]]]) -> None:
+    height, width = images[0][1].shape
     gap = width // 6
-    canvas = np.zeros((height, len(pictures) * (width + gap) - gap), np.uint8)
-    for number, (name, picture) in enumerate(pictures):
+    canvas = np.zeros((height, len(images) * (width + gap) - gap), np.uint8)
+    for number, (name, image) in enumerate(images):
         left = number * (width + gap)
-        canvas[:, left : left + width] = picture
+        canvas[:, left : left + width] = image
         axes.text(left + width / 2, height + 2, name, ha="center", va="top", fontsize=8)
     axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=255)
 

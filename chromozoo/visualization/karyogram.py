@@ -69,7 +69,7 @@ class KaryogramEntry:
             with the p arm up. The images of one cell share one scale (micrometres per pixel).
         label: Its class, one of ``CLASSES``.
         probability: The probability of that class, 0..1.
-        doubtful: Whether the reader should look twice; the probability is then written next to it.
+        needs_review: Whether the reader should look twice; the probability is then written next to it.
         name: Where it came from, such as a file name; the legend lists it for a doubtful one.
         centromere: Its centromere in image pixels from the top, where it is known. A row in which
             all are known is aligned by the centromeres, any other row stands on its baseline.
@@ -78,7 +78,7 @@ class KaryogramEntry:
     image: np.ndarray
     label: str
     probability: float
-    doubtful: bool = False
+    needs_review: bool = False
     name: str | None = None
     centromere: float | None = None
 
@@ -172,14 +172,14 @@ def draw_karyogram(
     doubtful = [
         f"{entry.label} ({entry.probability:.0%}{f', {entry.name}' if entry.name else ''})"
         for entry in sorted(chromosomes, key=lambda entry: CLASSES.index(entry.label))
-        if entry.doubtful
+        if entry.needs_review
     ]
     notes = [footer] if footer else []
     if doubtful:
         listed = "; ".join(doubtful[:_LISTED_DOUBTFUL])
         more = len(doubtful) - _LISTED_DOUBTFUL
         notes.insert(0, f"? doubtful: {listed}" + (f"; and {more} more" if more > 0 else ""))
-    # An incomplete cell has a very long karyotype, which must not outweigh the picture.
+    # An incomplete cell has a very long karyotype, which must not outweigh the image.
     iscn_size = 34 if len(_wrap(iscn, fonts[34])) <= 1 else 20
     header = [(line, 20) for line in _wrap(title, fonts[20])]
     header += [(line, iscn_size) for line in _wrap(iscn, fonts[iscn_size])]
@@ -215,7 +215,7 @@ def draw_karyogram(
     for place in layout.places:
         if place.entry is None:
             _dashed_box(pen, place, theme.faint)
-        elif chromosomes[place.entry].doubtful:
+        elif chromosomes[place.entry].needs_review:
             _mark_doubtful(pen, place, chromosomes[place.entry].probability, theme, fonts[15])
     for band in layout.classes:
         pen.line((band.left, band.y, band.right, band.y), theme.text, 2)
@@ -297,7 +297,7 @@ def _lay_out(chromosomes: Sequence[KaryogramEntry], crops: list[_Crop], top: flo
     def place_width(entry: int | None, scale: float) -> float:
         if entry is None:
             return _PLACE_WIDTH
-        least = _DOUBTFUL_WIDTH if chromosomes[entry].doubtful else _PLACE_WIDTH
+        least = _DOUBTFUL_WIDTH if chromosomes[entry].needs_review else _PLACE_WIDTH
         width: int = crops[entry].signal.shape[1]
         return max(width * scale + 2 * _FRAME, least)
 

@@ -1,4 +1,4 @@
-"""Pictures of what a segmenter found: each chromosome outlined, tinted and numbered."""
+"""Images of what a segmenter found: each chromosome outlined, tinted and numbered."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ MISSED: Colour = (255, 45, 45)
 FILL = 0.22
 # Line width and height of the digits as shares of the shorter side of the image.
 LINE_SHARE, TEXT_SHARE = 1 / 500, 1 / 46
-LEAST_TEXT = 9
+MIN_TEXT_SIZE = 9
 # On white, a colour must be darker than this to be seen, 0..255.
 DARK_ENOUGH = 125.0
 # Directions in which a place for a label is looked for, and how far off, in heights of the text.
@@ -83,7 +83,7 @@ def draw_overlay(
     if missed is not None:
         red = _darker(MISSED) if is_bright else MISSED
         _outline(canvas, missed, [red] * len(missed), 2 * line)
-    size = max(side * TEXT_SHARE, LEAST_TEXT)
+    size = max(side * TEXT_SHARE, MIN_TEXT_SIZE)
     _write(canvas, texts, _occupied(segmentation, missed), size, "white" if is_bright else "black")
     return canvas
 
@@ -161,8 +161,8 @@ def _write(
     halo: str,
 ) -> None:
     """Writes each text beside its outline, on as few chromosomes and other texts as can be."""
-    picture = Image.fromarray(canvas)
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size)
     stroke = max(round(size / 9), 1)
     for text, colour, outline in texts:
@@ -177,7 +177,7 @@ def _write(
             stroke_fill=halo,
         )
         occupied[int(y) : int(y + bottom - top), int(x) : int(x + right - left)] = True
-    canvas[:] = np.asarray(picture)
+    canvas[:] = np.asarray(image)
 
 
 def _place(

@@ -19,7 +19,7 @@ from chromozoo.files import DISCLAIMER, replace_file
 
 KARYOGRAM, OVERLAY, JSON = ".karyogram.png", ".overlay.png", ".json"
 PAGE = "index.html"
-_NEEDED = ("image", "stain", "models", "count", "iscn", "flags", "review", "chromosomes")
+_NEEDED = ("image", "stain", "models", "count", "iscn", "flags", "needs_review", "chromosomes")
 STAIN_NAMES: dict[Stain, str] = {"q": "Q-band or DAPI", "g": "G-band"}
 
 
@@ -34,14 +34,14 @@ def write_page(
     cells: Mapping[str, Mapping[str, Any]] | None = None,
     seconds: float | None = None,
 ) -> None:
-    """Writes ``index.html`` of all karyotyped pictures of a folder.
+    """Writes ``index.html`` of all karyotyped images of a folder.
 
     Args:
         folder: Where :func:`chromozoo.visualization.report.write_cell` wrote.
-        stems: Of the pictures, in the order of the page.
-        failed: Messages of pictures that could not be done.
+        stems: Of the images, in the order of the page.
+        failed: Messages of images that could not be done.
         title: Of the page.
-        earlier: Of the results of earlier runs on other pictures, which come last; what is no
+        earlier: Of the results of earlier runs on other images, which come last; what is no
             karyotype is left out.
         failed_earlier: Messages of those runs.
         cells: What :func:`page_cell` gave, where it was called already.
@@ -64,7 +64,7 @@ def write_page(
                 unread += 1
             elif (cell := cell or page_cell(folder, stem)) is not None:
                 listed.append({**cell, "group": group})
-    # Pictures of several stains are the work of several models.
+    # Images of several stains are the work of several models.
     models = {str(model): model for cell in listed for model in cell["models"]}
     environment = Environment(
         loader=PackageLoader("chromozoo.visualization", "templates"),
@@ -109,25 +109,25 @@ def page_cell(folder: Path, stem: str) -> dict[str, Any] | None:
         "place": str(Path(path).parent),
         "karyogram": f"{stem}{KARYOGRAM}" if has_karyogram else None,
         "overlay": f"{stem}{OVERLAY}",
-        "picture": f"{stem}{KARYOGRAM if has_karyogram else OVERLAY}",
+        "image": f"{stem}{KARYOGRAM if has_karyogram else OVERLAY}",
         "thumbnail": _thumbnail(folder, stem),
-        "doubtful": [
-            {key: item[key] for key in ("id", "class", "probability", "doubts")}
+        "needs_review_items": [
+            {key: item[key] for key in ("id", "class", "probability", "review_reasons")}
             for item in cell["chromosomes"]
-            if item["review"]
+            if item["needs_review"]
         ],
     }
 
 
 def _thumbnail(folder: Path, stem: str) -> str:
-    """A small copy of a result's picture as data URI; empty where there is none.
+    """A small copy of a result's image as data URI; empty where there is none.
 
     A page of a thousand cells does not load a thousand large files.
     """
     for ending in (KARYOGRAM, OVERLAY):
         try:
-            with Image.open(folder / f"{stem}{ending}") as picture:
-                small = picture.convert("RGB")
+            with Image.open(folder / f"{stem}{ending}") as image:
+                small = image.convert("RGB")
                 small.thumbnail((420, 420))
         except (OSError, ValueError, SyntaxError):  # not there, or damaged
             continue

@@ -13,7 +13,7 @@ from PIL import Image
 
 from chromozoo import __version__
 from chromozoo.classes import CLASSES, Stain
-from chromozoo.files import DISCLAIMER, remove_file, replace_file, write_picture
+from chromozoo.files import DISCLAIMER, remove_file, replace_file, write_image
 from chromozoo.images.reading import read_grey
 from chromozoo.visualization.karyogram import KaryogramEntry, draw_karyogram
 from chromozoo.visualization.overlay import draw_overlay
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from chromozoo.karyotype.karyotyper import Karyotyper
 
 # Of the JSON; 2: identity, alarms. Results of another format are made again.
-FORMAT = 2
+FORMAT = 3
 
 
 def models_of(karyotyper: "Karyotyper", stain: Stain) -> list[dict[str, Any]]:
-    """Name and hash of the weights of segmenter and classifier, for a picture of this stain."""
+    """Name and hash of the weights of segmenter and classifier, for an image of this stain."""
     listed = []
     for model in (karyotyper.segmenter_for(stain), karyotyper.classifier):
         entry = model.weights_entry
@@ -61,7 +61,7 @@ def document(
 ) -> dict[str, Any]:
     """A karyotype as plain values, as JSON takes them.
 
-    Boxes are [x, y, w, h] and masks COCO run lengths, in pixels of the picture; ``polarity`` says
+    Boxes are [x, y, w, h] and masks COCO run lengths, in pixels of the image; ``polarity`` says
     where the p arm points, in degrees clockwise from up. Where there are ``alarms``, the names
     cannot be trusted, and ``iscn`` ends in ``?``.
 
@@ -86,14 +86,14 @@ def document(
         "stain_asked": karyotyper.stain,
         "models": models_of(karyotyper, found.stain),
         "assignment": karyotyper.assignment,
-        "least_score": karyotyper.score,
+        "min_score": karyotyper.score,
         "count": found.count,
         "iscn": found.iscn,
         "gains": list(found.cell.gains) if found.cell else [],
         "losses": list(found.cell.losses) if found.cell else [],
         "alarms": list(found.alarms),
         "flags": list(found.flags),
-        "review": sum(item.review for item in found.chromosomes),
+        "needs_review": sum(item.needs_review for item in found.chromosomes),
         "classes": list(CLASSES),
         "chromosomes": [
             {
@@ -110,9 +110,9 @@ def document(
                     "p_arm_degrees": round(item.p_arm, 1),
                     "certainty": round(item.polarity_certainty, 3),
                 },
-                "extra": item.extra,
-                "review": item.review,
-                "doubts": list(item.doubts),
+                "supernumerary": item.supernumerary,
+                "needs_review": item.needs_review,
+                "review_reasons": list(item.review_reasons),
             }
             for item, instance in zip(found.chromosomes, instances, strict=True)
         ],
@@ -130,7 +130,7 @@ def write_cell(
 ) -> None:
     """Writes ``<stem>.karyogram.png``, ``.overlay.png`` and last ``.json``, which says: complete.
 
-    An earlier ``.json`` goes first. Of a picture without chromosomes there is no karyogram. The
+    An earlier ``.json`` goes first. Of an image without chromosomes there is no karyogram. The
     other arguments are those of :func:`document`.
 
     Raises:
@@ -138,10 +138,10 @@ def write_cell(
     """
     remove_file(folder / f"{stem}{JSON}")
     if found.chromosomes:
-        write_picture(folder / f"{stem}{KARYOGRAM}", karyogram(found, karyotyper))
+        write_image(folder / f"{stem}{KARYOGRAM}", karyogram(found, karyotyper))
     else:
         remove_file(folder / f"{stem}{KARYOGRAM}")
-    write_picture(folder / f"{stem}{OVERLAY}", Image.fromarray(overlay(found)))
+    write_image(folder / f"{stem}{OVERLAY}", Image.fromarray(overlay(found)))
     text = json.dumps(document(found, karyotyper, identity, path), indent=1)
     replace_file(folder / f"{stem}{JSON}", text.encode())
 
@@ -156,10 +156,10 @@ def karyogram(found: "Karyotype", karyotyper: "Karyotyper") -> Image.Image:
     return draw_karyogram(
         [
             KaryogramEntry(
-                image=item.picture,
+                image=item.image,
                 label=item.label,
                 probability=item.probability,
-                doubtful=item.review,
+                needs_review=item.needs_review,
                 name=f"no. {item.number}",
                 centromere=item.centromere,
             )
@@ -181,11 +181,12 @@ def overlay(found: "Karyotype") -> np.ndarray[Any, np.dtype[np.uint8]]:
     Raises:
         ImageError: That file cannot be read.
     """
-    picture = found.image if found.image is not None else read_grey(Path(found.name))
-    if picture.shape != found.segmentation.shape:
+    image = found.image if found.image is not None else read_grey(Path(found.name))
+    if image.shape != found.segmentation.shape:
         height, width = found.segmentation.shape
-        picture = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
+        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
     labels = [
-        item.label + ("?" if item.review or found.alarms else "") for item in found.chromosomes
+        item.label + ("?" if item.needs_review or found.alarms else "")
+        for item in found.chromosomes
     ]
-    return draw_overlay(picture, found.segmentation, labels)
+    return draw_overlay(image, found.segmentation, labels)

@@ -23,7 +23,7 @@ from chromozoo.batch.results import LOCK, MANIFEST, Results
 from chromozoo.cli import karyotype
 from chromozoo.cli.main import main
 from chromozoo.errors import ChromozooError, OutputError
-from chromozoo.files import is_own_picture, replace_file, write_picture
+from chromozoo.files import is_result_image, replace_file, write_image
 from chromozoo.visualization.page import page_cell, write_page
 
 STUB = "helpers.stub_task:StubTask"
@@ -96,16 +96,16 @@ def test_two_patients_with_the_same_relative_path(
 def test_an_image_that_was_replaced_is_done_again_whatever_its_time(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    picture = image("pics/001.png", 1)
+    file = image("pics/001.png", 1)
     assert run("pics", "--output", "r") == 0
     before = cells("r")["001"]
-    os.utime(image(picture, 2), (0, 0))
+    os.utime(image(file, 2), (0, 0))
     assert run("pics", "--output", "r") == 0
     assert "1 done again: the image has changed" in capsys.readouterr().out
     after = cells("r")["001"]
     assert after["identity"]["content"]["sha256"] != before["identity"]["content"]["sha256"]
     # A time that is new does not make it another image, nor does a folder that was moved.
-    os.utime(picture)
+    os.utime(file)
     Path("pics").rename("moved")
     assert run("moved", "--output", "r") == 0
     shown_now = capsys.readouterr().out
@@ -258,9 +258,7 @@ def test_results_are_no_images_under_any_name(
     Path("pics/link.png").symlink_to(tmp_path / "r" / "a.overlay.png")
     assert find_images([Path("pics")]).results == 2
     assert run("r", "--output", "s") == 2
-    assert (
-        "the folder holds no picture but 1 results that ChromoZoo wrote" in capsys.readouterr().err
-    )
+    assert "the folder holds no image but 1 results that ChromoZoo wrote" in capsys.readouterr().err
     assert not Path("s").exists()
     assert run("pics/copy of it.png", "--output", "s") == 2
     assert "this is a result that ChromoZoo wrote; give the image" in capsys.readouterr().err
@@ -270,24 +268,24 @@ def test_results_are_no_images_under_any_name(
 
 
 def test_the_mark_of_a_result_survives_what_other_programs_do(tmp_path: Path) -> None:
-    write_picture(tmp_path / "a.png", Image.new("RGB", (40, 30)))
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.info["Software"] == f"ChromoZoo {chromozoo.__version__}"
+    write_image(tmp_path / "a.png", Image.new("RGB", (40, 30)))
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.info["Software"] == f"ChromoZoo {chromozoo.__version__}"
         about = PngInfo()
         about.add_text("Author", "me")
-        about.add_itxt("Software", picture.info["Software"])
-        picture.save(tmp_path / "b.png", pnginfo=about)
-    assert is_own_picture(tmp_path / "a.png") and is_own_picture(tmp_path / "b.png")
+        about.add_itxt("Software", image.info["Software"])
+        image.save(tmp_path / "b.png", pnginfo=about)
+    assert is_result_image(tmp_path / "a.png") and is_result_image(tmp_path / "b.png")
     for text in ("Adobe, not ChromoZoo ", "Chromo"):
         about = PngInfo()
         about.add_text("Software", text)
         Image.new("L", (8, 8)).save(tmp_path / "c.png", pnginfo=about)
-        assert not is_own_picture(tmp_path / "c.png")
+        assert not is_result_image(tmp_path / "c.png")
     data = (tmp_path / "a.png").read_bytes()
     for end in (0, 7, 20, 40):
         (tmp_path / "d.png").write_bytes(data[:end])
-        assert not is_own_picture(tmp_path / "d.png")
-    assert not is_own_picture(tmp_path) and not is_own_picture(tmp_path / "none.png")
+        assert not is_result_image(tmp_path / "d.png")
+    assert not is_result_image(tmp_path) and not is_result_image(tmp_path / "none.png")
 
 
 def test_what_is_no_image_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
@@ -368,11 +366,11 @@ def test_names_are_safe_and_differ() -> None:
 
 
 def test_a_terminal_that_cannot_show_a_name(tmp_path: Path) -> None:
-    picture = image("p/染色体.png")
-    done = in_a_process(picture, "--output", "r", PYTHONIOENCODING="cp1252")
+    file = image("p/染色体.png")
+    done = in_a_process(file, "--output", "r", PYTHONIOENCODING="cp1252")
     out, _ = done.communicate(timeout=60)
     assert done.returncode == 0 and r"\u67d3\u8272\u4f53.png: 46,XY" in out
-    assert cells("r")["染色体"]["image"] == str(picture)
+    assert cells("r")["染色体"]["image"] == str(file)
 
 
 # One image costs nothing but itself

@@ -170,7 +170,7 @@ def test_weights_are_measured_elsewhere_and_in_another_way(
     results = tmp_path / "results.csv"
     words = ["ablate", "tiny", "--root", str(root), "--results", str(results)]
     assert chromozoo(words) == 0
-    # The pictures are prepared as the model's own were, and nothing else differs.
+    # The images are prepared as the model's own were, and nothing else differs.
     assert seen == [
         (True, "bioimlab", False),
         (True, "cil54816-crops", False),

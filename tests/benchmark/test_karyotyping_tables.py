@@ -89,7 +89,7 @@ def test_measuring_again_replaces_and_another_pair_is_another_row(tmp_path: Path
     ("changes", "message"),
     [
         ({"fka": 93.1}, "fka is '93.1' and must be a fraction"),
-        ({"alone_oca_low": -0.5}, "alone_oca_low is '-0.5'"),
+        ({"unassigned_oca_low": -0.5}, "unassigned_oca_low is '-0.5'"),
         ({"segmenter_sha256": "0123"}, "segmenter_sha256.*12 hex"),
         ({"assignment": ""}, "no value for assignment"),
         ({"cases_41": 3}, "unknown columns cases_41"),

@@ -78,4 +78,4 @@ def test_the_tables_are_those_of_the_csvs() -> None:
     table = publish_karyotyping.laboratories_table()
     assert readme_is_current(readme, "karyotyping-laboratories", table)
     rows = ResultsFile(aneuploidy.RESULTS, aneuploidy.COLUMNS, aneuploidy.KEY, "abnormal").read()
-    assert readme_is_current(aneuploidy.TABLES, "abnormality", aneuploidy.table(rows))
+    assert readme_is_current(aneuploidy.TABLES, "aneuploidy", aneuploidy.table(rows))

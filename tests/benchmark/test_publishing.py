@@ -47,7 +47,7 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(module, "RESULTS", house / f"{name}.csv")
     monkeypatch.setattr(publish_benchmark, "SEGMENTATION_RESULTS", house / "segmentation.csv")
     monkeypatch.setattr(aneuploidy, "TABLES", house / "README.md")
-    (house / "README.md").write_text(MARKS.format("abnormality"))
+    (house / "README.md").write_text(MARKS.format("aneuploidy"))
 
     def publish(row: dict[str, Any]) -> None:
         (house / "published").write_text(row["weights"])

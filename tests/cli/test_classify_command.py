@@ -52,8 +52,8 @@ def test_classify_writes_table_json_csv_and_karyogram(
         assert sum(item["probabilities"]) == pytest.approx(1, abs=1e-4)
     with (tmp_path / "out" / "predictions.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 5
-    with Image.open(tmp_path / "out" / "karyogram.png") as picture:
-        assert picture.width >= 1000
+    with Image.open(tmp_path / "out" / "karyogram.png") as image:
+        assert image.width >= 1000
     assert not list((tmp_path / "out").glob("*.part"))
 
 
@@ -65,10 +65,10 @@ def test_labels_tell_how_many_are_right(
     assert "of 5 agree with the labels given" in capsys.readouterr().out
 
 
-def test_bad_pictures_are_named_and_the_rest_goes_on(
+def test_bad_images_are_named_and_the_rest_goes_on(
     inline: None, cell: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     whole = min(cell.glob("*.png"))
     (folder / "a_good.png").write_bytes(whole.read_bytes())
@@ -76,7 +76,7 @@ def test_bad_pictures_are_named_and_the_rest_goes_on(
     (folder / "c_truncated.png").write_bytes(whole.read_bytes()[:80])
     Image.new("L", (40, 60)).save(folder / "d_black.png")
     Image.new("L", (1, 1), 200).save(folder / "e_one_pixel.png")
-    (folder / "f_text.png").write_text("this is no picture")
+    (folder / "f_text.png").write_text("this is no image")
     deep = np.asarray(Image.open(whole).convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(folder / "g_sixteen_bit.png")
     Image.open(whole).convert("RGBA").save(folder / "h_rgba.png")
@@ -92,7 +92,7 @@ def test_bad_pictures_are_named_and_the_rest_goes_on(
         assert name in outcome[name]
         assert name in shown.out
     classes = {item["class"] for item in chromosomes if not item.get("error")}
-    assert len(classes) == 1, "the same picture in three formats has one class"
+    assert len(classes) == 1, "the same image in three formats has one class"
 
 
 def test_it_never_takes_its_own_karyogram(
@@ -107,8 +107,8 @@ def test_it_never_takes_its_own_karyogram(
     assert main([*words, "--output", str(folder)]) == 0
     assert document(folder) == first and len(first["chromosomes"]) == 5
     assert "Left out of the folder: 2 results of ChromoZoo" in capsys.readouterr().out
-    with Image.open(folder / "karyogram.png") as picture:
-        assert picture.info["Software"] == SOFTWARE
+    with Image.open(folder / "karyogram.png") as image:
+        assert image.info["Software"] == SOFTWARE
     # A run for single chromosomes has none: the earlier one would be of another naming.
     assert main([*words[:-1], "--output", str(folder)]) == 0
     assert not (folder / "karyogram.png").exists() and document(folder)["cell"] is None
@@ -166,8 +166,8 @@ def test_a_cell_that_cannot_be_named_says_so_everywhere(
     assert {row["alarms"] for row in rows} == {
         "the chromosomes show no bands; 4 of 5 names are uncertain"
     }
-    with Image.open(tmp_path / "karyogram.png") as picture:
-        red = (np.asarray(picture) == (176, 0, 32)).all(axis=2)
+    with Image.open(tmp_path / "karyogram.png") as image:
+        red = (np.asarray(image) == (176, 0, 32)).all(axis=2)
     assert red.sum() > 50_000
 
 

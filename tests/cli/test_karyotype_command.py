@@ -64,16 +64,16 @@ def karyotype(weights: Path, *words: str | Path) -> int:
     return main(["karyotype", *map(str, words), *models])
 
 
-def test_every_picture_gets_its_files_and_the_folder_a_page(
+def test_every_image_gets_its_files_and_the_folder_a_page(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures, output = tmp_path / "pictures", tmp_path / "out"
-    pictures.mkdir()
-    write(pictures / "a.png", 1, ["1", "2", "3", "X"])
-    write(pictures / "b.png", 2, ["1", "Y"])
-    Image.fromarray(np.zeros((50, 60), np.uint8)).save(pictures / "empty.png")
-    (pictures / "torn.png").write_bytes(b"half a file")
-    assert karyotype(weights, pictures, "--output", output) == 1
+    images, output = tmp_path / "images", tmp_path / "out"
+    images.mkdir()
+    write(images / "a.png", 1, ["1", "2", "3", "X"])
+    write(images / "b.png", 2, ["1", "Y"])
+    Image.fromarray(np.zeros((50, 60), np.uint8)).save(images / "empty.png")
+    (images / "torn.png").write_bytes(b"half a file")
+    assert karyotype(weights, images, "--output", output) == 1
     shown = capsys.readouterr().out
     assert "1 of 4 images failed" in shown and "torn.png" in shown
     assert "Research use only, not for diagnosis" in shown
@@ -98,13 +98,13 @@ def test_every_picture_gets_its_files_and_the_folder_a_page(
 
     # Mended and called again: only that one is done, and the message goes.
     before = {path: path.stat().st_mtime_ns for path in output.glob("*.json")}
-    write(pictures / "torn.png", 3, ["1", "2"])
-    assert karyotype(weights, pictures, "--output", output) == 0
+    write(images / "torn.png", 3, ["1", "2"])
+    assert karyotype(weights, images, "--output", output) == 0
     assert "3 were done before" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert not (output / "torn.failed.txt").exists()
     # Other settings do them all again.
-    assert karyotype(weights, pictures, "--output", output, "--assignment", "none") == 0
+    assert karyotype(weights, images, "--output", output, "--assignment", "none") == 0
     assert "4 done again: other options (assignment)" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns > time for path, time in before.items())
 
@@ -174,8 +174,8 @@ def test_a_cell_that_cannot_be_named_says_so_everywhere(
     lines = [f"{tmp_path / 'a.png'}: {marked}", *(f"  {words}" for words in (*alarms, "a flag"))]
     assert "\n".join(lines) in shown
     assert "2 flagged, 1 cannot be named" in shown
-    pictures = {name: np.asarray(Image.open(output / f"{name}.karyogram.png")) for name in "ab"}
-    red = {name: (picture == (176, 0, 32)).all(axis=2) for name, picture in pictures.items()}
+    images = {name: np.asarray(Image.open(output / f"{name}.karyogram.png")) for name in "ab"}
+    red = {name: (drawn == (176, 0, 32)).all(axis=2) for name, drawn in images.items()}
     assert red["a"].sum() > 50_000 and not red["b"].any()
     page = (output / "index.html").read_text()
     assert page.count("These names cannot be trusted") == 1
@@ -193,12 +193,12 @@ def test_a_karyotype_of_an_array_can_be_drawn(
     )
     found = dataclasses.replace(karyotyper.karyotype(image), image=image.astype(np.float32))
     assert found.name == "image"
-    picture = report.overlay(found)
-    assert picture.shape == (*image.shape, 3)
+    overlay = report.overlay(found)
+    assert overlay.shape == (*image.shape, 3)
     # Every name that cannot be trusted has a question mark.
     written: list[Sequence[str]] = []
     monkeypatch.setattr(report, "draw_overlay", lambda *given: written.append(given[2]))
-    certain = tuple(dataclasses.replace(item, doubts=()) for item in found.chromosomes)
+    certain = tuple(dataclasses.replace(item, review_reasons=()) for item in found.chromosomes)
     for alarms in ((), ("why",)):
         report.overlay(dataclasses.replace(found, chromosomes=certain, alarms=alarms))
     labels = [item.label for item in certain]
@@ -225,29 +225,29 @@ def test_wrong_settings(
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_without_pictures(
+def test_a_folder_without_images(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert karyotype(weights, tmp_path) == 2
-    assert "holds no picture" in capsys.readouterr().err
+    assert "holds no image" in capsys.readouterr().err
 
 
 def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Processes that the command starts, with a model that a module of the user's registers."""
     monkeypatch.delitem(registry._REGISTERED, "tiny_segmenter", raising=False)
     weights = tiny_weights(tmp_path / "weights")
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+    images = tmp_path / "images"
+    images.mkdir()
     for number in range(3):
-        write(pictures / f"{number}.png", number, ["1", "2", "X"])
-    (pictures / "torn.png").write_bytes(b"half a file")
+        write(images / f"{number}.png", number, ["1", "2", "X"])
+    (images / "torn.png").write_bytes(b"half a file")
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
     sys.modules.pop("helpers.tiny_zoo", None)
     import_module("helpers.tiny_zoo")
-    words = (pictures, "--output", tmp_path / "2", "--processes", "2")
+    words = (images, "--output", tmp_path / "2", "--processes", "2")
     assert karyotype(weights, *words) == 1
     monkeypatch.setattr(worker_pool, "Worker", InlineWorker)
-    assert karyotype(weights, pictures, "--output", tmp_path / "1") == 1
+    assert karyotype(weights, images, "--output", tmp_path / "1") == 1
     one, two = (
         {path.name: json.loads(path.read_text()) for path in (tmp_path / name).glob("*.json")}
         for name in "12"

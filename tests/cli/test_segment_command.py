@@ -63,38 +63,38 @@ def segment(*words: str | Path) -> int:
     return chromozoo(["segment", *map(str, words), "--model", "tiny_segmenter"])
 
 
-def test_every_picture_gets_an_overlay_and_its_outlines(
+def test_every_image_gets_an_overlay_and_its_outlines(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures, output = tmp_path / "pictures", tmp_path / "out"
-    write(pictures / "a.png")
-    write(pictures / "b.tif", BARS[:2])
-    assert segment(pictures, "--output", output, "--weights", weights) == 0
+    images, output = tmp_path / "images", tmp_path / "out"
+    write(images / "a.png")
+    write(images / "b.tif", BARS[:2])
+    assert segment(images, "--output", output, "--weights", weights) == 0
     shown = capsys.readouterr().out
     assert "Research use only, not for diagnosis" in shown
-    assert "6 chromosomes in 2 pictures" in shown
+    assert "6 chromosomes in 2 images" in shown
     names = {f"{stem}.segment{end}" for stem in "ab" for end in (".json", ".overlay.png")}
     assert {path.name for path in output.iterdir()} == {*names, COCO_NAME, MANIFEST, LOCK}
 
     document = json.loads((output / "a.segment.json").read_text())
-    assert document["image"] == str(pictures / "a.png")
+    assert document["image"] == str(images / "a.png")
     assert document["model"] == "tiny_segmenter"
     assert document["weights"]["sha256"] and document["count"] == len(document["instances"]) == 4
     assert [item["number"] for item in document["instances"]] == [1, 2, 3, 4]
     scores = [item["score"] for item in document["instances"]]
     assert scores == sorted(scores, reverse=True) and min(scores) >= 0.5
-    content = hashlib.sha256((pictures / "a.png").read_bytes()).hexdigest()
+    content = hashlib.sha256((images / "a.png").read_bytes()).hexdigest()
     assert document["identity"]["content"]["sha256"] == content
     assert document["identity"]["models"][0]["sha256"] == document["weights"]["sha256"]
     assert document["identity"]["options"]["score"] == 0.5
-    with Image.open(output / "a.segment.overlay.png") as picture:
-        assert picture.size == (160, 120) and picture.mode == "RGB"
+    with Image.open(output / "a.segment.overlay.png") as drawn:
+        assert drawn.size == (160, 120) and drawn.mode == "RGB"
 
     # Any COCO tool reads them all; the masks are those of the drawing.
     coco = COCO(str(output / COCO_NAME))
     assert [image["file_name"] for image in coco.loadImgs([1, 2])] == [
-        str(pictures / "a.png"),
-        str(pictures / "b.tif"),
+        str(images / "a.png"),
+        str(images / "b.tif"),
     ]
     annotations = coco.loadAnns(coco.getAnnIds(imgIds=[2]))
     assert sorted(row["bbox"] for row in annotations) == [[10, 10, 12, 50], [60, 20, 50, 14]]
@@ -112,7 +112,7 @@ def test_less_certain_ones_are_left_out(
     assert segment(*words, "--score", "0.7") == 0
     result = tmp_path / "out" / "a.segment.json"
     few = json.loads(result.read_text())
-    assert few["count"] == 2 and few["least_score"] == 0.7
+    assert few["count"] == 2 and few["min_score"] == 0.7
     # An earlier result of another score is replaced, one of the same is kept.
     capsys.readouterr()
     assert segment(*words, "--score", "0.1") == 0
@@ -124,22 +124,22 @@ def test_less_certain_ones_are_left_out(
     assert result.stat().st_mtime_ns == made
 
 
-def test_a_bad_picture_costs_nothing_else(
+def test_a_bad_image_costs_nothing_else(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pictures, output = tmp_path / "pictures", tmp_path / "out"
-    write(pictures / "a.png")
-    (pictures / "b.png").write_bytes(b"")
-    (pictures / "c.png").write_bytes((pictures / "a.png").read_bytes()[:90])
-    Image.new("L", (160, 120)).save(pictures / "d.png")
-    write(pictures / "e.png")
-    words = [pictures, tmp_path / "nowhere.png", "--output", output, "--weights", weights]
+    inputs, output = tmp_path / "images", tmp_path / "out"
+    write(inputs / "a.png")
+    (inputs / "b.png").write_bytes(b"")
+    (inputs / "c.png").write_bytes((inputs / "a.png").read_bytes()[:90])
+    Image.new("L", (160, 120)).save(inputs / "d.png")
+    write(inputs / "e.png")
+    words = [inputs, tmp_path / "nowhere.png", "--output", output, "--weights", weights]
     assert segment(*words) == 1
     shown = capsys.readouterr()
     assert "3 of 6 images failed" in shown.out
     for name in ("b.png", "c.png", "nowhere.png"):
         assert f"{name}: " in shown.out
-    # A black picture is no error.
+    # A black image is no error.
     assert "d.png: nothing stands out" in shown.out
     assert json.loads((output / "d.segment.json").read_text())["count"] == 0
     assert not list(output.glob("*.part"))
@@ -170,7 +170,7 @@ def test_names_differ_in_more_than_capitals() -> None:
     assert names == ["x_png", "b_X", "a_x_tif", "a_x", "y"]
 
 
-def test_results_among_the_pictures_are_not_segmented_again(weights: Path, tmp_path: Path) -> None:
+def test_results_among_the_images_are_not_segmented_again(weights: Path, tmp_path: Path) -> None:
     write(tmp_path / "p" / "a.png")
     for _ in range(2):
         assert segment(tmp_path / "p", "--output", tmp_path / "p", "--weights", weights) == 0
@@ -228,7 +228,7 @@ def test_karyotype_and_segment_share_a_folder(weights: Path, tmp_path: Path) -> 
         (["a.png", "--model", "chrnet4"], "chrnet4 finds no chromosomes in metaphases; use one of"),
         (["a.png", "--model", "chr_fst"], "did you mean chr_fast"),
         (["a.png", "--model", "tiny_segmenter"], "has no weights"),
-        (["empty", "--timeout", "9"], "empty: the folder holds no picture"),
+        (["empty", "--timeout", "9"], "empty: the folder holds no image"),
         (["a.png", "--output", "a.png"], "a.png: cannot be made a folder"),
     ],
 )
@@ -319,10 +319,10 @@ def test_the_benchmark_measures_what_segment_finds(
         expected = report.metrics[metric].value
         found = float(row[metric]) if row[metric] else np.nan
         assert found == pytest.approx(expected, abs=1e-4, nan_ok=True), metric
-    assert float(row["whole_correct"]) == 0.5 and float(row["mask_ap_overlap"]) < 0.3
+    assert float(row["exact_match_rate"]) == 0.5 and float(row["mask_ap_overlap"]) < 0.3
     assert {path.name for path in overlays.iterdir()} == {"5.png", "10.png"}
-    with Image.open(overlays / "5.png") as picture:
-        red, green, blue = np.moveaxis(np.asarray(picture).astype(int), 2, 0)
+    with Image.open(overlays / "5.png") as image:
+        red, green, blue = np.moveaxis(np.asarray(image).astype(int), 2, 0)
     is_red = (red > 180) & (green < 120) & (blue < 120)
     assert is_red[60:115, 50:61].any() or is_red[80:92, 20:100].any()
     assert not is_red[10:60, 10:22].any()
@@ -404,7 +404,9 @@ def result(**changes: Any) -> dict[str, Any]:
 def test_table_ranks_by_boxes_with_the_published_among_them(tmp_path: Path) -> None:
     path = tmp_path / "r.csv"
     assert read_results(path) == []
-    append_row(path, result(model="better", box_ap=0.8213, count_bias=-1.5, average_error=1.2))
+    append_row(
+        path, result(model="better", box_ap=0.8213, count_bias=-1.5, relative_count_error=1.2)
+    )
     append_row(path, result(model="worse", mask_ap_overlap=None))
     append_row(path, result(model="chosen on", split="bioimlab_segmentation_v1/val"))
     published = read_results(publish.SEGMENTATION_PUBLISHED)

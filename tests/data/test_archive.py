@@ -153,7 +153,7 @@ def test_more_than_is_claimed_is_never_decompressed(tmp_path: Path) -> None:
 
 
 def test_files_of_any_size_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive, "LARGEST_FILE", 100)
+    monkeypatch.setattr(archive, "MAX_FILE_BYTES", 100)
     (tmp_path / "1.png").write_bytes(bytes(101))
     zipped = write(tmp_path / "set.zip", {"1.png": bytes(101)})
     for path in (tmp_path, zipped):

@@ -13,7 +13,7 @@ from PIL import Image
 
 import chromozoo.data.base.crops as crops_module
 from chromozoo.classes import CLASSES
-from chromozoo.data.bioimlab import BioImLabClassification, list_files, verify
+from chromozoo.data.bioimlab import BioImLabDataModule, list_files, verify
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.synthetic import write_bioimlab_layout
@@ -45,8 +45,8 @@ def warm_cache(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return folder
 
 
-def module(root: Path, cache: Path, **arguments: Any) -> BioImLabClassification:
-    return BioImLabClassification(root=root, cache=str(cache), **({"preset": SMALL} | arguments))
+def module(root: Path, cache: Path, **arguments: Any) -> BioImLabDataModule:
+    return BioImLabDataModule(root=root, cache=str(cache), **({"preset": SMALL} | arguments))
 
 
 def zipped(root: Path) -> Path:
@@ -138,7 +138,7 @@ def test_folder_and_zip_give_the_same_crops(
     if pointed_at == "environment":
         monkeypatch.setenv("CHROMOZOO_DATA", str(copy))
         root = None
-    found = BioImLabClassification(root=root, preset=SMALL, cache=str(warm_cache)).dataset("all")
+    found = BioImLabDataModule(root=root, preset=SMALL, cache=str(warm_cache)).dataset("all")
     np.testing.assert_array_equal(found.crops, expected.crops)
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_array_equal(found.cells, expected.cells)
@@ -193,7 +193,7 @@ def test_the_default_cache_follows_chromozoo_home(
     published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CHROMOZOO_HOME", str(tmp_path))
-    BioImLabClassification(root=published, preset=SMALL).setup()
+    BioImLabDataModule(root=published, preset=SMALL).setup()
     assert len(list((tmp_path / "crops").glob("bioimlab-*.npy"))) == 1
 
 
@@ -219,7 +219,7 @@ def test_an_interrupted_write_leaves_no_half_cache(
 
 def test_another_model_gets_its_own_crops(published: Path, tmp_path: Path) -> None:
     """The crops that a data module has prepared for one model do not fit the next."""
-    data = BioImLabClassification(root=published, cache=str(tmp_path), synthetic_cells=1)
+    data = BioImLabDataModule(root=published, cache=str(tmp_path), synthetic_cells=1)
     for height in (48, 64):
         transforms = ChromosomePreset(height=height, width=24, scale=0.5)
         data.trainer = stub_trainer(0, transforms)
@@ -250,7 +250,7 @@ def blacken(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [shorten, blacken, lambda path: path.write_bytes(b"")])
-def test_a_damaged_picture_is_named(copy: Path, tmp_path: Path, damage: Any) -> None:
+def test_a_damaged_image_is_named(copy: Path, tmp_path: Path, damage: Any) -> None:
     damage(copy / "bioimlab-classification" / "3" / "3 17b.bmp")
     with pytest.raises(DatasetError, match=r"bioimlab-classification: 3/3 17b\.bmp: "):
         module(copy, tmp_path / "crops").setup()
@@ -326,7 +326,7 @@ def test_missing_data_says_what_to_do(
     monkeypatch.setenv("CHROMOZOO_DATA", str(folder))
     root = folder if told_by == "argument" else None
     with pytest.raises(DatasetNotFoundError) as caught:
-        BioImLabClassification(root=root, cache=str(tmp_path / "crops")).setup()
+        BioImLabDataModule(root=root, cache=str(tmp_path / "crops")).setup()
     message = str(caught.value)
     assert str(folder / "bioimlab-classification.zip") in message
     steps = [line.strip()[:2] for line in message.splitlines()]
@@ -344,7 +344,7 @@ def stub_trainer(epoch: int, transforms: ChromosomePreset | None = None) -> Any:
     return SimpleNamespace(current_epoch=epoch, global_rank=0, lightning_module=model)
 
 
-def first_batch(data: BioImLabClassification, epoch: int) -> dict[str, torch.Tensor]:
+def first_batch(data: BioImLabDataModule, epoch: int) -> dict[str, torch.Tensor]:
     data.trainer = stub_trainer(epoch)
     batch: dict[str, torch.Tensor] = next(iter(data.train_dataloader()))
     return batch

@@ -16,15 +16,15 @@ from helpers.drawn_metaphases import TEST, TRAIN, VAL, draw, write, write_all
 import chromozoo.data.base.metaphase_dataset as metaphases
 from chromozoo.cli.main import main
 from chromozoo.data.base.metaphase_dataset import (
-    BARE,
+    IDENTITY,
     MetaphaseAugmentation,
-    Pictures,
-    TrainingCrops,
+    MetaphaseCropDataset,
+    MetaphaseStore,
     collate,
     metaphase_files,
     targets,
 )
-from chromozoo.data.bioimlab_segmentation import BioImLabSegmentation, verify
+from chromozoo.data.bioimlab_segmentation import BioImLabSegmentationDataModule, verify
 from chromozoo.data.catalogue import DATASETS, datasets
 from chromozoo.data.io.coco import write_coco
 from chromozoo.errors import DatasetError, DatasetNotFoundError
@@ -48,7 +48,7 @@ def copy(published: Path, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def module(root: Path, **arguments: Any) -> BioImLabSegmentation:
+def module(root: Path, **arguments: Any) -> BioImLabSegmentationDataModule:
     """Without the zoom to a known chromosome width, for the canvas is then the image."""
     given: dict[str, Any] = {
         "preset": {"typical_width": 0},
@@ -56,7 +56,7 @@ def module(root: Path, **arguments: Any) -> BioImLabSegmentation:
         "samples_per_epoch": 12,
         "num_workers": 0,
     }
-    return BioImLabSegmentation(root=root, **(given | arguments))
+    return BioImLabSegmentationDataModule(root=root, **(given | arguments))
 
 
 def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_evaluation_gives_whole_images_one_a_batch(published: Path) -> None:
             assert set(batch["target"][0]) == {"boxes", "labels", "masks"}
 
 
-def test_pictures_and_masks_are_kept_while_there_is_room(
+def test_images_and_masks_are_kept_while_there_is_room(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = module(published)
@@ -161,8 +161,8 @@ def test_pictures_and_masks_are_kept_while_there_is_room(
     with monkeypatch.context() as patch:
         forbid_reading(patch)
         assert torch.equal(images[0]["masks"], first[0]["masks"])
-    monkeypatch.setattr(metaphases, "PICTURE_CACHE_BYTES", 70_000)  # two pictures
-    few = Pictures(data.pictures.files, MetaphasePreset(typical_width=0))
+    monkeypatch.setattr(metaphases, "IMAGE_CACHE_BYTES", 70_000)  # two images
+    few = MetaphaseStore(data.images.files, MetaphasePreset(typical_width=0))
     for key in ("2", "5", "6", "2", "10"):
         few[key]
     assert list(few._cache.kept) == ["2", "10"]
@@ -174,7 +174,7 @@ def test_the_model_brings_its_preset(published: Path) -> None:
     transforms = MetaphasePreset(scale=0.5, typical_width=0)
     data.trainer = stub_trainer(0, transforms)
     data.setup("fit")
-    assert data.pictures.preset == transforms
+    assert data.images.preset == transforms
     assert data.dataset("val")[0]["image"].shape == (1, 75, 110)
 
 
@@ -245,7 +245,7 @@ def stub_trainer(epoch: int, transforms: MetaphasePreset | None = None) -> Any:
     return SimpleNamespace(current_epoch=epoch, global_rank=0, lightning_module=model)
 
 
-def epoch_of(data: BioImLabSegmentation, epoch: int) -> list[dict[str, Any]]:
+def epoch_of(data: BioImLabSegmentationDataModule, epoch: int) -> list[dict[str, Any]]:
     data.trainer = stub_trainer(epoch)
     return list(data.train_dataloader())
 
@@ -289,17 +289,17 @@ def test_training_targets_are_sound(published: Path, synthetic: float) -> None:
             assert target["labels"].tolist() == [1] * len(target["boxes"])
 
 
-def crops(root: Path, **arguments: Any) -> TrainingCrops:
+def crops(root: Path, **arguments: Any) -> MetaphaseCropDataset:
     data = module(root)
     keys = data.keys("train")
-    return TrainingCrops(keys, data.pictures, **({"size": CROP, "samples": 24} | arguments))
+    return MetaphaseCropDataset(keys, data.images, **({"size": CROP, "samples": 24} | arguments))
 
 
 def test_turned_outlines_stay_on_their_light(published: Path) -> None:
     """Half a pixel of shift between outline and image would be seen in no loss curve."""
     only_turns = MetaphaseAugmentation(brightness=0, contrast=0, gamma=1, blur=0, noise=0)
     dataset = crops(published, augmentation=only_turns)
-    preset = dataset.pictures.preset
+    preset = dataset.images.preset
     shifts = []
     for index in range(len(dataset)):
         item = dataset[index]
@@ -316,18 +316,18 @@ def test_turned_outlines_stay_on_their_light(published: Path) -> None:
 
 
 def test_bare_crops_are_cut_exactly(published: Path) -> None:
-    dataset = crops(published, augmentation=BARE)
+    dataset = crops(published, augmentation=IDENTITY)
     for index in (0, 5, 11):
         item = dataset[index]
         key, _ = dataset.middles[index]
-        canvas = dataset.pictures[key].canvas
-        preset = dataset.pictures.preset
+        canvas = dataset.images[key].canvas
+        preset = dataset.images.preset
         crop = np.round((item["image"][0] * preset.std + preset.mean).numpy() * 255)
         padded = np.pad(canvas, CROP)
         found = cv2.matchTemplate(padded.astype(np.float32), crop, cv2.TM_SQDIFF)
         assert found.min() < 100, "the same pixels, but for the rounding of the search"
         row, column = np.unravel_index(found.argmin(), found.shape)
-        masks = np.stack([polygon_mask(p, *canvas.shape) for p in dataset.pictures[key].polygons])
+        masks = np.stack([polygon_mask(p, *canvas.shape) for p in dataset.images[key].polygons])
         expected = np.pad(masks, ((0, 0), (CROP, CROP), (CROP, CROP)))[
             :, row : row + CROP, column : column + CROP
         ]
@@ -370,7 +370,7 @@ def test_exposure_leaves_the_ground_dark() -> None:
         assert exposed.dtype == np.uint8 and not exposed[canvas == 0].any()
         changed.append(exposed[30, 30])
     assert np.std(changed) > 10
-    np.testing.assert_array_equal(BARE.expose(np.random.default_rng(0), canvas), canvas)
+    np.testing.assert_array_equal(IDENTITY.expose(np.random.default_rng(0), canvas), canvas)
 
 
 def test_turns_are_of_every_angle_and_within_their_scale() -> None:
@@ -381,7 +381,7 @@ def test_turns_are_of_every_angle_and_within_their_scale() -> None:
     assert np.abs(determinants).min() > 0.79**2 and np.abs(determinants).max() < 1.26**2
     angles = np.array([np.arctan2(m[1, 1], m[0, 1]) for m in matrices])
     assert np.histogram(angles, bins=8, range=(-np.pi, np.pi))[0].min() > 20
-    np.testing.assert_array_equal(BARE.matrix(rng), np.eye(2))
+    np.testing.assert_array_equal(IDENTITY.matrix(rng), np.eye(2))
 
 
 def test_composed_crops_come_from_training_images_alone(published: Path) -> None:
@@ -415,7 +415,7 @@ def test_verify_says_what_is_left_out_and_goes_on_after_damage(tmp_path: Path) -
 
 
 def test_real_set_is_whole(real_data: Path) -> None:
-    data = BioImLabSegmentation(root=real_data, preset={})
+    data = BioImLabSegmentationDataModule(root=real_data, preset={})
     if not (real_data / "bioimlab-segmentation.zip").exists():
         pytest.skip("the real BioImLab segmentation set is not on this machine")
     assert [len(data.keys(stage)) for stage in ("train", "val", "test")] == [125, 8, 16]

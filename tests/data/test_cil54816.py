@@ -14,11 +14,11 @@ from chromozoo.cli.main import main
 from chromozoo.data.base.metaphase_dataset import MetaphaseAugmentation
 from chromozoo.data.catalogue import dataset_of_tag
 from chromozoo.data.cil54816 import (
-    CIL54816,
     FILE_NAME,
     RIM,
     Annotation,
-    CIL54816Crops,
+    Cil54816CropsDataModule,
+    Cil54816DataModule,
     CILFiles,
     group_of,
     verify,
@@ -84,14 +84,14 @@ def published(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def module(root: Path, **arguments: Any) -> CIL54816:
+def module(root: Path, **arguments: Any) -> Cil54816DataModule:
     given = {
         "preset": {"typical_width": 0},
         "crop": 64,
         "samples_per_epoch": 12,
         "num_workers": 0,
     }
-    return CIL54816(root=root, **(given | arguments))
+    return Cil54816DataModule(root=root, **(given | arguments))
 
 
 # The split
@@ -168,10 +168,10 @@ def test_faulty_files_are_named(published: Path, capsys: Any) -> None:
     faults = set(verify(published).faults) - before
     for part in (
         f"{TRAIN}.xml: no annotation in Pascal VOC (unknown class 'Z3')",
-        f"{VAL}.xml: is of an image of 90x120, but the picture is 160x120",
+        f"{VAL}.xml: is of an image of 90x120, but the image is 160x120",
         f"{TEST}.xml: no annotation in Pascal VOC",
         "77.xml: no annotation in Pascal VOC (no size/height)",
-        "of 78 there is only the picture or the annotation",
+        "of 78 there is only the image or the annotation",
     ):
         assert sum(part in fault for fault in faults) == 1, part
     with pytest.raises(DatasetError, match="unknown class 'Z3'"):
@@ -231,8 +231,8 @@ def test_two_files_of_one_image_are_not_guessed_between(published: Path, tmp_pat
 
 def test_crops_of_boxes_of_another_image_are_refused(published: Path, tmp_path: Path) -> None:
     write(published / "gband-cil54816", TRAIN, annotation(published_boxes(), width=WIDTH + 1))
-    with pytest.raises(DatasetError, match=r"is of an image of 161x120, but the picture is 160x"):
-        CIL54816Crops(published, cache=str(tmp_path / "cache")).setup()
+    with pytest.raises(DatasetError, match=r"is of an image of 161x120, but the image is 160x"):
+        Cil54816CropsDataModule(published, cache=str(tmp_path / "cache")).setup()
 
 
 def test_a_file_that_cannot_be_read_is_a_fault_and_no_end(published: Path) -> None:
@@ -276,7 +276,7 @@ def test_boxes_stay_tight_on_turned_crops(published: Path) -> None:
     shapes = set()
     for batch in data.train_dataloader():
         for image, target in zip(batch["image"], batch["target"], strict=True):
-            preset = data.pictures.preset
+            preset = data.images.preset
             bright = (image[0] * preset.std + preset.mean) > 0.2
             for x0, y0, x1, y1 in target["boxes"].int().tolist():
                 inside = bright[y0:y1, x0:x1]
@@ -295,17 +295,21 @@ def test_boxes_stay_tight_on_turned_crops(published: Path) -> None:
 
 def test_crops_of_boxes(published: Path, tmp_path: Path) -> None:
     preset: dict[str, Any] = {"height": 64, "width": 32}
-    data = CIL54816Crops(root=published, preset=preset, cache=str(tmp_path), num_workers=0)
+    data = Cil54816CropsDataModule(
+        root=published, preset=preset, cache=str(tmp_path), num_workers=0
+    )
     test = data.dataset("test")
     assert set(test.cells.tolist()) == {TEST} and len(data.dataset("all")) == 18
     assert [CLASSES[label] for label in test.labels] == ["1", "4", "6", "21", "X", "Y"]
     lengths = (test.crops > 60).any(axis=2).sum(axis=1)
     assert np.abs(lengths - np.array([60, 45, 40, 25, 40, 20])).max() <= 3
-    batch = next(iter(CIL54816Crops(published, preset=preset, batch_size=4).val_dataloader()))
+    batch = next(
+        iter(Cil54816CropsDataModule(published, preset=preset, batch_size=4).val_dataloader())
+    )
     assert batch["image"].shape == (4, 1, 64, 32) and batch["image"].dtype == torch.float32
     assert [path.name[:15] for path in tmp_path.glob("*.npy")] == ["cil54816-crops-"]
     with pytest.raises(UnknownNameError, match="has no folds"):
-        CIL54816Crops(published, fold=1)
+        Cil54816CropsDataModule(published, fold=1)
 
 
 def test_the_tag_is_of_crops_and_boxes() -> None:

@@ -1,4 +1,4 @@
-"""Cutting karyograms: every chromosome gets the class of its place, or the picture is refused."""
+"""Cutting karyograms: every chromosome gets the class of its place, or the image is refused."""
 
 import csv
 import time
@@ -71,7 +71,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NDArray[np.uin
             KaryogramEntry(signal_image(image.astype(np.float32)), name, 0.6, number % 9 == 0)
             for number, (name, image) in enumerate(chromosomes(karyotype, seed))
         ]
-        picture = draw_karyogram(
+        drawn = draw_karyogram(
             entries,
             title="cell 7",
             iscn="a karyotype",
@@ -83,7 +83,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NDArray[np.uin
             for place in layouts[-1].places
             if place.entry is not None
         ]
-        return np.asarray(picture), truth
+        return np.asarray(drawn), truth
 
     return draw
 
@@ -158,21 +158,21 @@ def check(crops: list[KaryogramCrop], truth: Truth) -> None:
 def test_our_own_karyograms(
     drawn: Callable[..., tuple[NDArray[np.uint8], Truth]], name: str, background: str
 ) -> None:
-    picture, truth = drawn(KARYOTYPES[name], background, seed=len(name))
-    check(extract_chromosomes(picture, name), truth)
+    image, truth = drawn(KARYOTYPES[name], background, seed=len(name))
+    check(extract_chromosomes(image, name), truth)
 
 
 @pytest.mark.parametrize("name", KARYOTYPES)
 def test_karyograms_of_a_laboratory(name: str) -> None:
-    picture, truth = lab_karyogram(KARYOTYPES[name], seed=len(name))
-    check(extract_chromosomes(picture, name), truth)
+    image, truth = lab_karyogram(KARYOTYPES[name], seed=len(name))
+    check(extract_chromosomes(image, name), truth)
 
 
 @pytest.mark.parametrize("scale", [0.75, 2.0])
-def test_pictures_of_another_size(scale: float) -> None:
-    picture, truth = lab_karyogram(MALE)
+def test_images_of_another_size(scale: float) -> None:
+    image, truth = lab_karyogram(MALE)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    scaled = np.asarray(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=method))
+    scaled = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=method))
     crops = extract_chromosomes(scaled)
     assert Counter(crop.label for crop in crops) == Counter(MALE)
     for crop, (_, box) in zip(crops, truth, strict=True):
@@ -186,26 +186,26 @@ def test_the_example_of_the_package() -> None:
 
 
 def test_sixteen_bits_and_colour_channels_change_nothing() -> None:
-    picture, truth = lab_karyogram(MALE)
-    check(extract_chromosomes(picture.astype(np.uint16) * 257), truth)
-    check(extract_chromosomes(np.dstack([picture] * 3)), truth)
+    image, truth = lab_karyogram(MALE)
+    check(extract_chromosomes(image.astype(np.uint16) * 257), truth)
+    check(extract_chromosomes(np.dstack([image] * 3)), truth)
 
 
-def test_a_picture_in_false_colour() -> None:
+def test_a_image_in_false_colour() -> None:
     """A tinted stain is no mark: all of the ink is coloured."""
-    picture, truth = lab_karyogram(FEMALE)
-    blue = np.zeros((*picture.shape, 3), np.uint8)
-    blue[..., 2] = 255 - picture
+    image, truth = lab_karyogram(FEMALE)
+    blue = np.zeros((*image.shape, 3), np.uint8)
+    blue[..., 2] = 255 - image
     check(extract_chromosomes(blue), truth)
 
 
 def test_coloured_frames_do_not_come_along(
     drawn: Callable[..., tuple[NDArray[np.uint8], Truth]],
 ) -> None:
-    picture, truth = drawn(MALE)
-    coloured = np.ptp(picture.astype(int), axis=2) > 60
+    image, truth = drawn(MALE)
+    coloured = np.ptp(image.astype(int), axis=2) > 60
     assert coloured.sum() > 500  # doubtful ones are framed and marked
-    crops = extract_chromosomes(picture)
+    crops = extract_chromosomes(image)
     check(crops, truth)
     for crop in crops:
         x, y, width, height = crop.box
@@ -217,13 +217,13 @@ def test_coloured_frames_do_not_come_along(
 
 
 def test_crops_keep_the_grey_values_and_show_one_chromosome() -> None:
-    picture, _ = lab_karyogram(MALE)
-    crops = extract_chromosomes(picture)
+    image, _ = lab_karyogram(MALE)
+    crops = extract_chromosomes(image)
     for crop in crops:
         x, y, width, height = crop.box
-        own = picture[y : y + height, x : x + width]
+        own = image[y : y + height, x : x + width]
         changed = crop.image != own
-        assert (crop.image[changed] == np.median(picture)).all()
+        assert (crop.image[changed] == np.median(image)).all()
         assert changed.mean() < 0.3
         ink = (crop.image < 200).astype(np.uint8)
         _, _, stats, _ = cv2.connectedComponentsWithStats(ink)
@@ -243,61 +243,61 @@ def test_copies_are_lettered_from_left_to_right() -> None:
 
 
 def test_homologues_that_touch_are_parted() -> None:
-    picture, truth = lab_karyogram(MALE, seed=3, touching="9")
-    check(extract_chromosomes(picture), truth)
+    image, truth = lab_karyogram(MALE, seed=3, touching="9")
+    check(extract_chromosomes(image), truth)
 
 
 def test_homologues_that_lie_over_each_other_are_not_taken_for_one() -> None:
-    picture, truth = lab_karyogram(MALE, seed=3)
+    image, truth = lab_karyogram(MALE, seed=3)
     (x, y, width, height), (second, *_) = [box for label, box in truth if label == "9"]
-    between = picture[int(y) : int(y + height), int(x + width / 2) : int(second + 8)]
+    between = image[int(y) : int(y + height), int(x + width / 2) : int(second + 8)]
     between[:] = 60
     with pytest.raises(ImageError, match=r"^p\.png: row 2: two chromosomes seem to touch at x \d+"):
-        extract_chromosomes(picture, "p.png")
+        extract_chromosomes(image, "p.png")
 
 
 def test_a_class_without_any_copy_is_not_guessed(
     drawn: Callable[..., tuple[NDArray[np.uint8], Truth]],
 ) -> None:
     """Nothing tells the empty place; the names of all that follow would be wrong."""
-    picture, _ = drawn([name for name in MALE if name != "8"])
+    image, _ = drawn([name for name in MALE if name != "8"])
     with pytest.raises(ImageError, match=r"row 2 shows 12 chromosomes, .* which class of 6 7 8"):
-        extract_chromosomes(picture)
+        extract_chromosomes(image)
 
 
 def test_a_gain_between_even_gaps_is_not_guessed() -> None:
-    picture, _ = lab_karyogram(KARYOTYPES["47,XY,+8"], pair=20, between=4)
+    image, _ = lab_karyogram(KARYOTYPES["47,XY,+8"], pair=20, between=4)
     with pytest.raises(ImageError, match="row 2 shows 15 chromosomes, and the gaps"):
-        extract_chromosomes(picture)
+        extract_chromosomes(image)
 
 
 def test_too_many_in_a_row() -> None:
-    picture, _ = lab_karyogram([*MALE, "1", "2", "3"])
+    image, _ = lab_karyogram([*MALE, "1", "2", "3"])
     with pytest.raises(ImageError, match="row 1 shows 13 chromosomes, which do not fit 1 2 3 4 5"):
-        extract_chromosomes(picture)
+        extract_chromosomes(image)
 
 
 def test_a_missing_row() -> None:
-    picture, truth = lab_karyogram(MALE)
+    image, truth = lab_karyogram(MALE)
     end = min(box[1] for label, box in truth if label in LAYOUTS["denver"][3])
     with pytest.raises(ImageError, match="found 3 rows with 10, 14, 12 chromosomes"):
-        extract_chromosomes(picture[: int(end) - 2])
+        extract_chromosomes(image[: int(end) - 2])
 
 
 @pytest.mark.parametrize(
-    "picture",
+    "image",
     [
         np.full((300, 400), 255, np.uint8),
         np.zeros((300, 400, 3), np.uint8),
         np.random.default_rng(0).normal(200, 2, (300, 400)).astype(np.uint8),
         draw_chromosome("3", Appearance(), np.random.default_rng(0)).image,
-        cv2.putText(np.full((300, 600), 255, np.uint8), "no picture", (20, 90), 0, 2, 0, 3),
+        cv2.putText(np.full((300, 600), 255, np.uint8), "no image", (20, 90), 0, 2, 0, 3),
     ],
     ids=["white", "black", "noise", "one chromosome", "writing"],
 )
-def test_no_karyogram(picture: NDArray[np.uint8]) -> None:
+def test_no_karyogram(image: NDArray[np.uint8]) -> None:
     with pytest.raises(ImageError, match=r"^k\.png: (no chromosomes found|found \d rows?)"):
-        extract_chromosomes(picture, "k.png")
+        extract_chromosomes(image, "k.png")
 
 
 @pytest.mark.parametrize("kind", ["grey", "colour", "blurred", "dots"])
@@ -319,7 +319,7 @@ def test_noise_is_refused_at_once(kind: str) -> None:
     assert time.process_time() - start < 2
 
 
-def test_a_picture_far_too_large_is_refused() -> None:
+def test_a_image_far_too_large_is_refused() -> None:
     page = np.broadcast_to(np.uint8(255), (7000, 7000))
     with pytest.raises(ImageError, match=r"^k\.png: 7000x7000 pixels are more than a karyogram n"):
         extract_chromosomes(page, "k.png")
@@ -342,12 +342,12 @@ def test_a_layout_shows_every_class_once() -> None:
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two karyograms, and two pictures that are none."""
+    """Two karyograms, and two images that are none."""
     folder = tmp_path_factory.mktemp("karyograms")
     for name, karyotype in (("male.png", MALE), ("down.tif", KARYOTYPES["47,XX,+21"])):
         Image.fromarray(lab_karyogram(karyotype)[0]).save(folder / name)
     Image.fromarray(np.full((90, 90), 255, np.uint8)).save(folder / "blank.png")
-    (folder / "text.png").write_text("no picture")
+    (folder / "text.png").write_text("no image")
     return folder
 
 
@@ -409,7 +409,7 @@ def test_nothing_is_written_where_nothing_can_be_cut(
 def test_any_name_of_a_file_gives_a_folder(
     name: str, folder: str | None, files: Path, tmp_path: Path
 ) -> None:
-    """And the run goes on: the other picture is cut, too."""
+    """And the run goes on: the other image is cut, too."""
     path = tmp_path / name
     try:
         path.write_bytes((files / "male.png").read_bytes())
@@ -448,11 +448,11 @@ def test_an_output_that_cannot_be_written(name: str, files: Path, tmp_path: Path
 
 
 def test_levels_that_no_png_holds_are_spread(tmp_path: Path) -> None:
-    """A picture of floats between 0 and 1 would become black."""
-    picture = lab_karyogram(MALE)[0]
-    tifffile.imwrite(tmp_path / "floats.tif", picture.astype(np.float32) / 255)
-    tifffile.imwrite(tmp_path / "signed.tif", picture.astype(np.int32) * 300 - 9000)
-    tifffile.imwrite(tmp_path / "deep.tif", picture.astype(np.uint16) * 257)
+    """An image of floats between 0 and 1 would become black."""
+    image = lab_karyogram(MALE)[0]
+    tifffile.imwrite(tmp_path / "floats.tif", image.astype(np.float32) / 255)
+    tifffile.imwrite(tmp_path / "signed.tif", image.astype(np.int32) * 300 - 9000)
+    tifffile.imwrite(tmp_path / "deep.tif", image.astype(np.uint16) * 257)
     names = ("floats", "signed", "deep")
     extract_files([tmp_path / f"{name}.tif" for name in names], tmp_path / "out")
     for path in (tmp_path / "out" / "deep").iterdir():

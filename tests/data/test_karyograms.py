@@ -8,7 +8,7 @@ from PIL import Image
 
 from chromozoo.classes import AUTOSOMES, CLASSES
 from chromozoo.cli.main import main as chromozoo
-from chromozoo.data.karyograms import Karyograms, cut_karyograms, patient_of
+from chromozoo.data.karyograms import KaryogramDataModule, cut_karyograms, patient_of
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.images.signal import signal_image
 from chromozoo.synthetic import Appearance, draw_chromosome
@@ -19,7 +19,7 @@ NAMES = [f"patient{patient}_{cell}" for patient in range(6) for cell in (1, 2)]
 
 
 @pytest.fixture(scope="module")
-def picture() -> Image.Image:
+def draw_image() -> Image.Image:
     rng = np.random.default_rng(0)
     look = Appearance(stain="g", bend=0.25, base=0.35, blur=1.0, background=255.0, noise=1.0)
     images = [draw_chromosome(name, look, rng, angle=0).image for name in MALE]
@@ -31,16 +31,16 @@ def picture() -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def folder(picture: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(image: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One for all tests: a folder is cut once in a process."""
     folder = tmp_path_factory.mktemp("karyograms")
     for name in NAMES:
-        picture.save(folder / f"{name}.png")
+        image.save(folder / f"{name}.png")
     return folder
 
 
 def test_every_chromosome_has_the_class_of_its_place(folder: Path) -> None:
-    data = Karyograms(folder, num_workers=0, cache=str(folder / "cache"))
+    data = KaryogramDataModule(folder, num_workers=0, cache=str(folder / "cache"))
     data.setup()
     assert len(data.crops) == 46 * len(NAMES)
     first = data.cells == NAMES[0]
@@ -49,7 +49,7 @@ def test_every_chromosome_has_the_class_of_its_place(folder: Path) -> None:
 
 
 def test_a_patient_is_on_one_side(folder: Path) -> None:
-    data = Karyograms(folder, num_workers=0, cache=str(folder / "cache"))
+    data = KaryogramDataModule(folder, num_workers=0, cache=str(folder / "cache"))
     data.setup()
     sides = {
         stage: {patient_of(cell) for cell in data.split.ids(stage)}
@@ -64,12 +64,12 @@ def test_a_patient_is_on_one_side(folder: Path) -> None:
 
 
 def test_a_karyogram_that_leaves_a_doubt_is_left_out(
-    picture: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    image: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture.save(tmp_path / "a.png")
+    image.save(tmp_path / "a.png")
     Image.new("L", (400, 300), 255).save(tmp_path / "blank_1.png")
     (tmp_path / "torn.png").write_bytes(b"half a file")
-    data = Karyograms(tmp_path, num_workers=0, cache=str(tmp_path / "cache"))
+    data = KaryogramDataModule(tmp_path, num_workers=0, cache=str(tmp_path / "cache"))
     with pytest.warns(UserWarning, match="left out: .*(blank_1|torn)"):
         data.setup()
     assert len(data.crops) == 46
@@ -82,15 +82,15 @@ def test_a_karyogram_that_leaves_a_doubt_is_left_out(
 
 def test_what_is_no_such_set(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="root"):
-        Karyograms().setup()
-    with pytest.raises(DatasetError, match="holds no picture"):
+        KaryogramDataModule().setup()
+    with pytest.raises(DatasetError, match="holds no image"):
         cut_karyograms(tmp_path)
     (tmp_path / "torn.png").write_bytes(b"half a file")
     with (
         pytest.warns(UserWarning, match=r"torn\.png"),
         pytest.raises(DatasetError, match="no karyogram could be cut"),
     ):
-        Karyograms(tmp_path / ".").setup()
+        KaryogramDataModule(tmp_path / ".").setup()
 
 
 def test_patients() -> None:

@@ -29,11 +29,11 @@ def labelled(tiny_metaphases: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_outlines_and_classes_belong_together(labelled: Path) -> None:
-    (picture, five), (_, ten) = true_cells("bioimlab-segmentation", "test", labelled)
+    (image, five), (_, ten) = true_cells("bioimlab-segmentation", "test", labelled)
     drawn, polygons = draw("5")
-    np.testing.assert_array_equal(picture, drawn)
+    np.testing.assert_array_equal(image, drawn)
     assert (five.name, ten.name) == ("5", "10")
-    assert five.outlines.shape == picture.shape == (160, 200)
+    assert five.outlines.shape == image.shape == (160, 200)
     assert five.classes.tolist() == [0, 0, 1, -1, 22, 23, 4, 5]
     assert ten.classes.tolist() == [-1] * 8
     assert isinstance(five.outlines, Segmentation)
@@ -91,7 +91,7 @@ def test_the_real_test_images(real_data: Path) -> None:
     row = evaluate_karyotyping(found, cells, n_bootstrap=10).to_row()
     assert (row["n_images"], row["n_named_images"]) == (16, 14)
     assert (row["n_chromosomes"], row["n_certain"]) == (728, 615)
-    assert row["fka"] == row["whole_correct"] == 1
+    assert row["fka"] == row["exact_match_rate"] == 1
     assert row["edits"] == row["count_error"] == 0
 
 

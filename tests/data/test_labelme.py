@@ -26,7 +26,7 @@ BAR = [[10.0, 8.0], [40.0, 8.0], [40.0, 20.0], [10.0, 20.0]]
 OTHER = [[30.0, 5.5], [38.2, 5.5], [38.2, 40.1], [30.0, 40.1]]
 
 
-def picture() -> np.ndarray:
+def draw_image() -> np.ndarray:
     image = np.full((HEIGHT, WIDTH), 10, np.uint8)
     image[8:20, 10:40] = 150
     image[6:40, 30:38] = 200
@@ -44,7 +44,7 @@ def labelme(polygons: Any = (BAR, OTHER), **changed: Any) -> dict[str, Any]:
         "version": "4.5.6",
         "shapes": [{"label": "chr", "points": p, "shape_type": "polygon"} for p in polygons],
         "imagePath": "original_5.png",
-        "imageData": base64.b64encode(png(picture())).decode(),
+        "imageData": base64.b64encode(png(draw_image())).decode(),
         "imageHeight": HEIGHT,
         "imageWidth": WIDTH,
     } | changed
@@ -127,7 +127,7 @@ def test_labelme_is_read_zipped_or_not(kind: str, tmp_path: Path) -> None:
     assert files.keys() == ["5"]
     metaphase = files.read("5")
     assert metaphase.key == "5" and metaphase.labels == ["chr", "chr"]
-    np.testing.assert_array_equal(metaphase.image, picture())
+    np.testing.assert_array_equal(metaphase.image, draw_image())
     assert metaphase.image.dtype == np.float32
     np.testing.assert_array_equal(metaphase.polygons[1], OTHER)
     assert check(metaphase) is metaphase and faults(metaphase) == []
@@ -137,12 +137,12 @@ def test_an_image_beside_its_file(tmp_path: Path) -> None:
     files = write(tmp_path, labelme(imageData=None, imagePath="C:\\study\\original_5.png"))
     with pytest.raises(DatasetError, match=r"original_5\.json: holds no image, .*is not beside it"):
         files.read("5")
-    (tmp_path / "original_5.png").write_bytes(png(picture()))
-    np.testing.assert_array_equal(files.read("5").image, picture())
+    (tmp_path / "original_5.png").write_bytes(png(draw_image()))
+    np.testing.assert_array_equal(files.read("5").image, draw_image())
 
 
 def test_a_path_out_of_the_set_is_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "secret.png").write_bytes(png(picture()))
+    (tmp_path / "secret.png").write_bytes(png(draw_image()))
     files = write(tmp_path / "set", labelme(imageData=None, imagePath="../secret.png"))
     with pytest.raises(DatasetError, match="is not beside it"):
         files.read("5")
@@ -150,9 +150,9 @@ def test_a_path_out_of_the_set_is_not_followed(tmp_path: Path) -> None:
 
 def test_colour_images_become_grey(tmp_path: Path) -> None:
     """BioImLab's are RGB JPEG of equal channels."""
-    rgb = base64.b64encode(png(np.stack([picture()] * 3, -1))).decode()
+    rgb = base64.b64encode(png(np.stack([draw_image()] * 3, -1))).decode()
     image = write(tmp_path, labelme(imageData=rgb)).read("5").image
-    np.testing.assert_allclose(image, picture(), atol=0.5)
+    np.testing.assert_allclose(image, draw_image(), atol=0.5)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_faulty_outlines_name_file_and_shape(
 
 def metaphases() -> list[Metaphase]:
     polygons = [np.array(BAR), np.array(OTHER)]
-    image = picture().astype(np.float32)
+    image = draw_image().astype(np.float32)
     return [
         Metaphase(key, image, polygons, ["chr"] * 2, "made", ["shape 0", "shape 1"])
         for key in ("9", "24a")
@@ -261,7 +261,7 @@ def test_coco_is_written_and_read(tmp_path: Path) -> None:
     files = metaphase_files(folder)
     assert isinstance(files, CocoFiles) and files.keys() == ["9", "24a"]
     metaphase = check(files.read("24a"))
-    np.testing.assert_array_equal(metaphase.image, picture())
+    np.testing.assert_array_equal(metaphase.image, draw_image())
     np.testing.assert_allclose(metaphase.polygons[1], OTHER)
     assert metaphase.labels == ["chromosome"] * 2
     assert metaphase.shapes == ["annotation 3", "annotation 4"]
@@ -277,7 +277,7 @@ def test_coco_is_found(pointed_at: str, tmp_path: Path) -> None:
             for image in (tmp_path / "set" / "images").iterdir():
                 archive.write(image, f"images/{image.name}")
         path = tmp_path / "set.zip"
-    np.testing.assert_array_equal(metaphase_files(path).read("9").image, picture())
+    np.testing.assert_array_equal(metaphase_files(path).read("9").image, draw_image())
 
 
 def test_several_coco_files_are_not_guessed_between(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def cut_outline(data: Any) -> None:
 )
 def test_faulty_coco_is_named(change: Any, said: str, tmp_path: Path) -> None:
     write_coco(metaphases(), tmp_path / "set")
-    (tmp_path / "x.png").write_bytes(png(picture()))
+    (tmp_path / "x.png").write_bytes(png(draw_image()))
     path = tmp_path / "set" / "annotations.json"
     data = json.loads(path.read_text())
     change(data)
@@ -510,7 +510,7 @@ def test_numbers_may_be_text_and_paths_those_of_windows(tmp_path: Path) -> None:
     files = metaphase_files(tmp_path / "set")
     for key in ("9", "24a"):
         metaphase = check(files.read(key))
-        np.testing.assert_array_equal(metaphase.image, picture())
+        np.testing.assert_array_equal(metaphase.image, draw_image())
         np.testing.assert_allclose(metaphase.polygons[1], OTHER)
         assert metaphase.labels == ["chromosome"] * 2
     data["images"][0] |= {"width": None, "height": None}
@@ -534,7 +534,7 @@ def test_equal_names_in_several_folders(tmp_path: Path) -> None:
 def test_outlines_lie_on_the_image_as_it_is_seen(orientation: int, tmp_path: Path) -> None:
     """Tools for annotation show an image upright, as its EXIF data say."""
     back = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 6: np.rot90, 8: None}
-    stored = np.rot90(picture(), -1) if orientation == 8 else back[orientation](picture())
+    stored = np.rot90(draw_image(), -1) if orientation == 8 else back[orientation](draw_image())
     exif = Image.Exif()
     exif[0x112] = orientation
     coco(tmp_path / "set", [{}])
@@ -542,7 +542,7 @@ def test_outlines_lie_on_the_image_as_it_is_seen(orientation: int, tmp_path: Pat
         tmp_path / "set" / "images" / "9.png", exif=exif
     )
     found = metaphase_files(tmp_path / "set").read("9")
-    np.testing.assert_array_equal(found.image, picture())
+    np.testing.assert_array_equal(found.image, draw_image())
     assert found.image[found.masks()[0]].min() == 150
     # A tool that does not turn it says the other size: its outlines would lie elsewhere.
     path = tmp_path / "set" / "annotations.json"

@@ -7,19 +7,23 @@ import pytest
 from helpers.drawn_metaphase_crops import stand_in
 
 from chromozoo.data import metaphase_crops
-from chromozoo.data.metaphase_crops import MetaphaseCrops
+from chromozoo.data.metaphase_crops import MetaphaseCropsDataModule
 from chromozoo.data.splits import load_split
 
 
 @pytest.fixture
-def data(tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MetaphaseCrops:
+def data(
+    tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> MetaphaseCropsDataModule:
     stand_in(monkeypatch)
-    data = MetaphaseCrops(str(tiny_bioimlab), num_workers=0, cache=str(tmp_path))
+    data = MetaphaseCropsDataModule(str(tiny_bioimlab), num_workers=0, cache=str(tmp_path))
     data.setup()
     return data
 
 
-def test_single_chromosomes_come_first_then_each_metaphase_twice(data: MetaphaseCrops) -> None:
+def test_single_chromosomes_come_first_then_each_metaphase_twice(
+    data: MetaphaseCropsDataModule,
+) -> None:
     singles = 3 * 46 + 24
     outlined = 2 * 3 * 2 * 3  # sets, stages, ways, certain chromosomes
     assert len(data.labels) == singles + outlined + 2 * 3
@@ -35,7 +39,7 @@ def test_single_chromosomes_come_first_then_each_metaphase_twice(data: Metaphase
         assert np.array_equal(crops[1], crops[4])
 
 
-def test_what_has_boxes_alone_is_cut_by_found_outlines(data: MetaphaseCrops) -> None:
+def test_what_has_boxes_alone_is_cut_by_found_outlines(data: MetaphaseCropsDataModule) -> None:
     cells, crops = data.cells[-6:], data.crops[-6:]
     assert [cell[:3] for cell in cells] == ["cil"] * 6
     assert all(cell.endswith(", found") for cell in cells)
@@ -44,7 +48,7 @@ def test_what_has_boxes_alone_is_cut_by_found_outlines(data: MetaphaseCrops) -> 
     assert crops.any(axis=(1, 2)).all()
 
 
-def test_metaphases_alone_validate_and_test(data: MetaphaseCrops) -> None:
+def test_metaphases_alone_validate_and_test(data: MetaphaseCropsDataModule) -> None:
     for stage in ("val", "test"):
         cells = set(data.dataset(stage).cells)
         assert len(cells) == (5 if stage == "val" else 4)

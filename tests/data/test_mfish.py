@@ -12,7 +12,7 @@ from chromozoo.cli.main import main
 from chromozoo.data.karyotyped import true_cells
 from chromozoo.data.mfish import (
     FILE_NAME,
-    MFISH,
+    MFishDataModule,
     MFISHFiles,
     instances_of,
     karyotype_of,
@@ -44,8 +44,8 @@ def drawn_map() -> np.ndarray:
 def write(folder: Path, key: str, values: np.ndarray) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values).save(folder / f"{key}K.png")
-    picture = np.where(values > 0, 150 + values // 4, 10).astype(np.uint8)
-    Image.fromarray(picture).save(folder / f"{key}D.png")
+    image = np.where(values > 0, 150 + values // 4, 10).astype(np.uint8)
+    Image.fromarray(image).save(folder / f"{key}D.png")
 
 
 @pytest.fixture
@@ -55,14 +55,14 @@ def published(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def module(root: Path, **arguments: Any) -> MFISH:
+def module(root: Path, **arguments: Any) -> MFishDataModule:
     given = {
         "preset": {"typical_width": 0},
         "crop": 96,
         "samples_per_epoch": 12,
         "num_workers": 0,
     }
-    return MFISH(root=root, **(given | arguments))
+    return MFishDataModule(root=root, **(given | arguments))
 
 
 # The split
@@ -150,7 +150,7 @@ def test_training_crops_keep_class_and_place_together(published: Path) -> None:
     preset = None
     seen = set()
     for batch in data.train_dataloader():
-        preset = data.pictures.preset
+        preset = data.images.preset
         for image, target in zip(batch["image"], batch["target"], strict=True):
             assert image.shape == (1, 96, 96)
             canvas = image[0] * preset.std + preset.mean
@@ -166,7 +166,7 @@ def test_training_crops_keep_class_and_place_together(published: Path) -> None:
 
 def test_composed_crops_have_no_classes() -> None:
     with pytest.raises(ValueError, match="composed crops have no classes"):
-        MFISH(synthetic=0.5)
+        MFishDataModule(synthetic=0.5)
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip"])
@@ -204,7 +204,7 @@ def test_faulty_files_are_named(published: Path, capsys: Any) -> None:
     found = set(verify(published).faults) - set(report.faults)
     for part in (
         f"{TRAIN}K.png: has the value 99",
-        f"{VAL}K.png: is 160x120, its picture 10x10",
+        f"{VAL}K.png: is 160x120, its image 10x10",
         f"{TEST}K.png: the file is damaged",
         "image A9999XY is in no part of the split",
     ):
@@ -244,7 +244,7 @@ def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
 def test_real_set_is_whole(real_data: Path) -> None:
     if not (real_data / FILE_NAME).exists():
         pytest.skip("the real M-FISH set is not on this machine")
-    data = MFISH(root=real_data)
+    data = MFishDataModule(root=real_data)
     assert [len(data.keys(stage)) for stage in STAGES] == [113, 17, 33]
     item = data.dataset("val")[0]
     assert item["labels"].min() == 1 and item["labels"].max() == 24

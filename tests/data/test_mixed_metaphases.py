@@ -6,42 +6,44 @@ import pytest
 from helpers.drawn_gband import write_boxes
 
 from chromozoo.data import mixed_metaphases
-from chromozoo.data.mixed_metaphases import REPEATS, MixedMetaphases
+from chromozoo.data.mixed_metaphases import REPEATS, MixedMetaphasesDataModule
 from chromozoo.data.splits import STAGES, load_split
 
 
 @pytest.fixture
-def data(tiny_metaphases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MixedMetaphases:
+def data(
+    tiny_metaphases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> MixedMetaphasesDataModule:
     write_boxes(tmp_path / "gband-cil54816")
     (tmp_path / "bioimlab-segmentation").symlink_to(tiny_metaphases)
     monkeypatch.delitem(mixed_metaphases.SETS, "mfish")
-    return MixedMetaphases(
+    return MixedMetaphasesDataModule(
         tmp_path, crop=96, samples_per_epoch=24, num_workers=0, preset={"typical_width": 0}
     )
 
 
-def test_few_outlined_images_count_more(data: MixedMetaphases) -> None:
+def test_few_outlined_images_count_more(data: MixedMetaphasesDataModule) -> None:
     keys = data.training_keys()
     assert {key.partition(" ")[0] for key in keys} == {"bioimlab", "cil"}
     for key in set(keys):
         assert keys.count(key) == REPEATS[key.partition(" ")[0]]
 
 
-def test_masks_are_given_where_they_are_known(data: MixedMetaphases) -> None:
+def test_masks_are_given_where_they_are_known(data: MixedMetaphasesDataModule) -> None:
     targets = [target for batch in data.train_dataloader() for target in batch["target"]]
     with_masks = [target for target in targets if "masks" in target]
     assert 0 < len(with_masks) < len(targets)
     assert all(len(target["masks"]) == len(target["boxes"]) for target in with_masks)
 
 
-def test_outlined_images_alone_are_judged(data: MixedMetaphases) -> None:
+def test_outlined_images_alone_are_judged(data: MixedMetaphasesDataModule) -> None:
     for batch in (*data.val_dataloader(), *data.test_dataloader()):
         assert all("masks" in target for target in batch["target"])
 
 
-def test_nothing_composed_is_cut_from_boxes(data: MixedMetaphases) -> None:
+def test_nothing_composed_is_cut_from_boxes(data: MixedMetaphasesDataModule) -> None:
     outlined = [key for key in data.keys("train") if key.startswith("bioimlab")]
-    most = sum(len(data.pictures[key].polygons) for key in outlined)
+    most = sum(len(data.images[key].polygons) for key in outlined)
     assert 0 < len(data.bank().chromosomes) <= most
 
 

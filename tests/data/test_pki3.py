@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.drawn_gband import NAMES, picture, pki3_files
+from helpers.drawn_gband import NAMES, draw_image, pki3_files
 from helpers.drawn_gband import write_files as write
 from PIL import Image
 
 from chromozoo.classes import CLASSES
 from chromozoo.cli.main import main
-from chromozoo.data.pki3 import FILE_NAME, GBandCrops, list_files, patient_of, verify
+from chromozoo.data.pki3 import FILE_NAME, Pki3DataModule, list_files, patient_of, verify
 from chromozoo.data.splits import STAGES, draw_split, load_split
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
@@ -45,8 +45,8 @@ def unpacked(published: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def module(root: Path, cache: Path, **arguments: Any) -> GBandCrops:
-    return GBandCrops(
+def module(root: Path, cache: Path, **arguments: Any) -> Pki3DataModule:
+    return Pki3DataModule(
         root=root, cache=str(cache), **({"preset": SMALL, "num_workers": 0} | arguments)
     )
 
@@ -109,7 +109,7 @@ def test_the_p_arm_stays_up(published: Path, tmp_path: Path) -> None:
 
 
 def test_verify_counts_and_names_what_is_amiss(unpacked: Path, capsys: Any) -> None:
-    (unpacked / KARYOTYPES[0] / "21_3.png").write_bytes(picture(0))
+    (unpacked / KARYOTYPES[0] / "21_3.png").write_bytes(draw_image(0))
     report = verify(unpacked)
     assert "185 chromosomes of 4 karyotypes of 3 patients" in report.lines
     assert "chromosomes of a karyotype: 46: 3 karyotypes, 47: 1 karyotypes" in report.lines
@@ -136,7 +136,7 @@ def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["23_1.png", "0_1.png"])
 def test_an_unknown_class_is_named(unpacked: Path, tmp_path: Path, name: str) -> None:
-    (unpacked / KARYOTYPES[0] / name).write_bytes(picture(0))
+    (unpacked / KARYOTYPES[0] / name).write_bytes(draw_image(0))
     with pytest.raises(DatasetError, match=rf"{name} has class .*1 to 22, X and Y"):
         module(unpacked, tmp_path).setup()
 
@@ -145,7 +145,7 @@ def test_an_unknown_class_is_named(unpacked: Path, tmp_path: Path, name: str) ->
 
 
 def test_cir_net_names(tmp_path: Path) -> None:
-    files = {f"origin/a{n}.{n % 24}.{'tiff' if n % 2 else 'png'}": picture(0) for n in range(60)}
+    files = {f"origin/a{n}.{n % 24}.{'tiff' if n % 2 else 'png'}": draw_image(0) for n in range(60)}
     root = write(tmp_path / "cir", files)
     (root / "origin" / "notes.txt").write_text("hello")
     data = module(root, tmp_path / "crops", layout="cir-net")
@@ -155,14 +155,14 @@ def test_cir_net_names(tmp_path: Path) -> None:
     everything = data.dataset("all")
     for cell, label in zip(everything.cells.tolist(), everything.labels, strict=True):
         assert int(cell.split(".")[-2]) == label
-    write(root, {"b.24.png": picture(0)})
+    write(root, {"b.24.png": draw_image(0)})
     with pytest.raises(DatasetError, match=r"b\.24\.png has class 24.*0 to 23"):
         list_files(root, "cir-net")
 
 
 def test_class_folders(tmp_path: Path) -> None:
     names = ("1", "22", "23", "X", "y")
-    files = {f"train/{name}/{k} some.png": picture(0) for name in names for k in range(8)}
+    files = {f"train/{name}/{k} some.png": draw_image(0) for name in names for k in range(8)}
     root = write(tmp_path / "mine", {**files, "train/other/1.png": b"x", "1/.hidden.png": b"x"})
     data = module(root, tmp_path / "crops", layout="class-folders", fold=2)
     counts = np.bincount(data.dataset("all").labels, minlength=24)
@@ -174,7 +174,7 @@ def test_what_is_not_of_the_layout_is_counted(tmp_path: Path) -> None:
     for name in ("7/a.png", "X/b.png", "unknown/c.png", "d.tif", "7/.hidden.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / name, format="PNG")
-    data = GBandCrops(tmp_path, "class-folders")
+    data = Pki3DataModule(tmp_path, "class-folders")
     with pytest.warns(UserWarning, match=r"of the layout: 2 images \(d\.tif, unknown/c\.png\)"):
         assert len(data.chromosomes().labels) == 2
 
@@ -208,7 +208,7 @@ def test_a_wrong_layout_is_explained(published: Path, tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="no such folder or zip file"):
         module(tmp_path / "none", tmp_path, layout="class-folders").setup()
     with pytest.raises(UnknownNameError, match="unknown layout 'other'; known are pki3"):
-        GBandCrops(layout="other")  # type: ignore[arg-type]
+        Pki3DataModule(layout="other")  # type: ignore[arg-type]
 
 
 def test_drawn_splits_are_stable() -> None:
@@ -236,6 +236,6 @@ def test_real_set_is_whole(real_data: Path) -> None:
 
 def test_the_preset_reads_white_ground_as_nothing() -> None:
     canvas = ChromosomePreset(height=64, width=32).prepare(
-        np.asarray(Image.open(io.BytesIO(picture(0))))
+        np.asarray(Image.open(io.BytesIO(draw_image(0))))
     )
     assert canvas.max() > 200 and np.median(canvas) == 0

@@ -19,7 +19,7 @@ from chromozoo.cli.main import main
 from chromozoo.data.base.metaphase_dataset import metaphase_files
 from chromozoo.data.io.coco import CocoFiles
 from chromozoo.data.io.labelme import LabelmeFiles
-from chromozoo.data.pki3 import GBandCrops
+from chromozoo.data.pki3 import Pki3DataModule
 from chromozoo.errors import DatasetError
 from chromozoo.images.reading import read_grey
 from chromozoo.metrics.segmentation import evaluate_segmentation
@@ -146,13 +146,13 @@ def test_chromosomes_of_karyograms(tmp_path: Path, zipped: bool) -> None:
     rows = list(csv.DictReader((path / "labels.csv").open(encoding="utf-8")))
     if zipped:
         path = Path(shutil.make_archive(str(tmp_path / "set"), "zip", path))
-    data = GBandCrops(path, "labels-csv", cache=str(tmp_path / "cache"), preset={"height": 64})
+    data = Pki3DataModule(path, "labels-csv", cache=str(tmp_path / "cache"), preset={"height": 64})
     found = data.chromosomes()
     assert Counter(CLASSES[label] for label in found.labels) == Counter(
         row["class"] for row in rows
     )
     boxes = {f"{row['file']}": (int(row["h"]), int(row["w"])) for row in rows}
-    for (name, image), label, cell in zip(found.pictures(), found.labels, found.cells, strict=True):
+    for (name, image), label, cell in zip(found.images(), found.labels, found.cells, strict=True):
         file = name.removeprefix(f"{path}: ")
         assert image.shape == boxes.pop(file)
         assert file.startswith(f"{cell}/{CLASSES[label]}")
@@ -166,14 +166,14 @@ def test_chromosomes_of_karyograms(tmp_path: Path, zipped: bool) -> None:
 
 def test_chromosomes_that_are_drawn(tmp_path: Path) -> None:
     assert main(["synthesize", str(tmp_path / "drawn"), "--cells", "2", "--seed", "3"]) == 0
-    found = GBandCrops(tmp_path / "drawn", "labels-csv").chromosomes()
+    found = Pki3DataModule(tmp_path / "drawn", "labels-csv").chromosomes()
     assert set(found.cells) == {"cell_001", "cell_002"} and len(found.labels) == 92
     drawn = {
         f"{folder.name}/{row['file']}": row["label"]
         for folder in (tmp_path / "drawn").iterdir()
         for row in csv.DictReader((folder / "labels.csv").open())
     }
-    for (name, image), label in zip(found.pictures(), found.labels, strict=True):
+    for (name, image), label in zip(found.images(), found.labels, strict=True):
         file = name.removeprefix(f"{tmp_path / 'drawn'}: ")
         assert drawn.pop(file) == CLASSES[label]
         np.testing.assert_array_equal(image, np.asarray(Image.open(tmp_path / "drawn" / file)))

@@ -14,7 +14,7 @@ from chromozoo.data.splits import load_split
 NAMES = [name for name in CLASSES[:22] for _ in range(2)] + ["X", "Y"]
 
 
-def picture(number: int, lean: float = 0.0) -> bytes:
+def draw_image(number: int, lean: float = 0.0) -> bytes:
     """A dark bar on white, darker in its upper half; the number is in its length."""
     image = np.full((64, 40), 255, np.uint8)
     image[8 : 40 + number, 15:25] = 120
@@ -31,7 +31,7 @@ def pki3_files(karyotype: str) -> dict[str, bytes]:
     files = {}
     for number, name in enumerate(NAMES):
         seen[name] = seen.get(name, 0) + 1
-        files[f"{karyotype}/{name}_{seen[name]}.png"] = picture(number // 3, lean=number - 20)
+        files[f"{karyotype}/{name}_{seen[name]}.png"] = draw_image(number // 3, lean=number - 20)
     return files
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from chromozoo.data import bioimlab_segmentation, cil54816, metaphase_crops, mfish
 from chromozoo.data.base.chromosome_datamodule import Chromosomes
-from chromozoo.data.pki3 import GBandCrops
+from chromozoo.data.pki3 import Pki3DataModule
 from chromozoo.data.splits import load_split
 from chromozoo.models import registry
 from chromozoo.structures.karyotyped_cell import Boxes, TrueCell
@@ -40,10 +40,10 @@ def drawn_cells(dataset: str, stage: str, root: Any) -> Iterator[tuple[NDArray[A
     yield image, TrueCell(name, outlines, np.array(LABELS))
 
 
-def drawn_karyotypes(root: Any) -> GBandCrops:
+def drawn_karyotypes(root: Any) -> Pki3DataModule:
     """A training karyotype of Pki-3: one bar of each class."""
     cell = next(i for i in load_split(metaphase_crops.SPLIT).train if i.startswith("pki3"))
-    data = GBandCrops("nowhere")
+    data = Pki3DataModule("nowhere")
     bar = np.pad(np.full((40, 12), 200, np.uint8), 8)
     found = Chromosomes(
         np.arange(24),
@@ -59,7 +59,7 @@ def drawn_karyotypes(root: Any) -> GBandCrops:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces the metaphases, and the segmenter by connected components."""
     monkeypatch.setattr(metaphase_crops, "true_cells", drawn_cells)
-    monkeypatch.setattr(metaphase_crops, "GBandCrops", drawn_karyotypes)
+    monkeypatch.setattr(metaphase_crops, "Pki3DataModule", drawn_karyotypes)
     for module in (bioimlab_segmentation, mfish, cil54816):
         monkeypatch.setattr(module, "contents_sha256", lambda root: "a" * 64)
     get_model = registry.get_model
@@ -68,4 +68,4 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
         return Tiny() if name == "chr_fast" else get_model(name, weights, **kwargs)
 
     monkeypatch.setattr(registry, "get_model", tiny_or_real)
-    monkeypatch.setattr(metaphase_crops, "LEAST_SCORE", 0.0)
+    monkeypatch.setattr(metaphase_crops, "MIN_SCORE", 0.0)

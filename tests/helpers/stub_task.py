@@ -17,7 +17,7 @@ from PIL import Image
 from chromozoo.batch.worker import ImageTask
 from chromozoo.cli.classify import ClassifyTask
 from chromozoo.errors import ImageError, OutputError, WeightsError
-from chromozoo.files import replace_file, write_picture
+from chromozoo.files import replace_file, write_image
 from chromozoo.images.reading import read_grey
 
 
@@ -66,7 +66,7 @@ class StubTask(ImageTask):
             path = self.folder / f"{name}.json"
             full = OSError(errno.ENOSPC, "No space left on device")
             raise OutputError(f"{path}: cannot be written ({full.strerror}); free space") from full
-        write_picture(self.folder / f"{name}.overlay.png", Image.new("RGB", (8, 8)))
+        write_image(self.folder / f"{name}.overlay.png", Image.new("RGB", (8, 8)))
         about = self.about()
         document = {
             "format": 2,
@@ -77,7 +77,7 @@ class StubTask(ImageTask):
             "stain": "q",
             "models": [],
             "count": 0,
-            "review": 0,
+            "needs_review": 0,
             "iscn": "46,XY",
             "alarms": [],
             "flags": [],
@@ -133,7 +133,7 @@ class _Classifier:
                 "probability": 0.5,
                 "probabilities": [0.5] + [0.5 / 23] * 23,
             }
-            prediction |= {"extra": False, "classes": None, "error": None, "p_arm_up": None}
+            prediction |= {"supernumerary": False, "classes": None, "error": None, "p_arm_up": None}
             found.append(SimpleNamespace(name=str(path), **prediction))
         return found
 

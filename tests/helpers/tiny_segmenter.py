@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from chromozoo.models.weights.storage import save_weights
-from chromozoo.structures.instance import Piece
+from chromozoo.structures.instance import Instance
 from chromozoo.structures.weights_entry import WeightsEntry
 from chromozoo.tasks.segmentation import ChromosomeSegmenter
 
@@ -24,12 +24,13 @@ class Components(nn.Module):
     def losses(self, images: list[Tensor], targets: list[Any]) -> dict[str, Tensor]:
         return {"none": self.level.sum()}
 
-    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+    def detect(self, image: Tensor, min_score: float) -> list[Instance]:
         bright = (image[0] > self.level).numpy().astype(np.uint8)
         count, components = cv2.connectedComponents(bright)
         masks = [components == index for index in range(1, count)]
         return [
-            Piece(mask, (0, 0), None, float(np.clip(mask.sum() / 900, 0, 0.99))) for mask in masks
+            Instance(mask, (0, 0), None, float(np.clip(mask.sum() / 900, 0, 0.99)))
+            for mask in masks
         ]
 
 
@@ -39,7 +40,7 @@ class Tiny(ChromosomeSegmenter):
     def __init__(self) -> None:
         self.save_hyperparameters()
         preset = {"typical_width": 0.0, "mean": 0.0, "std": 1.0}
-        super().__init__(Components(), preset=preset, least_score=0.01)
+        super().__init__(Components(), preset=preset, min_score=0.01)
 
 
 def tiny_weights(folder: Path) -> Path:

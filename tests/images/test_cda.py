@@ -27,21 +27,21 @@ CROP = ChromosomePreset(height=112, width=112, rotate_crop="none").prepare(
 
 def pointer() -> NDArray[np.uint8]:
     """A bar from the middle to the right: its direction tells the turn over the full circle."""
-    picture = np.zeros((112, 112), np.uint8)
-    picture[53:59, 56:90] = 200
-    return picture
+    image = np.zeros((112, 112), np.uint8)
+    image[53:59, 56:90] = 200
+    return image
 
 
-def copies(picture: NDArray[np.uint8], count: int, seed: int = 0, **arguments: object):
+def copies(image: NDArray[np.uint8], count: int, seed: int = 0, **arguments: object):
     pipeline = augment.training_augmentation(**(ALONE | arguments))  # type: ignore[arg-type]
     pipeline.set_random_seed(seed)
-    return [augment.apply(pipeline, picture) for _ in range(count)]
+    return [augment.apply(pipeline, image) for _ in range(count)]
 
 
-def direction(picture: NDArray[np.uint8]) -> float:
+def direction(image: NDArray[np.uint8]) -> float:
     """Where the pointer points in degrees, 0..360, counter-clockwise from the right."""
-    rows, columns = np.nonzero(picture > 20)
-    middle = (picture.shape[0] - 1) / 2
+    rows, columns = np.nonzero(image > 20)
+    middle = (image.shape[0] - 1) / 2
     return float(np.degrees(np.arctan2(middle - rows.mean(), columns.mean() - middle)) % 360)
 
 
@@ -94,7 +94,7 @@ def test_reproducible_by_its_seed() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_every_picture_is_turned_along_with_the_rest_of_the_augmentation() -> None:
+def test_every_image_is_turned_along_with_the_rest_of_the_augmentation() -> None:
     pipeline = augment.training_augmentation(rotate=0.0, shear=0.0, bend=0.0, rotate_step=15)
     pipeline.set_random_seed(0)
     made = [augment.apply(pipeline, CROP) for _ in range(50)]

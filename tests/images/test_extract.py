@@ -54,8 +54,8 @@ def test_masks_at_the_edge_are_padded() -> None:
     masks[0, :6, 12:] = True
     found = Segmentation.from_masks(masks)
     signal = np.ones((20, 20), np.float32)
-    (picture,) = Extraction(rim=1, margin=2)(signal, found.crops, found.corners)
-    assert picture.shape == (6 + 6, 8 + 6)
+    (image,) = Extraction(rim=1, margin=2)(signal, found.crops, found.corners)
+    assert image.shape == (6 + 6, 8 + 6)
     # The rim reaches into the image only.
-    assert picture[3:9, 3:11].all() and picture[9, 3:11].all()
-    assert not picture[:3].any() and not picture[:, 11:].any()
+    assert image[3:9, 3:11].all() and image[9, 3:11].all()
+    assert not image[:3].any() and not image[:, 11:].any()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from chromozoo.images.defects import mended
+from chromozoo.images.defects import repair_defects
 from chromozoo.images.levels import Levels, measure_levels
 from chromozoo.images.metaphase import MetaphasePreset
 from chromozoo.images.reading import read_grey
@@ -297,7 +297,7 @@ def test_the_karyotype_is_that_of_the_clean_twin(
     assert found.stain == stain
     assert abs(found.count - 46) <= 1
     # As many as of the twin: inverted, Q-band is no G-band.
-    assert sum(item.review for item in found.chromosomes) <= {"q": 4, "g": 18}[stain]
+    assert sum(item.needs_review for item in found.chromosomes) <= {"q": 4, "g": 18}[stain]
     assert any(words in flag for flag in found.flags)
     assert not found.alarms
     assert len(measured) == 1
@@ -310,7 +310,7 @@ def test_a_dead_column_is_filled_from_its_neighbours(part: float) -> None:
     image = metaphase("q")
     changed = image.copy()
     changed[: int(part * image.shape[0]), 398:400] = 65_535
-    found, defects = mended(changed)
+    found, defects = repair_defects(changed)
     assert (defects.rows, defects.columns, defects.hot_pixels) == (0, 2, 0)
     untouched = np.ones(image.shape, bool)
     untouched[:, 398:400] = False
@@ -323,7 +323,7 @@ def test_a_line_that_is_dead_at_the_level_of_the_background_is_filled() -> None:
     image = metaphase("q")
     changed = image.copy()
     changed[:, 398:400] = 3000
-    found, defects = mended(changed)
+    found, defects = repair_defects(changed)
     assert defects.columns == 2
     assert np.corrcoef(found[:, 398], image[:, 398])[0, 1] > 0.9
 
@@ -334,7 +334,7 @@ def test_what_is_sharp_and_narrow_is_no_defect() -> None:
     for x in range(30, 290, 17):
         image[60:180, x : x + 14] = 200
     image[20:50, 100:103] = 200
-    found, defects = mended(image)
+    found, defects = repair_defects(image)
     assert found is image
     assert not defects
 

@@ -1,4 +1,4 @@
-"""Normalisation of whole metaphases: stain, exposure, size, and pictures that show none."""
+"""Normalisation of whole metaphases: stain, exposure, size, and images that show none."""
 
 import cv2
 import numpy as np
@@ -15,10 +15,10 @@ from chromozoo.synthetic import draw_metaphase
 
 def rods(height: int = 240, width: int = 320, thickness: int = 14) -> NDArray[np.float32]:
     """Bright rods of one width on black."""
-    picture = np.zeros((height, width), np.float32)
+    image = np.zeros((height, width), np.float32)
     for x in range(30, width - 30, 40):
-        cv2.line(picture, (x, height // 4), (x + 10, 3 * height // 4), 200.0, thickness)
-    return cv2.GaussianBlur(picture, (0, 0), 1.0)
+        cv2.line(image, (x, height // 4), (x + 10, 3 * height // 4), 200.0, thickness)
+    return cv2.GaussianBlur(image, (0, 0), 1.0)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_stain_exposure_and_depth_drop_out(gain: float, offset: float) -> None:
 
 
 @pytest.mark.parametrize("level", [0, 255, 128])
-def test_uniform_pictures_hold_nothing(level: int) -> None:
+def test_uniform_images_hold_nothing(level: int) -> None:
     prepared = MetaphasePreset()(np.full((300, 400), level, np.uint8), "empty.png")
     assert not prepared.canvas.any()
     assert prepared.warnings == ("empty.png: nothing stands out of the background: no chromosomes",)
@@ -59,33 +59,33 @@ def test_another_objective_is_brought_to_the_scale_of_the_training_data() -> Non
 
 
 def test_a_slide_is_reduced_and_says_so() -> None:
-    picture = np.zeros((2400, 3000), np.uint8)
-    picture[:240, :320] = rods()
-    prepared = MetaphasePreset(largest_pixels=500_000)(picture, "slide.png")
+    image = np.zeros((2400, 3000), np.uint8)
+    image[:240, :320] = rods()
+    prepared = MetaphasePreset(max_pixels=500_000)(image, "slide.png")
     assert prepared.canvas.size <= 510_000
     assert prepared.shape == (2400, 3000)
     assert "slide.png: 3000x2400 pixels are more than one metaphase needs" in prepared.warnings[0]
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "I;16", "P"])
-def test_every_kind_of_picture(mode: str) -> None:
+def test_every_kind_of_image(mode: str) -> None:
     grey = rods().astype(np.uint8)
     if mode == "I;16":
-        picture = Image.fromarray(grey.astype(np.uint16) * 200)
+        image = Image.fromarray(grey.astype(np.uint16) * 200)
     else:
-        picture = Image.fromarray(grey).convert(mode)
-    canvas = MetaphasePreset()(picture).canvas
+        image = Image.fromarray(grey).convert(mode)
+    canvas = MetaphasePreset()(image).canvas
     assert canvas.shape == grey.shape
     assert np.corrcoef(canvas.ravel(), grey.ravel())[0, 1] > 0.98
 
 
-def test_tiny_pictures_are_taken() -> None:
+def test_tiny_images_are_taken() -> None:
     assert MetaphasePreset()(np.eye(20, dtype=np.float32)).canvas.shape == (20, 20)
 
 
 def test_what_cannot_be_read_is_named(tmp_path) -> None:
     broken = tmp_path / "broken.png"
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     with pytest.raises(ImageError, match=r"broken\.png"):
         MetaphasePreset()(broken)
 
@@ -99,7 +99,7 @@ def test_the_stain_is_told_by_the_ground(stain: Stain) -> None:
     assert stain_of(image.max() - image) != stain
 
 
-def test_an_empty_picture_has_some_stain() -> None:
+def test_an_empty_image_has_some_stain() -> None:
     assert stain_of(np.full((20, 20), 7, np.float32)) == "q"
 
 

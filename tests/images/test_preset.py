@@ -81,7 +81,7 @@ def test_a_hot_pixel_does_not_dim_the_chromosome() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5, 128.0, -3.0])
-def test_a_uniform_picture_is_refused(value: float) -> None:
+def test_a_uniform_image_is_refused(value: float) -> None:
     with pytest.raises(ImageError, match=r"^a\.png: .*uniform"):
         signal_image(np.full((40, 20), value, np.float32), "a.png")
 
@@ -100,10 +100,10 @@ def test_a_neighbours_arm_at_the_edge_is_dropped() -> None:
 
 
 def test_a_satellite_on_a_pale_stalk_stays() -> None:
-    picture = np.zeros((60, 30), np.float32)
-    picture[20:50, 10:20] = 200
-    picture[12:17, 12:18] = 200  # three pixels of gap
-    assert foreground(signal_image(picture))[12:17, 12:18].all()
+    image = np.zeros((60, 30), np.float32)
+    image[20:50, 10:20] = 200
+    image[12:17, 12:18] = 200  # three pixels of gap
+    assert foreground(signal_image(image))[12:17, 12:18].all()
 
 
 # Rotate & crop
@@ -140,12 +140,12 @@ def test_tilt_is_clockwise_positive(method: Method) -> None:
 
 def test_the_ends_keep_their_order() -> None:
     """A turn, never a mirror image: what was up on a leaning chromosome stays up."""
-    picture = np.zeros((90, 40), np.float32)
-    picture[10:80, 15:25] = 100
-    picture[10:25, 15:25] = 250  # bright top
-    picture[60:75, 15:20] = 200  # bright left side near the bottom
+    image = np.zeros((90, 40), np.float32)
+    image[10:80, 15:25] = 100
+    image[10:25, 15:25] = 250  # bright top
+    image[60:75, 15:20] = 200  # bright left side near the bottom
     turn = cv2.getRotationMatrix2D((19.5, 44.5), 35, 1)
-    leaning = cv2.warpAffine(picture, turn, (40, 90))
+    leaning = cv2.warpAffine(image, turn, (40, 90))
     for method in METHODS:
         upright = RotateCrop(method)(signal_image(leaning))
         height, width = upright.shape
@@ -202,11 +202,11 @@ def test_bad_arguments_of_rotate_crop() -> None:
 
 
 def test_the_chromosome_lies_in_the_middle_at_its_own_scale() -> None:
-    picture = drawn("4", 30)
-    canvas = ChromosomePreset(height=96, width=40).prepare(picture)
+    image = drawn("4", 30)
+    canvas = ChromosomePreset(height=96, width=40).prepare(image)
     assert canvas.shape == (96, 40) and canvas.dtype == np.uint8
     rows, columns = np.nonzero(foreground(canvas / np.float32(255)))
-    upright = RotateCrop("pca")(signal_image(picture))
+    upright = RotateCrop("pca")(signal_image(image))
     assert rows.max() - rows.min() + 1 == pytest.approx(upright.shape[0] - 2, abs=2)
     assert (rows.max() + rows.min()) / 2 == pytest.approx(47.5, abs=1.5)
     assert (columns.max() + columns.min()) / 2 == pytest.approx(19.5, abs=1.5)
@@ -217,28 +217,28 @@ def test_the_chromosome_lies_in_the_middle_at_its_own_scale() -> None:
 def test_a_chromosome_larger_than_the_canvas_is_shrunk_not_cut(
     magnification: int, canvas: tuple[int, int]
 ) -> None:
-    picture = cv2.resize(drawn("1", 20), None, fx=magnification, fy=magnification)
-    crop = ChromosomePreset(*canvas).prepare(picture)
+    image = cv2.resize(drawn("1", 20), None, fx=magnification, fy=magnification)
+    crop = ChromosomePreset(*canvas).prepare(image)
     rows, _ = np.nonzero(crop > 90)
     above, below = rows.min(), canvas[0] - 1 - rows.max()
     assert abs(above - below) <= 2  # a cut takes the lower end away
-    aspect = np.divide(*RotateCrop("pca", margin=0)(signal_image(picture)).shape)
+    aspect = np.divide(*RotateCrop("pca", margin=0)(signal_image(image)).shape)
     mask = foreground(crop / np.float32(255))
     seen = np.divide(*(np.ptp(axis) + 1.0 for axis in np.nonzero(mask)))
     assert seen == pytest.approx(aspect, rel=0.25)
 
 
 def test_zoom_multiplies_the_scale() -> None:
-    picture = drawn("4", 30)
-    twice = ChromosomePreset(height=160, width=80, scale=2.0).prepare(picture)
-    zoomed = ChromosomePreset(height=160, width=80).prepare(picture, zoom=2.0)
+    image = drawn("4", 30)
+    twice = ChromosomePreset(height=160, width=80, scale=2.0).prepare(image)
+    zoomed = ChromosomePreset(height=160, width=80).prepare(image, zoom=2.0)
     np.testing.assert_array_equal(twice, zoomed)
 
 
 def test_three_channels_are_equal_and_normalised() -> None:
-    picture = drawn("4", 30)
-    one = ChromosomePreset()(picture)
-    three = ChromosomePreset(channels=3)(picture)
+    image = drawn("4", 30)
+    one = ChromosomePreset()(image)
+    three = ChromosomePreset(channels=3)(image)
     assert one.shape == (1, 112, 48) and three.shape == (3, 112, 48)
     assert one.dtype == three.dtype == torch.float32
     for channel in three:
@@ -291,18 +291,18 @@ def test_a_number_is_one_number_however_it_is_written() -> None:
         ({"height": 112.5}, "height is 112.5; give a whole number"),
         ({"scale": "large"}, "scale is 'large'; give a number"),
         ({"width": None}, "width is None; give a number"),
-        ({"scale": 0}, "scale is 0, which no picture"),
-        ({"scale": -1.0}, "scale is -1.0, which no picture"),
-        ({"scale": 1e9}, "scale is 1000000000.0, which no picture"),
-        ({"std": 0.0}, "std is 0.0, which no picture"),
-        ({"mean": float("nan")}, "mean is nan, which no picture"),
-        ({"typical_length": float("inf")}, "typical_length is inf, which no picture"),
-        ({"typical_length": -63}, "typical_length is -63, which no picture"),
-        ({"height": 10**9}, "height is 1000000000, which no picture"),
+        ({"scale": 0}, "scale is 0, which no image"),
+        ({"scale": -1.0}, "scale is -1.0, which no image"),
+        ({"scale": 1e9}, "scale is 1000000000.0, which no image"),
+        ({"std": 0.0}, "std is 0.0, which no image"),
+        ({"mean": float("nan")}, "mean is nan, which no image"),
+        ({"typical_length": float("inf")}, "typical_length is inf, which no image"),
+        ({"typical_length": -63}, "typical_length is -63, which no image"),
+        ({"height": 10**9}, "height is 1000000000, which no image"),
         ({"channels": 2}, "channels is 2; give 1 or 3"),
     ],
 )
-def test_numbers_that_no_picture_can_be_prepared_with(
+def test_numbers_that_no_image_can_be_prepared_with(
     arguments: dict[str, object], said: str
 ) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
@@ -373,8 +373,8 @@ def test_what_each_view_shows() -> None:
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("magnification", [0.3, 1, 5])
 def test_every_view_fits_the_canvas_at_every_size(view: str, magnification: float) -> None:
-    picture = cv2.resize(BENT, None, fx=magnification, fy=magnification)
-    canvas = ChromosomePreset(height=64, width=40, views=[view]).prepare(picture)
+    image = cv2.resize(BENT, None, fx=magnification, fy=magnification)
+    canvas = ChromosomePreset(height=64, width=40, views=[view]).prepare(image)
     assert canvas.shape == (64, 40) and canvas.max() > 200
     if view != "crop":  # nothing is cut: the upper and the lower rim are background
         assert max(int(canvas[0].max()), int(canvas[-1].max())) < 110
@@ -521,10 +521,10 @@ def test_a_dataset_without_augmentation_is_left_alone() -> None:
 def test_cells_of_another_pixel_size_give_the_same_crops(tmp_path: Path) -> None:
     """With a zoom range of 1 every cell comes to the typical length, as when it is named."""
     small = [np.zeros((70, 40), np.uint8) for _ in range(24)]
-    for number, picture in enumerate(small):
-        picture[10 : 34 + number, 14:24] = 200
-    pictures = [*small, *(cv2.resize(one, None, fx=1.3, fy=1.3) for one in small)]  # type: ignore[call-overload]
-    read = lambda: ((f"picture {k}", one) for k, one in enumerate(pictures))  # noqa: E731
+    for number, image in enumerate(small):
+        image[10 : 34 + number, 14:24] = 200
+    images = [*small, *(cv2.resize(one, None, fx=1.3, fy=1.3) for one in small)]  # type: ignore[call-overload]
+    read = lambda: ((f"image {k}", one) for k, one in enumerate(images))  # noqa: E731
     cells = ["a"] * 24 + ["b"] * 24
 
     def lengths(name: str, **arguments: float) -> NDArray[np.int64]:

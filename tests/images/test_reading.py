@@ -133,8 +133,8 @@ def test_every_kind_of_array_gives_the_same_crop(kind: str) -> None:
 )
 def test_every_mode_of_a_pil_image_gives_the_same_crop(mode: str) -> None:
     step = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB"}.get(mode, "L")
-    picture = Image.fromarray(GREY).convert(step).convert(mode)
-    largest, _ = difference(PRESET.prepare(picture))
+    image = Image.fromarray(GREY).convert(step).convert(mode)
+    largest, _ = difference(PRESET.prepare(image))
     assert largest <= 2
 
 
@@ -158,8 +158,8 @@ def test_transparent_background_is_background(
     source: np.ndarray | Path = rgba
     if file != "array":
         source = tmp_path / file
-        picture = Image.fromarray(rgba)
-        (picture.convert("LA") if file == "la.png" else picture).save(source)
+        image = Image.fromarray(rgba)
+        (image.convert("LA") if file == "la.png" else image).save(source)
     # The cut leaves a rim of up to 5 % of the signal, which is all that tells of the background.
     largest, _ = difference(PRESET.prepare(source))
     assert largest <= 0.05 * 255
@@ -251,9 +251,9 @@ def test_a_bad_file_is_named(name: str, kind: Callable[[Path], object], tmp_path
 @pytest.mark.parametrize("name", ["half.png", "half.bmp", "half.jpg"])
 def test_a_pil_image_of_a_bad_file(name: str, tmp_path: Path) -> None:
     """PIL opens without reading: the damage shows only here."""
-    picture = opened(shortened(tmp_path / name, 0.6))
+    image = opened(shortened(tmp_path / name, 0.6))
     with pytest.raises(ImageError, match="damaged"):
-        PRESET(picture)
+        PRESET(image)
 
 
 def with_nan() -> np.ndarray:

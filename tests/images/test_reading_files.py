@@ -37,9 +37,9 @@ def tiff(path: Path, array: NDArray[Any], **options: Any) -> Path:
     return path
 
 
-def bytes_of(picture: Image.Image, kind: str, **options: Any) -> bytes:
+def bytes_of(image: Image.Image, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format=kind, **options)
+    image.save(buffer, format=kind, **options)
     return buffer.getvalue()
 
 
@@ -512,11 +512,11 @@ def test_a_choice_that_is_none(asked: dict[str, Any], tmp_path: Path) -> None:
 
 def test_a_page_that_was_chosen_in_pillow(tmp_path: Path) -> None:
     path = tiff(tmp_path / "a.tif", STACK, photometric="minisblack")
-    picture = Image.open(path)
+    image = Image.open(path)
     with pytest.raises(ImageError, match="holds 5 pages"):
-        read_grey(picture)
-    picture.seek(3)
-    assert np.array_equal(read_grey(picture), STACK[3])
+        read_grey(image)
+    image.seek(3)
+    assert np.array_equal(read_grey(image), STACK[3])
 
 
 # Orientation
@@ -782,13 +782,13 @@ def test_a_damaged_image_that_pillow_has_opened() -> None:
             for _ in range(rng.choice([1, 3, 10])):
                 broken[rng.randrange(len(broken))] = rng.randrange(256)
             try:
-                picture = Image.open(io.BytesIO(bytes(broken[: rng.randrange(20, len(broken))])))
+                image = Image.open(io.BytesIO(bytes(broken[: rng.randrange(20, len(broken))])))
             except Exception:
                 continue
             opened += 1
             for _ in range(2):  # `classify` looks twice
                 with contextlib.suppress(ImageError):
-                    read_grey(picture, "image 3")
+                    read_grey(image, "image 3")
     assert opened > 300
 
 

@@ -151,7 +151,7 @@ def page_of(case: Case, number: int) -> tuple[NDArray[Any], NDArray[np.float64],
         colours[:, indices] = shades
         return indices[levels], shades[levels].astype(float), {"colormap": colours}
     if case.photometric == "rgb":
-        # Three pictures, so that none can stand for another.
+        # Three images, so that none can stand for another.
         colours = np.stack([levels, levels[::-1], levels[:, ::-1]], axis=-1)
         grey = colours.real.astype(float) @ LUMA
         return (colours if case.planar == "contig" else np.moveaxis(colours, -1, 0)), grey, {}

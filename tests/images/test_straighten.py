@@ -88,7 +88,7 @@ def test_the_axis_is_the_one_that_was_drawn(pairs: Pairs) -> None:
         axis = smooth_axis(foreground(signal_of(bent)))
         assert axis is not None
         apart = np.linalg.norm(bent.axis[:, None] - axis[None], axis=-1).min(axis=1)
-        # A sharp kink is rounded off by the blur of the picture.
+        # A sharp kink is rounded off by the blur of the image.
         assert np.sqrt(np.square(apart).mean()) < 1.6
         np.testing.assert_allclose(np.linalg.norm(np.diff(axis, axis=0), axis=1), 1, atol=0.1)
 
@@ -153,7 +153,7 @@ def test_upside_down_stays_upside_down(pairs: Pairs, method: Any) -> None:
                 assert np.corrcoef(profile(other), profile(straight))[0, 1] > 0.9
 
 
-def test_a_turn_of_the_picture_does_not_matter(pairs: Pairs) -> None:
+def test_a_turn_of_the_image_does_not_matter(pairs: Pairs) -> None:
     for _, upright, _ in pairs:
         straight = straighten(upright)
         turned = straighten(np.rot90(upright).copy())  # what was up lies left
@@ -167,17 +167,17 @@ def test_a_turn_of_the_picture_does_not_matter(pairs: Pairs) -> None:
 
 def l_shape(arm: int = 50, width: int = 12) -> np.ndarray:
     """Both arms alike; the upper one bright, the lower one dim."""
-    picture = np.zeros((arm + 20, arm + 20), np.float32)
-    picture[10 : 10 + arm, 10 : 10 + width] = 1.0
-    picture[10 + arm - width : 10 + arm, 10 + width : 10 + arm] = 0.5
-    return picture
+    image = np.zeros((arm + 20, arm + 20), np.float32)
+    image[10 : 10 + arm, 10 : 10 + width] = 1.0
+    image[10 + arm - width : 10 + arm, 10 + width : 10 + arm] = 0.5
+    return image
 
 
 def u_shape() -> np.ndarray:
     """A line 12 pixels wide, with round ends."""
-    picture = np.zeros((120, 100), np.float32)
-    cv2.ellipse(picture, (50, 75), (30, 60), 0, 180, 360, 1.0, 12)
-    return picture
+    image = np.zeros((120, 100), np.float32)
+    cv2.ellipse(image, (50, 75), (30, 60), 0, 180, 360, 1.0, 12)
+    return image
 
 
 def half_ellipse_length(a: float, b: float) -> float:
@@ -223,11 +223,11 @@ def test_xie_fills_the_gap_with_the_mean_of_its_row() -> None:
 
 
 def test_xie_leaves_what_is_hardly_bent() -> None:
-    picture = np.zeros((120, 60), np.float32)
+    image = np.zeros((120, 60), np.float32)
     points = [(20, 10), (26, 60), (20, 110)]  # 6 pixels off a chord of 100: less than a tenth
-    cv2.polylines(picture, [np.array(points, np.int32)], False, 1.0, 10)
-    np.testing.assert_array_equal(straighten(picture, "xie"), RotateCrop()(np.pad(picture, 8)))
-    assert sideways(straighten(picture, "axis")) < 0.5 * sideways(picture)
+    cv2.polylines(image, [np.array(points, np.int32)], False, 1.0, 10)
+    np.testing.assert_array_equal(straighten(image, "xie"), RotateCrop()(np.pad(image, 8)))
+    assert sideways(straighten(image, "axis")) < 0.5 * sideways(image)
 
 
 def test_longest_path_leaves_branches_out() -> None:
@@ -250,7 +250,7 @@ def edge_cases() -> dict[str, np.ndarray]:
         "ring": np.zeros((60, 30)),
         "two pieces": np.zeros((60, 30)),
         "touches the border": np.zeros((60, 12)),
-        "fills the picture": np.ones((60, 12)),
+        "fills the image": np.ones((60, 12)),
         "cross": np.zeros((60, 60)),
         "four pixels": np.zeros((4, 4)),
         "one pixel": np.ones((1, 1)),
@@ -273,12 +273,12 @@ def edge_cases() -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", edge_cases())
 def test_whatever_comes_something_sensible_leaves(name: str, method: Any) -> None:
-    picture = edge_cases()[name]
-    straight = straighten(picture, method)
+    image = edge_cases()[name]
+    straight = straighten(image, method)
     assert straight.dtype == np.float32 and straight.ndim == 2
     assert straight.min() >= 0 and straight.max() <= 1
     # Of two pieces the larger one is the chromosome; nothing else is lost or doubled.
-    expected = 230 if name == "two pieces" else picture.sum()
+    expected = 230 if name == "two pieces" else image.sum()
     assert straight.sum() == pytest.approx(expected, rel=0.1)
     assert straight.shape[0] >= straight.shape[1] - 3
 

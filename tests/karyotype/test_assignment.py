@@ -13,7 +13,7 @@ from chromozoo.karyotype.assignment import (
     DEFAULT_EXTRA_COST,
     DEFAULT_MISSING_COST,
     assign_cell,
-    naming_margins,
+    assignment_margins,
     present_rows,
 )
 from chromozoo.karyotype.iscn import CellError, iscn_string, normal_counts
@@ -88,7 +88,7 @@ def test_normal_cell_is_right_where_the_argmax_is_not() -> None:
     result = assign_cell(log_p)
     assert list(result.labels) == truth
     assert (result.iscn, result.sex, result.abnormal) == ("46,XY", "XY", False)
-    assert result.extra == result.gains == result.losses == ()
+    assert result.supernumerary == result.gains == result.losses == ()
 
 
 def test_noisy_normal_cells_have_far_fewer_errors_than_the_argmax() -> None:
@@ -135,7 +135,7 @@ def test_confident_evidence_names_the_abnormality(
     recount.update(result.gains)
     recount.subtract(result.losses)
     assert recount == Counter(result.labels)
-    assert sorted(result.labels[row] for row in result.extra) == sorted(result.gains)
+    assert sorted(result.labels[row] for row in result.supernumerary) == sorted(result.gains)
 
 
 def test_a_known_sex_is_kept() -> None:
@@ -157,7 +157,7 @@ def test_evidence_must_outweigh_both_prior_costs(factor: float, iscn: str) -> No
     log_p[row, [CLASS_INDEX["21"], CLASS_INDEX["X"]]] = log_softmax(np.array([[odds, 0.0]]))[0]
     result = assign_cell(log_p)
     assert result.iscn == iscn
-    assert result.extra == ((row,) if factor > 1 else ())
+    assert result.supernumerary == ((row,) if factor > 1 else ())
 
 
 def test_the_least_probable_copy_is_the_extra_one() -> None:
@@ -166,7 +166,7 @@ def test_the_least_probable_copy_is_the_extra_one() -> None:
     logits = np.zeros((1, len(CLASSES)))
     logits[0, CLASS_INDEX["21"]] = 20.0
     log_p[row] = log_softmax(logits)[0]
-    assert assign_cell(log_p).extra == (row,)
+    assert assign_cell(log_p).supernumerary == (row,)
 
 
 @pytest.mark.parametrize("count", [1, 2, 30, 45, 46, 47, 69, 92, 130])
@@ -178,7 +178,7 @@ def test_any_number_of_chromosomes_is_solved(count: int) -> None:
     assert list(result.labels) == names
     assert result.iscn.split(",")[0] == str(count)
     assert 46 + len(result.gains) - len(result.losses) == count
-    assert len(result.extra) == len(result.gains)
+    assert len(result.supernumerary) == len(result.gains)
     assert result.abnormal == (count != 46)
 
 
@@ -188,7 +188,7 @@ def test_result_does_not_depend_on_the_order_of_the_chromosomes() -> None:
     straight, shuffled = assign_cell(log_p), assign_cell(log_p[order])
     assert [straight.labels[row] for row in order] == list(shuffled.labels)
     assert straight.log_likelihood == pytest.approx(shuffled.log_likelihood)
-    assert {int(order[row]) for row in shuffled.extra} == set(straight.extra)
+    assert {int(order[row]) for row in shuffled.supernumerary} == set(straight.supernumerary)
     assert straight.iscn == shuffled.iscn
 
 
@@ -304,7 +304,7 @@ def test_margins_are_those_of_the_second_best_naming() -> None:
         return float(fit - extra * DEFAULT_EXTRA_COST - missing * DEFAULT_MISSING_COST)
 
     namings = list(itertools.product(range(3), repeat=3))
-    margins = naming_margins(log_p, assignment, sex="XX")
+    margins = assignment_margins(log_p, assignment, sex="XX")
     for row, margin in enumerate(margins):
         others = [n for n in namings if n[row] != assignment.classes[row]]
         second = max(likelihood(naming) for naming in others)
@@ -318,7 +318,7 @@ def test_a_margin_asks_the_whole_cell() -> None:
     # Alone it might as well be a 9, but the cell has its two.
     log_p[first, ninth] = log_p[first, CLASS_INDEX["8"]]
     log_p = log_softmax(log_p)
-    margins = naming_margins(log_p, assign_cell(log_p))
+    margins = assignment_margins(log_p, assign_cell(log_p))
     assert margins[first] == pytest.approx(DEFAULT_EXTRA_COST + DEFAULT_MISSING_COST, abs=0.1)
     assert margins.argmin() == first
 

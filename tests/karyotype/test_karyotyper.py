@@ -18,7 +18,7 @@ from chromozoo.errors import ImageError, UnknownNameError
 from chromozoo.karyotype import karyotyper as karyotyper_karyotype
 from chromozoo.karyotype.karyotype import Karyotype
 from chromozoo.karyotype.karyotyper import Karyotyper
-from chromozoo.karyotype.naming import name_chromosomes
+from chromozoo.karyotype.naming import to_predictions
 from chromozoo.models.karyotyper import get_karyotyper
 from chromozoo.models.registry import get_model
 from chromozoo.structures.segmentation import Segmentation
@@ -39,7 +39,7 @@ class Bright(ChromosomeSegmenter):
 
     def __init__(self) -> None:
         super().__init__(
-            Components(), preset={"typical_width": 0.0, "mean": 0.0, "std": 1.0}, least_score=0.01
+            Components(), preset={"typical_width": 0.0, "mean": 0.0, "std": 1.0}, min_score=0.01
         )
         torch.nn.init.constant_(self.network.level, 0.25)
 
@@ -92,18 +92,18 @@ def test_a_trisomy_is_counted_named_and_flagged(karyotyper: Karyotyper) -> None:
     assert found.count == 47
     assert agreement(found, truth) > 0.9
     assert found.flags[0] == "47 chromosomes, not 46"
-    assert sum(item.extra for item in found.chromosomes) == len(found.cell.gains)  # type: ignore[union-attr]
+    assert sum(item.supernumerary for item in found.chromosomes) == len(found.cell.gains)  # type: ignore[union-attr]
     for item in found.chromosomes:
         assert item.probabilities.shape == (24,)
         assert np.isclose(item.probabilities.sum(), 1)
         assert item.margin >= 0 and 0 <= item.p_arm < 360
-        assert 0 <= item.centromere <= item.picture.shape[0]
-        assert item.review == bool(item.doubts)
-        assert not item.extra or item.review
+        assert 0 <= item.centromere <= item.image.shape[0]
+        assert item.needs_review == bool(item.review_reasons)
+        assert not item.supernumerary or item.needs_review
 
 
 def test_polarity_is_that_of_the_metaphase(untrained: Karyotyper) -> None:
-    """Turning the picture by half a turn turns every p arm by half a turn."""
+    """Turning the image by half a turn turns every p arm by half a turn."""
     truth = metaphase(3, ["1", "13", "18", "9", "Y"], height=200, width=260)
     here = untrained.karyotype(truth.image)
     there = untrained.karyotype(truth.image[::-1, ::-1].copy())
@@ -127,7 +127,7 @@ def test_without_assignment_each_is_named_alone() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_an_empty_picture_is_flagged(untrained: Karyotyper, value: int) -> None:
+def test_an_empty_image_is_flagged(untrained: Karyotyper, value: int) -> None:
     found = untrained.karyotype(np.full((40, 60), value, np.uint8), "empty")
     assert (found.count, found.iscn, found.cell) == (0, "", None)
     assert found.flags[-1] == "no chromosomes found" or "no chromosomes" in " ".join(found.flags)
@@ -152,8 +152,8 @@ def test_a_karyogram_is_no_metaphase(untrained: Karyotyper) -> None:
     for k in range(40):
         row, column = divmod(k, 20)
         masks[k, 40 + row * 120 : 110 + row * 120, 20 + column * 30 : 34 + column * 30] = True
-    picture = (masks.any(axis=0) * 180).astype(np.uint8)
-    found = untrained.karyotype(picture)
+    image = (masks.any(axis=0) * 180).astype(np.uint8)
+    found = untrained.karyotype(image)
     assert any("a karyogram, not a metaphase" in flag for flag in found.flags)
     turned = untrained.karyotype(metaphase(2, NORMAL).image)
     assert not any("karyogram" in flag for flag in turned.flags)
@@ -176,7 +176,7 @@ def test_wrong_models_and_settings() -> None:
 
 def test_a_batch_reports_what_cannot_be_read(untrained: Karyotyper, tmp_path: Path) -> None:
     bad, good = tmp_path / "bad.png", tmp_path / "good.png"
-    bad.write_bytes(b"no picture")
+    bad.write_bytes(b"no image")
     Image.fromarray(metaphase(2, ["1", "2"], height=160, width=160).image).save(good)
     error, found = untrained.predict_step([bad, good], 0)
     assert isinstance(error, ImageError) and "bad.png" in str(error)
@@ -215,7 +215,7 @@ def test_select_and_above() -> None:
     assert cv2.countNonZero(found.select([0]).masks[0].astype(np.uint8)) == 20
 
 
-def test_a_classifier_that_tells_polarity_turns_the_pictures() -> None:
+def test_a_classifier_that_tells_polarity_turns_the_images() -> None:
     torch.manual_seed(0)
     classifier: Any = get_model(
         "timm_backbone",
@@ -234,7 +234,7 @@ def test_a_classifier_that_tells_polarity_turns_the_pictures() -> None:
     assert found[0].count == found[1].count > 0
     for up, down in zip(found[0].chromosomes, found[1].chromosomes, strict=True):
         assert (up.p_arm - down.p_arm) % 360 == pytest.approx(180)
-        np.testing.assert_array_equal(up.picture, down.picture[::-1, ::-1])
+        np.testing.assert_array_equal(up.image, down.image[::-1, ::-1])
         assert up.polarity_certainty > 0.99
 
 
@@ -256,9 +256,9 @@ def test_the_stain_chooses_the_segmenter(monkeypatch: pytest.MonkeyPatch, tmp_pa
     assert [one["name"] for one in report.models_of(both, "g")] == ["Bright", "TimmBackbone"]
     # A folder of both: the page names the stain of each, and all models.
     for stem, image in (("bright", truth.image), ("dark", light)):
-        picture = tmp_path / f"{stem}.tif"
-        Image.fromarray(image).save(picture)
-        report.write_cell(tmp_path, stem, both.karyotype(picture), both)
+        file = tmp_path / f"{stem}.tif"
+        Image.fromarray(image).save(file)
+        report.write_cell(tmp_path, stem, both.karyotype(file), both)
     models = [
         {"name": f"segmenter {stain}", "weights": None, "sha256": None} for stain in ("q", "g")
     ]
@@ -269,7 +269,7 @@ def test_the_stain_chooses_the_segmenter(monkeypatch: pytest.MonkeyPatch, tmp_pa
     page = (tmp_path / report.PAGE).read_text()
     assert [page.count(words) for words in ("Q-band or DAPI", "G-band")] == [1, 2]
     assert [page.count(model["name"]) for model in models] == [1, 1]
-    # An inverted G-band picture, and weights that were asked for.
+    # An inverted G-band image, and weights that were asked for.
     assert get_karyotyper(stain="g").karyotype(truth.image).stain == "g"
     assert get_karyotyper(segmenter_weights="bioimlab").segmenter_for("g").tag == "bioimlab"
     assert get_karyotyper(stain="q").segmenter_for("q").tag == "DEFAULT"
@@ -281,7 +281,7 @@ def test_a_segmenter_that_names_has_a_say() -> None:
     masks = np.zeros((2, 4, 8), bool)
     masks[0, :, :3], masks[1, :, 5:] = True, True
     found = Segmentation.from_masks(masks)
-    named = name_chromosomes(np.full((2, 24), 1 / 24), ["a", "b"])
+    named = to_predictions(np.full((2, 24), 1 / 24), ["a", "b"])
     assert np.allclose(karyotyper_karyotype._opinion(named, found, [1]), 1 / 24)
     names = np.full((2, 24), 0.01, np.float32)
     names[0, 3], names[1, 5] = 0.77, 0.77

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from chromozoo.benchmark import matching as matching_benchmark
 from chromozoo.benchmark.inference import predict
 from chromozoo.cli.main import main as chromozoo
-from chromozoo.data.bioimlab import BioImLabClassification
+from chromozoo.data.bioimlab import BioImLabDataModule
 from chromozoo.errors import ChromozooError
 from chromozoo.karyotype.assignment import assign_cell
 from chromozoo.karyotype.iscn import CellError
@@ -241,11 +241,11 @@ def test_the_temperature_of_perfect_distances() -> None:
     assert fit_temperature(np.zeros((2, 24)), [0, 1]) > 0
 
 
-# Two pictures of a cell
+# Two images of a cell
 
 
-def test_two_pictures_of_a_cell() -> None:
-    """Simulated features: the second picture is the first in another order, with noise."""
+def test_two_images_of_a_cell() -> None:
+    """Simulated features: the second image is the first in another order, with noise."""
     rng = np.random.default_rng(0)
     first = rng.normal(size=(46, 32))
     order = rng.permutation(46)
@@ -269,7 +269,7 @@ def test_one_to_one_takes_no_chromosome_twice() -> None:
     np.testing.assert_allclose(unique.distances, [0.9, 4, 0])
 
 
-def test_pictures_with_other_numbers_of_chromosomes() -> None:
+def test_images_with_other_numbers_of_chromosomes() -> None:
     a, b = [[0.0], [1.1], [9.0]], [[1.0], [9.0]]
     more = match_cells(a, b, [3, 5], "euclid", one_to_one=True)
     assert more.rows.tolist() == [0, 0, 1]  # row 0 is left over and takes the nearest
@@ -417,7 +417,7 @@ def test_the_command_writes_a_row_for_each_way(
 
     # The very figures of the functions that the command is made of.
     model: Any = get_model("tiny_matcher", weights=weights)
-    data = BioImLabClassification(root=tiny_bioimlab, preset=model.transforms.to_dict())
+    data = BioImLabDataModule(root=tiny_bioimlab, preset=model.transforms.to_dict())
     train, val = data.dataset("train"), data.dataset("val")
     report = evaluate_classification(predict(model, val)[0], val.labels, val.cells)
     for row, prefix in ((rows[0], ""), (rows[1], "assigned_")):
@@ -457,7 +457,7 @@ def test_vectors_that_the_weights_carry_are_measured(
 ) -> None:
     torch.manual_seed(0)
     model = Tiny(stores=True).eval()
-    data = BioImLabClassification(root=tiny_bioimlab, preset=model.transforms.to_dict())
+    data = BioImLabDataModule(root=tiny_bioimlab, preset=model.transforms.to_dict())
     train = data.dataset("train")
     exact = label_feature_vectors(matching_benchmark.extract_features(model, train), train.labels)
     known = ~np.isnan(exact).any(axis=1)

@@ -26,9 +26,9 @@ def test_the_p_arm_is_found_both_ways_up() -> None:
     assert np.mean(right) > 0.9
 
 
-def test_turning_the_picture_turns_the_answer() -> None:
-    picture = drawn("13", 0.0)
-    up, down = polarity(picture, "13"), polarity(picture[::-1, ::-1].copy(), "13")
+def test_turning_the_image_turns_the_answer() -> None:
+    image = drawn("13", 0.0)
+    up, down = polarity(image, "13"), polarity(image[::-1, ::-1].copy(), "13")
     assert up.p_arm_up and not down.p_arm_up
     assert up.certainty > 0.3
     assert np.isclose(up.certainty, down.certainty, atol=0.1)

@@ -10,7 +10,7 @@ from helpers.drawn_gband import pki3_files, write_files
 from chromozoo.classes import CLASS_INDEX
 from chromozoo.cli.main import main
 from chromozoo.data.splits import load_split
-from chromozoo.metrics.aneuploidy import DRAWS, LEFT, evaluate_abnormality
+from chromozoo.metrics.aneuploidy import DRAWS, LEFT, evaluate_aneuploidy
 
 NORMAL = [*np.repeat(np.arange(22), 2).tolist(), CLASS_INDEX["X"], CLASS_INDEX["Y"]]
 
@@ -26,8 +26,7 @@ def test_a_sure_classifier_names_every_gain_and_loss() -> None:
     ids = np.repeat(["a", "b", "trisomy", "45,X"], [len(cell) for cell in cells])
     log_p = np.minimum(certain(labels), 0)
     reports = {
-        one.kind: one
-        for one in evaluate_abnormality(log_p.__getitem__, labels, ids, n_bootstrap=20)
+        one.kind: one for one in evaluate_aneuploidy(log_p.__getitem__, labels, ids, n_bootstrap=20)
     }
     assert Counter({kind: one.cells for kind, one in reports.items()}) == {
         "normal": 2,
@@ -36,10 +35,10 @@ def test_a_sure_classifier_names_every_gain_and_loss() -> None:
         "gain": 2 * DRAWS,
         "incomplete": 2 * DRAWS,
     }
-    assert reports["normal"].flagged.value == 0 and reports["normal"].named.value == 1
+    assert reports["normal"].detected.value == 0 and reports["normal"].exact_karyotype.value == 1
     for kind in ("abnormal", "loss", "gain", "incomplete"):
         one = reports[kind]
-        assert one.flagged.value == one.named.value == one.accuracy.value == 1
+        assert one.detected.value == one.exact_karyotype.value == one.accuracy.value == 1
 
 
 def test_a_classifier_that_knows_nothing_names_none() -> None:
@@ -48,14 +47,13 @@ def test_a_classifier_that_knows_nothing_names_none() -> None:
     ids = np.repeat([1, 2, 3], len(NORMAL))
     log_p = np.full((len(labels), 24), -np.log(24))
     reports = {
-        one.kind: one
-        for one in evaluate_abnormality(log_p.__getitem__, labels, ids, n_bootstrap=20)
+        one.kind: one for one in evaluate_aneuploidy(log_p.__getitem__, labels, ids, n_bootstrap=20)
     }
     assert "abnormal" not in reports
     # 46 chromosomes fill the 46 places of a normal cell; one more or less is seen by the number.
-    assert reports["normal"].flagged.value == 0
-    assert reports["loss"].flagged.value == reports["gain"].flagged.value == 1
-    assert reports["gain"].named.value < 0.3
+    assert reports["normal"].detected.value == 0
+    assert reports["loss"].detected.value == reports["gain"].detected.value == 1
+    assert reports["gain"].exact_karyotype.value < 0.3
     assert reports["normal"].accuracy.value < 0.3
 
 
@@ -67,7 +65,7 @@ def test_a_model_that_sees_cells_is_asked_about_each_made_cell() -> None:
         sizes.append(len(rows))
         return np.minimum(certain(labels[rows].tolist()), 0)
 
-    reports = evaluate_abnormality(of_rows, labels, np.repeat([0, 1], 46), n_bootstrap=20)
+    reports = evaluate_aneuploidy(of_rows, labels, np.repeat([0, 1], 46), n_bootstrap=20)
     assert Counter(sizes) == {46: 2, 45: 2 * DRAWS, 47: 2 * DRAWS, LEFT: 2 * DRAWS}
     assert all(one.accuracy.value == 1 for one in reports)
 

@@ -80,8 +80,8 @@ def by_hand() -> list[tuple[FoundCell, TrueCell]]:
         [0, 0, 1, 22, -1],
         bars(f, e, c, b, a),
         [0, 5, 1, 1, 0],
-        classes_alone=np.array([0, 5, 1, 0, 0]),
-        review=np.array([False, True, False, True, False]),
+        unassigned_classes=np.array([0, 5, 1, 0, 0]),
+        needs_review=np.array([False, True, False, True, False]),
     )
     second = pair(
         bars(a, b, c),
@@ -89,8 +89,8 @@ def by_hand() -> list[tuple[FoundCell, TrueCell]]:
         bars(a, b),
         [7, 8],
         name="10",
-        classes_alone=np.array([7, 8]),
-        review=np.array([True, True]),
+        unassigned_classes=np.array([7, 8]),
+        needs_review=np.array([True, True]),
     )
     return [first, second]
 
@@ -105,14 +105,14 @@ def test_figures_by_hand() -> None:
             "macro_precision": (1 / 2 + 1 / 2 + 0) / 3,
             "macro_precision_found": (1 + 1 / 2 + 0) / 3,
             "macro_recall": (1 / 2 + 1 + 0) / 3,
-            "whole_correct": 0,
-            "alone_fka": 3 / 4,
-            "alone_fka_46": np.nan,
-            "alone_oca": 3 / 4,
-            "alone_macro_precision": (2 / 3 + 1 + 0) / 3,
-            "alone_macro_precision_found": 2 / 3,
-            "alone_macro_recall": 2 / 3,
-            "alone_whole_correct": 0,
+            "exact_match_rate": 0,
+            "unassigned_fka": 3 / 4,
+            "unassigned_fka_46": np.nan,
+            "unassigned_oca": 3 / 4,
+            "unassigned_macro_precision": (2 / 3 + 1 + 0) / 3,
+            "unassigned_macro_precision_found": 2 / 3,
+            "unassigned_macro_recall": 2 / 3,
+            "unassigned_whole_correct": 0,
             "review_share": 1 / 4,
             "review_recall": 1 / 2,
             "edits": 3,
@@ -143,8 +143,8 @@ def test_confusion_has_background_as_row_and_column() -> None:
     expected[22, BACKGROUND] = expected[BACKGROUND, 0] = 1
     np.testing.assert_array_equal(report.confusion, expected)
     expected[0, :2] = 2, 0
-    assert report.alone_confusion is not None
-    np.testing.assert_array_equal(report.alone_confusion, expected)
+    assert report.unassigned_confusion is not None
+    np.testing.assert_array_equal(report.unassigned_confusion, expected)
 
 
 def perfect(n: int, name: str, classes: Any = None) -> tuple[FoundCell, TrueCell]:
@@ -160,8 +160,8 @@ def perfect(n: int, name: str, classes: Any = None) -> tuple[FoundCell, TrueCell
         shuffled,
         given[order],
         name,
-        classes_alone=given[order],
-        review=flags,
+        unassigned_classes=given[order],
+        needs_review=flags,
     )
 
 
@@ -184,7 +184,7 @@ def test_the_papers_divisor_counts_what_is_uncertain() -> None:
     classes = [*np.arange(44) % 24, -1, -1]
     report = evaluate(perfect(46, "1", classes), perfect(12, "2"))
     assert values(report)["fka_46"] == pytest.approx(44 / 46)
-    assert values(report)["fka"] == values(report)["whole_correct"] == 1
+    assert values(report)["fka"] == values(report)["exact_match_rate"] == 1
 
 
 def test_whole_correct_needs_every_chromosome() -> None:
@@ -195,10 +195,10 @@ def test_whole_correct_needs_every_chromosome() -> None:
     more = pair(true.outlines, true.classes, bars(*places, grid(13)[12]), np.arange(13))
     wrong = pair(true.outlines, true.classes, bars(*places), [*range(11), 23])
     whole = pair(found.outlines, found.classes, found.outlines, found.classes)
-    assert values(evaluate(whole))["whole_correct"] == 1
+    assert values(evaluate(whole))["exact_match_rate"] == 1
     for cell in (missed, more, wrong):
-        assert values(evaluate(cell))["whole_correct"] == 0
-    assert values(evaluate(whole, missed, more, wrong))["whole_correct"] == 0.25
+        assert values(evaluate(cell))["exact_match_rate"] == 0
+    assert values(evaluate(whole, missed, more, wrong))["exact_match_rate"] == 0.25
     assert values(evaluate(missed))["fka"] == 1
 
 
@@ -339,8 +339,8 @@ def noisy(rng: np.random.Generator, n: int, name: str) -> tuple[FoundCell, TrueC
         found,
         given,
         name,
-        classes_alone=np.roll(given, 1),
-        review=rng.random(len(given)) < 0.3,
+        unassigned_classes=np.roll(given, 1),
+        needs_review=rng.random(len(given)) < 0.3,
     )
 
 
@@ -391,8 +391,8 @@ def test_row_has_plain_numbers() -> None:
 
 def test_without_assignment_and_flags_their_figures_are_left_out() -> None:
     report = evaluate(pair(bars(*grid(3)), [0, 1, 2], bars(*grid(3)), [0, 1, 2]))
-    assert report.alone_confusion is None
-    assert not [name for name in report.metrics if name.startswith(("alone", "review"))]
+    assert report.unassigned_confusion is None
+    assert not [name for name in report.metrics if name.startswith(("alone", "needs_review"))]
 
 
 TRUE = TrueCell("5", bars(*grid(3)), np.array([0, 1, -1]))
@@ -412,9 +412,9 @@ FOUND = FoundCell("5", bars(*grid(3)), np.array([0, 1, 2]))
         ({"classes": np.array([0, 1, 24])}, {}, r"classes must be integers 0\.\.23"),
         ({"classes": np.array([0, 1, -1])}, {}, r"classes must be integers 0\.\.23"),
         ({"classes": np.ones(3)}, {}, "classes must be integers"),
-        ({"classes_alone": np.arange(4)}, {}, r"classes_alone have shape \(4,\)"),
-        ({"review": np.zeros(2, bool)}, {}, r"review have shape \(2,\)"),
-        ({"review": np.zeros(3)}, {}, "review must be bool"),
+        ({"unassigned_classes": np.arange(4)}, {}, r"unassigned_classes have shape \(4,\)"),
+        ({"needs_review": np.zeros(2, bool)}, {}, r"review have shape \(2,\)"),
+        ({"needs_review": np.zeros(3)}, {}, "review must be bool"),
         ({}, {"classes": np.array([0, -2, 1])}, r"true classes must be integers -1\.\.23"),
         ({}, {"classes": np.arange(4)}, r"true classes have shape \(4,\) for 3"),
         ({"outlines": Boxes(SHAPE, np.ones((3, 5)))}, {}, r"found boxes have shape \(3, 5\)"),
@@ -449,11 +449,11 @@ def test_bad_cells_are_named(found: dict[str, Any], true: dict[str, Any], said: 
 
 
 def test_all_or_none_have_flags_and_names_alone() -> None:
-    other = replace(FOUND, name="6", review=np.zeros(3, bool)), replace(TRUE, name="6")
+    other = replace(FOUND, name="6", needs_review=np.zeros(3, bool)), replace(TRUE, name="6")
     with pytest.raises(EvaluationError, match="Image '5' has no review, but others have"):
         evaluate((FOUND, TRUE), other)
-    other = replace(FOUND, name="6", classes_alone=FOUND.classes), replace(TRUE, name="6")
-    with pytest.raises(EvaluationError, match="Image '5' has no classes_alone"):
+    other = replace(FOUND, name="6", unassigned_classes=FOUND.classes), replace(TRUE, name="6")
+    with pytest.raises(EvaluationError, match="Image '5' has no unassigned_classes"):
         evaluate(other, (FOUND, TRUE))
 
 

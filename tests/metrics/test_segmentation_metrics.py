@@ -256,15 +256,17 @@ def test_counts_by_hand() -> None:
         found(np.concatenate([true[:2], true[:1]]), [0.9, 0.8, 0.7]),  # one twice, one missed
     ]
     report = evaluate_segmentation(predictions, [true] * 4, n_bootstrap=50)
-    assert report.metrics["whole_correct"].value == 0.25
-    assert report.metrics["average_error"].value == pytest.approx((0 + 1 / 3 + 1 / 3 + 2 / 3) / 4)
+    assert report.metrics["exact_match_rate"].value == 0.25
+    assert report.metrics["relative_count_error"].value == pytest.approx(
+        (0 + 1 / 3 + 1 / 3 + 2 / 3) / 4
+    )
     assert report.metrics["count_error"].value == pytest.approx((0 + 1 + 1 + 0) / 4)
     assert report.metrics["count_bias"].value == pytest.approx((0 - 1 + 1 + 0) / 4)
     lower = evaluate_segmentation(predictions, [true] * 4, score_threshold=0.4, n_bootstrap=0)
-    assert lower.metrics["whole_correct"].value == 0.5
+    assert lower.metrics["exact_match_rate"].value == 0.5
     row = report.to_row()
     assert (row["n_images"], row["n_chromosomes"], row["score_threshold"]) == (4, 12, 0.5)
-    assert row["whole_correct"] == 0.25 and row["whole_correct_high"] > 0.25
+    assert row["exact_match_rate"] == 0.25 and row["whole_correct_high"] > 0.25
     assert all(type(value) in (int, float) for value in row.values())
 
     errors = image_errors(predictions[3], true)
@@ -355,8 +357,10 @@ def test_of_boxes_no_mask_is_judged() -> None:
     report = evaluate_segmentation([one], [TrueChromosomes(true, boxes_only=True)], n_bootstrap=0)
     assert report.metrics["box_ap"].value == pytest.approx(1)
     assert np.isnan(report.metrics["mask_ap"].value)
-    assert report.metrics["whole_correct"].value == 1
-    assert evaluate_segmentation([one], [true], n_bootstrap=0).metrics["whole_correct"].value == 0
+    assert report.metrics["exact_match_rate"].value == 1
+    assert (
+        evaluate_segmentation([one], [true], n_bootstrap=0).metrics["exact_match_rate"].value == 0
+    )
 
 
 def test_nothing_at_all_has_defined_values() -> None:
@@ -371,8 +375,12 @@ def test_nothing_at_all_has_defined_values() -> None:
     # The chromosome is small and lies alone.
     sizes = {"box_apm", "mask_apm", "mask_ap_overlap", "mask_ap50_overlap"}
     assert undefined == sizes | set(CLASS_METRICS)  # nobody asked for classes
-    assert figures["mask_ap"] == figures["box_ap50"] == figures["whole_correct"] == 0
-    assert (figures["average_error"], figures["count_error"], figures["count_bias"]) == (1, 1, -1)
+    assert figures["mask_ap"] == figures["box_ap50"] == figures["exact_match_rate"] == 0
+    assert (figures["relative_count_error"], figures["count_error"], figures["count_bias"]) == (
+        1,
+        1,
+        -1,
+    )
     assert missed.metrics["mask_ap"].high == 0
 
     right = evaluate_segmentation([empty], [nothing()], n_bootstrap=20)
@@ -385,7 +393,7 @@ def test_nothing_at_all_has_defined_values() -> None:
     mixed = evaluate_segmentation(
         [found(true, [0.6]), found(true, [0.9])], [true, nothing()], n_bootstrap=20
     )
-    assert mixed.metrics["average_error"].value == 0
+    assert mixed.metrics["relative_count_error"].value == 0
     assert mixed.metrics["mask_ap"].value == pytest.approx(0.5)
     for report in (missed, right, wrong, mixed):
         assert not any(value < 0 for name, value in report.to_row().items() if "bias" not in name)

@@ -202,8 +202,8 @@ def test_a_grid_of_the_maps_own_size_gives_the_same_function() -> None:
 
 @pytest.mark.parametrize("name", ["alexnet", "timm/test_resnet"])
 def test_classify(name: str) -> None:
-    picture = draw_chromosome("1", Appearance(), np.random.default_rng(0)).image
-    (found,) = quick(name).classify(picture)
+    image = draw_chromosome("1", Appearance(), np.random.default_rng(0)).image
+    (found,) = quick(name).classify(image)
     assert found.label in CLASSES and found.error is None
     assert found.probabilities.shape == (24,)
     assert found.probabilities.sum() == pytest.approx(1, abs=1e-12)

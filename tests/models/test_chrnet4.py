@@ -13,7 +13,7 @@ from torch import nn
 
 from chromozoo.classes import CLASSES
 from chromozoo.errors import ImageError, WeightsError
-from chromozoo.karyotype.naming import name_chromosomes
+from chromozoo.karyotype.naming import to_predictions
 from chromozoo.models.classifiers.chrnet4 import ChrBlock, ChrNet4, ChrNet4Network, chrnet4
 from chromozoo.synthetic import Appearance, draw_cell, draw_chromosome
 from chromozoo.tasks.classification import FLIPS
@@ -146,8 +146,8 @@ def test_every_parameter_learns() -> None:
 
 
 def test_the_model_is_called_on_normalised_tensors(model: ChrNet4) -> None:
-    picture = draw_chromosome("1", Appearance(), np.random.default_rng(0)).image
-    x = model.transforms(picture)[None]
+    image = draw_chromosome("1", Appearance(), np.random.default_rng(0)).image
+    x = model.transforms(image)[None]
     assert x.shape == (1, 1, 64, 32)
     with torch.inference_mode():
         assert model(x).shape == (1, 24)
@@ -204,24 +204,24 @@ def test_a_model_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[np.ndarray]:
+def images() -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     return [draw_chromosome(name, Appearance(), rng).image for name in ("1", "9", "21", "X")]
 
 
-def test_one_picture_or_many(model: ChrNet4, pictures: list[np.ndarray], tmp_path: Path) -> None:
+def test_one_image_or_many(model: ChrNet4, images: list[np.ndarray], tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    Image.fromarray(pictures[1]).save(path)
-    many = model.classify(pictures)
+    Image.fromarray(images[1]).save(path)
+    many = model.classify(images)
     assert len(many) == 4 and many.cell is None
     assert [p.name for p in many] == ["image 1", "image 2", "image 3", "image 4"]
     for source in (
-        pictures[1],
+        images[1],
         path,
         str(path),
-        Image.fromarray(pictures[1]),
+        Image.fromarray(images[1]),
         [path],
-        (pictures[1],),
+        (images[1],),
         iter([path]),
     ):
         (one,) = model.classify(source)  # type: ignore[arg-type]
@@ -231,8 +231,8 @@ def test_one_picture_or_many(model: ChrNet4, pictures: list[np.ndarray], tmp_pat
     assert model.classify([]) == []
 
 
-def test_probabilities(model: ChrNet4, pictures: list[np.ndarray]) -> None:
-    for prediction in model.classify(pictures, batch_size=3):
+def test_probabilities(model: ChrNet4, images: list[np.ndarray]) -> None:
+    for prediction in model.classify(images, batch_size=3):
         assert prediction.probabilities.shape == (24,)
         assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-12)
         assert (prediction.probabilities >= 0).all()
@@ -241,16 +241,14 @@ def test_probabilities(model: ChrNet4, pictures: list[np.ndarray]) -> None:
         assert prediction.probability == prediction.probabilities[best]
 
 
-def test_probabilities_do_not_depend_on_the_batch(
-    model: ChrNet4, pictures: list[np.ndarray]
-) -> None:
-    together, apart = model.classify(pictures), model.classify(pictures, batch_size=1)
+def test_probabilities_do_not_depend_on_the_batch(model: ChrNet4, images: list[np.ndarray]) -> None:
+    together, apart = model.classify(images), model.classify(images, batch_size=1)
     for one, other in zip(together, apart, strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
 
 
-def test_flips_do_not_change_the_average(model: ChrNet4, pictures: list[np.ndarray]) -> None:
-    x = torch.stack([model.transforms(picture) for picture in pictures])
+def test_flips_do_not_change_the_average(model: ChrNet4, images: list[np.ndarray]) -> None:
+    x = torch.stack([model.transforms(image) for image in images])
     with torch.inference_mode():
         averaged = model.predict_probabilities(x)
         for axes in FLIPS[1:]:
@@ -259,20 +257,20 @@ def test_flips_do_not_change_the_average(model: ChrNet4, pictures: list[np.ndarr
 
 
 def test_temperature_calibrates(
-    model: ChrNet4, pictures: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+    model: ChrNet4, images: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert model.temperature == 1
-    sharp = model.classify(pictures)
+    sharp = model.classify(images)
     monkeypatch.setattr(model, "weights_entry", SimpleNamespace(temperature=4.0))
-    for one, softer in zip(sharp, model.classify(pictures), strict=True):
+    for one, softer in zip(sharp, model.classify(images), strict=True):
         assert softer.probability < one.probability
 
 
-def test_a_bad_picture_stops_or_is_reported(
-    model: ChrNet4, pictures: list[np.ndarray], tmp_path: Path
+def test_a_bad_image_stops_or_is_reported(
+    model: ChrNet4, images: list[np.ndarray], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.png").write_text("text")
-    sources: list[Any] = [pictures[0], tmp_path / "broken.png", np.zeros((50, 50)), pictures[1]]
+    sources: list[Any] = [images[0], tmp_path / "broken.png", np.zeros((50, 50)), images[1]]
     with pytest.raises(ImageError, match=r"broken\.png: "):
         model.classify(sources)
     for as_cell in (False, True):
@@ -285,7 +283,7 @@ def test_a_bad_picture_stops_or_is_reported(
         for bad in (broken, black):
             assert bad.label == "" and np.isnan(bad.probability)
             assert np.isnan(bad.probabilities).all()
-        plain = model.classify([pictures[0]])[0]
+        plain = model.classify([images[0]])[0]
         np.testing.assert_allclose(good.probabilities, plain.probabilities, atol=1e-5)
 
 
@@ -306,13 +304,13 @@ def test_a_cell_is_named_together(model: ChrNet4) -> None:
 
 
 def test_extra_chromosomes_of_a_cell_are_marked() -> None:
-    """A sure trisomy 21 with one picture that cannot be read between its chromosomes."""
+    """A sure trisomy 21 with one image that cannot be read between its chromosomes."""
     truth = [*np.repeat(np.arange(22), 2), 22, 22, CLASSES.index("21")]
     sure = np.full((47, 24), 1e-6)
     sure[np.arange(47), truth] = 1 - 23e-6
     probabilities = np.insert(sure, 10, np.nan, axis=0)
     names = [f"{row}.png" for row in range(48)]
-    found = name_chromosomes(probabilities, names, {10: "10.png: broken"}, as_cell=True)
+    found = to_predictions(probabilities, names, {10: "10.png: broken"}, as_cell=True)
     assert found.cell is not None and found.cell.iscn == "47,XX,+21"
     assert [p.label for p in found if p.error is None] == [CLASSES[k] for k in truth]
     extra = [p for p in found if p.extra]
@@ -320,12 +318,12 @@ def test_extra_chromosomes_of_a_cell_are_marked() -> None:
     assert found[10].error == "10.png: broken" and not found[10].extra
 
 
-def test_classify_leaves_a_model_in_training_as_it_was(pictures: list[np.ndarray]) -> None:
+def test_classify_leaves_a_model_in_training_as_it_was(images: list[np.ndarray]) -> None:
     """After `fit` a model is in training mode: its norms must neither judge nor learn here."""
     model = ChrNet4(preset=SMALL).train()
     model.network.layer1.eval()  # type: ignore[union-attr,operator]
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    together, apart = model.classify(pictures), model.classify(pictures, batch_size=1)
+    together, apart = model.classify(images), model.classify(images, batch_size=1)
     for one, other in zip(together, apart, strict=True):
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
@@ -348,15 +346,15 @@ def test_maps_of_one_pixel_are_computed_in_full_precision() -> None:
         assert found.requires_grad
 
 
-def test_one_picture_is_judged_as_among_others() -> None:
+def test_one_image_is_judged_as_among_others() -> None:
     """Its mirror images go through the network together, those of many in turn."""
     model = ChrNet4(preset=SMALL, polarity=True)
     model.network.load_state_dict(seeded_network().state_dict(), strict=False)
     model.eval()
     x = torch.randn(3, 1, 64, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        together, alone = model.predict_arms(x), model.predict_arms(x[1:2])
-        upside_down = model.predict_arms(x[1:2].flip(-2))
+        together, alone = model.predict_with_polarity(x), model.predict_with_polarity(x[1:2])
+        upside_down = model.predict_with_polarity(x[1:2].flip(-2))
     for many, one in zip(together, alone, strict=True):
         assert many is not None and one is not None and one.shape == (1, 24)
         torch.testing.assert_close(one, many[1:2], atol=1e-5, rtol=1e-4)

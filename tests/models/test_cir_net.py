@@ -15,7 +15,7 @@ from chromozoo.models.classifiers.cir_net import (
 )
 from chromozoo.models.registry import get_model
 
-LEAST = {"height": 75, "width": 75}
+MIN_INPUT_SIDE = {"height": 75, "width": 75}
 
 
 def count(module: nn.Module) -> int:
@@ -89,20 +89,20 @@ def test_every_parameter_learns() -> None:
 
 @pytest.mark.parametrize("size", [(74, 112), (112, 48)])
 def test_a_size_too_small_is_refused(size: tuple[int, int]) -> None:
-    said = rf"CIR-Net needs pictures of at least 75x75 pixels, not {size[0]}x{size[1]}"
+    said = rf"CIR-Net needs images of at least 75x75 pixels, not {size[0]}x{size[1]}"
     with pytest.raises(ValueError, match=said):
         cir_net(preset={"height": size[0], "width": size[1]})
     with pytest.raises(ValueError, match=said):
-        cir_net(preset=LEAST, interface=list(size))
+        cir_net(preset=MIN_INPUT_SIDE, interface=list(size))
 
 
-def test_pictures_of_another_size_are_refused(network: CIRNetNetwork) -> None:
-    with pytest.raises(ValueError, match="built for pictures of 75x107 pixels, not 64x64"):
+def test_images_of_another_size_are_refused(network: CIRNetNetwork) -> None:
+    with pytest.raises(ValueError, match="built for images of 75x107 pixels, not 64x64"):
         network(torch.zeros(1, 1, 64, 64))
 
 
 def test_built_by_name() -> None:
-    model = get_model("cir_net", weights=None, preset=LEAST)
+    model = get_model("cir_net", weights=None, preset=MIN_INPUT_SIDE)
     with torch.inference_mode():
         assert model.predict_probabilities(torch.zeros(1, 1, 75, 75)).shape == (1, 24)
 
@@ -172,7 +172,7 @@ def test_a_smaller_target_does_not_pad_and_a_larger_one_does() -> None:
 
 
 def test_the_interface_is_off_unless_asked_for() -> None:
-    assert cir_net(preset=LEAST).network.interface is None
+    assert cir_net(preset=MIN_INPUT_SIDE).network.interface is None
     model = cir_net(preset={"height": 100, "width": 60, "channels": 3}, interface=[75, 90])
     assert count(model.network.interface) == 3 * 3 * 26 * 3 + 3  # type: ignore[arg-type]
     # The trunk sees 75x90: a map of one pixel.

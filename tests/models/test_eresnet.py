@@ -107,7 +107,7 @@ def test_grey_equals_three_equal_channels(network: EResNetNetwork) -> None:
         torch.testing.assert_close(network(grey), network(grey.expand(-1, 3, -1, -1)))
 
 
-def test_a_picture_that_is_too_small(network: EResNetNetwork) -> None:
+def test_a_image_that_is_too_small(network: EResNetNetwork) -> None:
     with pytest.raises(ValueError, match=r"96x31 pixels .* 32x32 or more"):
         network(torch.rand(1, 1, 96, 31))
 
@@ -161,7 +161,7 @@ def test_vectors_begin_with_the_first_batch_and_then_follow() -> None:
     assert network.label_features[2].tolist() == [2.0, 3.0]
     assert network.label_features[7].tolist() == [5.0, 6.0]
     network.follow(torch.tensor([[12.0, 3.0], [12.0, 3.0]]), torch.tensor([2, 2]))
-    # Two pictures: a share of 1 - 0.99 squared of the way from 2 to 12.
+    # Two images: a share of 1 - 0.99 squared of the way from 2 to 12.
     torch.testing.assert_close(network.label_features[2], torch.tensor([2.199, 3.0]))
     assert network.label_features[7].tolist() == [5.0, 6.0]
     assert not network.label_features[[0, 23]].any()
@@ -187,7 +187,7 @@ def test_vectors_of_half_precision_features() -> None:
 
 
 def test_averaged_weights_keep_the_vectors() -> None:
-    """As EMAWeightAveraging averages: with buffers, from a class's first picture on."""
+    """As EMAWeightAveraging averages: with buffers, from a class's first image on."""
     network = EResNetNetwork(units=1, feature_unit=1, width=2)
     average = AveragedModel(network, avg_fn=get_ema_avg_fn(0.5), use_buffers=True)
     network.follow(torch.tensor([[1.0, 2.0]]), torch.tensor([2]))
@@ -227,9 +227,9 @@ def test_a_checkpoint_rebuilds_its_variant(tmp_path: Path) -> None:
     assert again.network.block[1][2].p == 0.25
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(again.network.state_dict()[name], tensor), name
-    picture = np.zeros((60, 40), np.uint8)
-    picture[10:50, 15:25] = 200
-    assert again.classify(picture)[0].probabilities.shape == (24,)
+    image = np.zeros((60, 40), np.uint8)
+    image[10:50, 15:25] = 200
+    assert again.classify(image)[0].probabilities.shape == (24,)
     tuned = EResNet(preset=SMALL, units=2, feature_unit=1, width=32, init_from=str(path))
     assert torch.equal(tuned.network.fc.weight, model.network.fc.weight)
     assert "init_from" not in tuned.hparams

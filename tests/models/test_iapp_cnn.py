@@ -69,7 +69,7 @@ def test_object_mask_leaves_specks_out(canvases: Tensor) -> None:
 
 
 def test_literal_rule_keeps_next_to_nothing_on_a_white_background(canvases: Tensor) -> None:
-    """The paper's own pictures: white background of 255, dark chromosome, mean near 252."""
+    """The paper's own images: white background of 255, dark chromosome, mean near 252."""
     white = 1 - canvases / 2
     padded = nn.functional.pad(white, (88, 88, 56, 56), value=1.0)
     kept = object_mask(padded, literal=True)[:, :, 56:-56, 88:-88]
@@ -103,7 +103,7 @@ def test_zoom_shows_the_hidden_as_background_and_keeps_places() -> None:
     torch.testing.assert_close(shown, torch.where(mask, image, -0.5))
 
 
-def test_zoom_of_an_empty_mask_is_the_whole_picture(canvases: Tensor) -> None:
+def test_zoom_of_an_empty_mask_is_the_whole_image(canvases: Tensor) -> None:
     empty = torch.zeros_like(canvases, dtype=torch.bool)
     torch.testing.assert_close(zoom(canvases, empty, -0.5), canvases)
 
@@ -297,7 +297,7 @@ def test_every_base_runs_forward_and_backward(base: str, count: int, least: int)
     logits.logsumexp(dim=1).sum().backward()
     stems = [next(branch.parameters()) for branch in network.branches.values()]
     assert all(stem.grad is not None and stem.grad.isfinite().all() for stem in stems)
-    with pytest.raises(ValueError, match=rf"{base} takes pictures of {least}x{least} pixels"):
+    with pytest.raises(ValueError, match=rf"{base} takes images of {least}x{least} pixels"):
         network(torch.rand(2, 1, least - 1, 100))
 
 
@@ -412,8 +412,8 @@ def test_classify() -> None:
         "iapp_cnn", weights=None, base="alexnet", preset=SMALL, scales=["global", "object"]
     )
     rng = np.random.default_rng(0)
-    pictures = [draw_chromosome(name, Appearance(), rng).image for name in ("1", "21")]
-    together, apart = model.classify(pictures), model.classify(pictures, batch_size=1)  # type: ignore[operator]
+    images = [draw_chromosome(name, Appearance(), rng).image for name in ("1", "21")]
+    together, apart = model.classify(images), model.classify(images, batch_size=1)  # type: ignore[operator]
     for one, other in zip(together, apart, strict=True):
         assert one.label in CLASSES and one.probabilities.sum() == pytest.approx(1)
         np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)

@@ -9,12 +9,12 @@ import torch
 from helpers.drawn_gband import pki3_files, write_files
 from lightning import Trainer
 
-from chromozoo.benchmark.inference import names_of_cells, predict
+from chromozoo.benchmark.inference import cell_log_probabilities, predict
 from chromozoo.classes import CLASS_INDEX
 from chromozoo.data.base.composed_cells import Composition, join_cells, whole_cells
 from chromozoo.data.base.crops import CropDataset
-from chromozoo.data.bioimlab import BioImLabClassification
-from chromozoo.data.pki3 import GBandCrops
+from chromozoo.data.bioimlab import BioImLabDataModule
+from chromozoo.data.pki3 import Pki3DataModule
 from chromozoo.data.splits import load_split
 from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
@@ -25,7 +25,7 @@ LABELS = np.repeat(np.arange(23), 2)  # a female cell: 1 to 22 and X, two of eac
 
 
 class Backbone(torch.nn.Module):
-    """Says what the brightness of a picture says: the class index / 24."""
+    """Says what the brightness of an image says: the class index / 24."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -122,9 +122,9 @@ def test_cells_do_not_see_one_another(network: KaryosetNetwork) -> None:
 
 
 def test_sizes_are_those_of_the_foreground(network: KaryosetNetwork) -> None:
-    pictures = torch.full((1, 1, 40, 20), -0.5)
-    pictures[0, 0, 10:30, 5:10] = 1.0
-    found = network.forward_features(pictures)
+    images = torch.full((1, 1, 40, 20), -0.5)
+    images[0, 0, 10:30, 5:10] = 1.0
+    found = network.forward_features(images)
     assert found.shape == (1, 10)
     torch.testing.assert_close(found[0, 8:], torch.tensor([0.5, 0.125]))
 
@@ -181,21 +181,21 @@ def test_what_learns(model: Karyoset) -> None:
 
 
 def test_single_chromosomes_are_refused(model: Karyoset, tiny_bioimlab: Path) -> None:
-    data = BioImLabClassification(str(tiny_bioimlab), num_workers=0)
+    data = BioImLabDataModule(str(tiny_bioimlab), num_workers=0)
     with pytest.raises(ChromozooError, match=r"data\.init_args\.composed"):
         Trainer(logger=False, fast_dev_run=1, accelerator="cpu").fit(model, datamodule=data)
 
 
 def test_classify_sees_the_cell(model: Karyoset) -> None:
     rng = np.random.default_rng(0)
-    pictures = []
+    images = []
     for length in range(20, 20 + 50):
-        picture = np.zeros((100, 40), np.uint8)
-        picture[10 : 10 + length, 12:24] = rng.integers(120, 250, (length, 1))
-        pictures.append(picture)
-    alone = model.classify(pictures, batch_size=16)
-    together = model.classify(pictures, as_cell=True, batch_size=16)
-    part = model.classify(pictures[:25], as_cell=True)
+        image = np.zeros((100, 40), np.uint8)
+        image[10 : 10 + length, 12:24] = rng.integers(120, 250, (length, 1))
+        images.append(image)
+    alone = model.classify(images, batch_size=16)
+    together = model.classify(images, as_cell=True, batch_size=16)
+    part = model.classify(images[:25], as_cell=True)
     assert together.cell is not None and len(together) == 50
     one = np.stack([item.probabilities for item in alone])
     all_of_them = np.stack([item.probabilities for item in together])
@@ -203,7 +203,7 @@ def test_classify_sees_the_cell(model: Karyoset) -> None:
     assert not np.allclose(part[0].probabilities, all_of_them[0], atol=1e-4)
     assert together[0].p_arm_up is not None
     # Alone, it does not matter what else is in the batch.
-    (single,) = model.classify(pictures[:1])
+    (single,) = model.classify(images[:1])
     np.testing.assert_allclose(single.probabilities, one[0], atol=1e-5)
 
 
@@ -213,16 +213,16 @@ def crops(cells: int, seed: int = 0) -> CropDataset:
     labels = np.concatenate([rng.permutation(LABELS) for _ in range(cells)])
     ids = np.repeat(np.arange(cells), 46)
     mixed = rng.permutation(len(labels))
-    pictures = np.zeros((len(labels), 48, 40), np.uint8)
-    pictures[:, 8:40, 12:28] = (100 + 5 * labels)[:, None, None]
-    return CropDataset(pictures[mixed], labels[mixed], ids[mixed], ChromosomePreset(**PRESET))
+    images = np.zeros((len(labels), 48, 40), np.uint8)
+    images[:, 8:40, 12:28] = (100 + 5 * labels)[:, None, None]
+    return CropDataset(images[mixed], labels[mixed], ids[mixed], ChromosomePreset(**PRESET))
 
 
 def test_prediction_does_not_part_cells_and_keeps_the_order(model: Karyoset) -> None:
     data = crops(3)
     by_batches, arms = predict(model, data, batch_size=8)
     assert arms is not None and arms.shape == by_batches.shape == (138, 24)
-    of_rows = names_of_cells(model, data)
+    of_rows = cell_log_probabilities(model, data)
     for cell in range(3):
         rows = np.flatnonzero(data.cells == cell)
         np.testing.assert_allclose(np.exp(of_rows(rows)), by_batches[rows], atol=1e-4)
@@ -287,16 +287,16 @@ def test_the_data_module_composes_cells(tmp_path: Path) -> None:
         "preset": PRESET,
         "cache": str(tmp_path / "crops"),
     }
-    data = GBandCrops(**arguments)
+    data = Pki3DataModule(**arguments)
     first, second = list(data.train_dataloader())
     assert len(first["label"]) == 2 * 46 and len(second["label"]) == 46
     assert first["cell"].tolist() == [0] * 46 + [1] * 46
     assert first["image"].shape == (92, 1, 48, 40)
     assert first["label"].bincount()[:22].tolist() == [4] * 22
     assert first["upright"].all()
-    again = next(iter(GBandCrops(**arguments).train_dataloader()))
+    again = next(iter(Pki3DataModule(**arguments).train_dataloader()))
     assert torch.equal(again["image"], first["image"])
-    other = next(iter(GBandCrops(**arguments | {"seed": 1}).train_dataloader()))
+    other = next(iter(Pki3DataModule(**arguments | {"seed": 1}).train_dataloader()))
     assert not torch.equal(other["image"], first["image"])
     # The whole cell grows or shrinks: within a cell the lengths keep their order.
     background = float(first["image"].min())
@@ -328,6 +328,6 @@ def test_the_backbone_may_look_at_two_views() -> None:
     with torch.inference_mode():
         evidence = network.forward_features(views)
         assert evidence.shape == (6, 2 * 2048 + 2)
-        probabilities, up = made.predict_arms(views, together)
+        probabilities, up = made.predict_with_polarity(views, together)
     assert up is None
     torch.testing.assert_close(probabilities.sum(dim=1), torch.ones(6))

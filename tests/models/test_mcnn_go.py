@@ -138,15 +138,15 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_preset_makes_the_three_views(tiny: None) -> None:
     model = mcnn_go(merge="sum")
-    picture = draw_chromosome("1", Appearance(), np.random.default_rng(0)).image
-    x = model.transforms(picture)
+    image = draw_chromosome("1", Appearance(), np.random.default_rng(0)).image
+    x = model.transforms(image)
     assert x.shape == (3, 128, 64)
     assert model.transforms.views == ("upright", "straight", "crop")
     # The cropped view fills the canvas, the others lie in its middle.
     lowest = x.amin()
     filled = [float((view > lowest + 0.3).float().mean()) for view in x]
     assert filled[2] > 2 * max(filled[:2])
-    (prediction,) = model.classify(picture)
+    (prediction,) = model.classify(image)
     assert prediction.label in CLASSES and prediction.error is None
 
 
@@ -189,8 +189,8 @@ def test_the_learning_rate_goes_up_and_down_once_a_stage(tiny: None) -> None:
 # The stages
 
 
-class Pictures(Dataset[dict[str, Tensor]]):
-    """Eight random pictures, always the same."""
+class MetaphaseStore(Dataset[dict[str, Tensor]]):
+    """Eight random images, always the same."""
 
     images = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 
@@ -239,7 +239,7 @@ def fit(diary: Diary, model: McnnGo, ckpt_path: Path | None = None, **options: A
         num_sanity_val_steps=0,
         **options,
     )
-    loader = DataLoader(Pictures(), batch_size=2)
+    loader = DataLoader(MetaphaseStore(), batch_size=2)
     trainer.fit(model, loader, loader, ckpt_path=ckpt_path, weights_only=True)
 
 
@@ -307,7 +307,7 @@ def test_the_branches_learn_apart_from_each_other(tiny: None) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trained.fit(other, DataLoader(Pictures(), batch_size=2))
+    trained.fit(other, DataLoader(MetaphaseStore(), batch_size=2))
     first, second = model.network.state_dict(), other.network.state_dict()
     for key in first:
         if key.startswith(("branches.global", "branches.straighten")):
@@ -354,7 +354,7 @@ def test_the_stages_must_fill_the_run(tiny: None) -> None:
         enable_progress_bar=False,
     )
     with pytest.raises(ValueError, match=r"max_epochs is 5.*\[1, 1, 1\] make 3"):
-        trainer.fit(model, DataLoader(Pictures(), batch_size=2))
+        trainer.fit(model, DataLoader(MetaphaseStore(), batch_size=2))
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])

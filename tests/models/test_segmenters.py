@@ -14,10 +14,10 @@ from torch import Tensor
 
 from chromozoo.classes import CLASSES
 from chromozoo.errors import UnknownNameError
-from chromozoo.models.layers.two_stage import mask_pieces
+from chromozoo.models.layers.two_stage import mask_instances
 from chromozoo.models.registry import get_model, list_models
 from chromozoo.models.segmenters import chr_fast, chr_render
-from chromozoo.structures.segmentation import assemble
+from chromozoo.structures.segmentation import merge_instances
 
 SMALL: dict[str, dict[str, Any]] = {
     "chr_fast": {"backbone": "test_resnet", "channels": 32},
@@ -56,7 +56,7 @@ def scene(side: int = 128, seed: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
     }
 
 
-def picture(seed: int = 0) -> NDArray[np.uint8]:
+def draw_image(seed: int = 0) -> NDArray[np.uint8]:
     image, _ = scene(seed=seed)
     return np.clip((image[0].numpy() * 0.15 + 0.05) * 255, 0, 255).astype(np.uint8)
 
@@ -146,7 +146,7 @@ def test_a_crop_without_chromosomes_trains_too(name: str) -> None:
 KINDS = ["tiny", "white", "noise", "photograph", "sixteen bit", "rgba"]
 
 
-# What is done to a picture before and after the network is the same for all.
+# What is done to an image before and after the network is the same for all.
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("chr_fast", kind) for kind in KINDS]
@@ -159,8 +159,8 @@ def test_any_image_gives_a_bounded_result(name: str, kind: str) -> None:
         "white": np.full((90, 110), 255, np.uint8),
         "noise": rng.integers(0, 255, (90, 110), np.uint8),
         "photograph": cv2.GaussianBlur(rng.integers(0, 255, (96, 128, 3), np.uint8), (0, 0), 9),
-        "sixteen bit": picture().astype(np.uint16) * 250,
-        "rgba": np.dstack([picture()] * 3 + [np.full_like(picture(), 255)]),
+        "sixteen bit": draw_image().astype(np.uint16) * 250,
+        "rgba": np.dstack([draw_image()] * 3 + [np.full_like(draw_image(), 255)]),
     }
     model: Any = get_model(name, weights=None, **SMALL[name])
     found = model.segment(images[kind], f"{kind}.png")
@@ -173,9 +173,9 @@ def test_any_image_gives_a_bounded_result(name: str, kind: str) -> None:
 
 def test_a_whole_slide_is_bounded_in_memory() -> None:
     slide = np.zeros((9_000, 12_000), np.uint8)
-    slide[:128, :128] = picture()
+    slide[:128, :128] = draw_image()
     model: Any = get_model("chr_fast", weights=None, **SMALL["chr_fast"])
-    model.transforms = type(model.transforms)(largest_pixels=200_000)
+    model.transforms = type(model.transforms)(max_pixels=200_000)
     found = model.segment(slide, "slide.tif")
     assert "slide.tif: 12000x9000 pixels" in found.warnings[0]
     assert sum(crop.size for crop in found.crops) < 2 * slide.size
@@ -200,7 +200,7 @@ def test_chr_fast_learns_crossing_chromosomes() -> None:
     model.eval()
     image, target = scenes[0]
     with torch.inference_mode():
-        found = assemble(model.detect(image), (128, 128))
+        found = merge_instances(model.detect(image), (128, 128))
     overlaps = [
         max(
             float((mask & true).sum() / (mask | true).sum())
@@ -352,13 +352,13 @@ def test_two_stages_see_an_image_at_its_size(training: bool) -> None:
 def test_grids_are_brought_to_pixels() -> None:
     grid = np.zeros((1, 28, 28), np.float32)
     grid[0, 7:21, 7:21] = 1
-    (piece,) = mask_pieces(
+    (piece,) = mask_instances(
         grid, np.array([[10, 20, 38, 48]], np.float32), np.array([0.9], np.float32)
     )
     assert piece.corner == (20, 10)
     rows, columns = piece.crop.nonzero()
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (7, 20, 7, 20)
-    (enlarged,) = mask_pieces(
+    (enlarged,) = mask_instances(
         grid, np.array([[0, 0, 56, 112]], np.float32), np.array([0.9], np.float32)
     )
     assert enlarged.crop.shape == (112, 56)
@@ -366,10 +366,10 @@ def test_grids_are_brought_to_pixels() -> None:
 
 
 def test_faster_rcnn_s_masks_are_the_light_in_the_box() -> None:
-    from chromozoo.models.layers.two_stage import box_pieces
+    from chromozoo.models.layers.two_stage import box_instances
 
     image, target = scene()
-    pieces = box_pieces(image, target["boxes"][3:].numpy(), np.array([0.9], np.float32))
-    found = assemble(pieces, (128, 128))
+    pieces = box_instances(image, target["boxes"][3:].numpy(), np.array([0.9], np.float32))
+    found = merge_instances(pieces, (128, 128))
     true = target["masks"][3].numpy().astype(bool)
     assert (found.masks[0] & true).sum() / (found.masks[0] | true).sum() > 0.8

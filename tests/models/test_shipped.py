@@ -112,16 +112,16 @@ def test_shipped_weights_reproduce_their_row(name: str, tag: str, real_data: Pat
 @pytest.mark.parametrize("name", ["chrnet4", "chromozoo_small"])
 def test_weights_of_a_large_set_name_some_of_its_cells(name: str, real_data: Path) -> None:
     """Of `pki3`, whose row is not measured again: four test karyotypes in place of 106."""
-    from chromozoo.data.pki3 import GBandCrops
+    from chromozoo.data.pki3 import Pki3DataModule
 
-    found = GBandCrops(str(real_data)).chromosomes()
+    found = Pki3DataModule(str(real_data)).chromosomes()
     cells = {cell: np.flatnonzero(found.cells == cell) for cell in load_split("pki3_v1").test[:4]}
     wanted = {row for rows in cells.values() for row in rows.tolist()}
-    pictures = {row: one for row, (_, one) in enumerate(found.pictures()) if row in wanted}
+    images = {row: one for row, (_, one) in enumerate(found.images()) if row in wanted}
     model: Any = get_model(name, weights="pki3")
     right = total = 0
     for rows in cells.values():
-        named = model.classify([pictures[row] for row in rows], as_cell=True)
+        named = model.classify([images[row] for row in rows], as_cell=True)
         truth = [CLASSES[label] for label in found.labels[rows]]
         right += sum(one.label == label for one, label in zip(named, truth, strict=True))
         total += len(rows)
@@ -148,7 +148,7 @@ def test_rows_of_cells_are_of_shipped_weights_and_shown(command: Any) -> None:
     for row in rows:
         assert row["weights_sha256"] in shipped
         assert load_split(row["split"].split("/")[0]).sha256[:12] == row["split_sha256"]
-    mark = "abnormality" if command is aneuploidy else "doubt"
+    mark = "aneuploidy" if command is aneuploidy else "calibration"
     assert readme_is_current(command.TABLES, mark, command.table(rows))
 
 
@@ -187,7 +187,7 @@ def test_the_example_cell_comes_out_right(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert alone.probabilities.sum() == pytest.approx(1)
 
 
-def test_no_picture_of_the_examples_is_real(tmp_path: Path) -> None:
+def test_no_image_of_the_examples_is_real(tmp_path: Path) -> None:
     """The examples are what the package draws: drawn anew, they are the same pixels."""
     subprocess.run(
         [sys.executable, str(EXAMPLE.parent / "make_examples.py"), str(tmp_path)],
@@ -196,12 +196,12 @@ def test_no_picture_of_the_examples_is_real(tmp_path: Path) -> None:
     )
     labels = (EXAMPLE / "labels.csv").relative_to(EXAMPLE.parent)
     assert (tmp_path / labels).read_text() == (EXAMPLE / "labels.csv").read_text()
-    pictures = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.png"))
+    images = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.png"))
     shipped_too = sorted(path.relative_to(EXAMPLE.parent) for path in EXAMPLE.parent.rglob("*.png"))
-    assert pictures == shipped_too
-    for picture in pictures:
-        drawn = tmp_path / picture
-        shipped = np.asarray(Image.open(EXAMPLE.parent / picture)).astype(int)
+    assert images == shipped_too
+    for image in images:
+        drawn = tmp_path / image
+        shipped = np.asarray(Image.open(EXAMPLE.parent / image)).astype(int)
         # Another version of OpenCV may round another way.
         assert np.abs(shipped - np.asarray(Image.open(drawn)).astype(int)).max() <= 2
 

@@ -32,7 +32,7 @@ def network_of(model: SiameseNet) -> SiameseNetNetwork:
 
 
 def batch_of(labels: list[int], seed: int = 0) -> dict[str, Tensor]:
-    """Pictures that are alike where their labels are: a pattern for each class, and noise."""
+    """Images that are alike where their labels are: a pattern for each class, and noise."""
     patterns = torch.rand(24, 1, 44, 40, generator=torch.Generator().manual_seed(99))
     noise = torch.randn(len(labels), 1, 44, 40, generator=torch.Generator().manual_seed(seed))
     return {"image": patterns[labels] + 0.1 * noise, "label": torch.tensor(labels)}
@@ -92,8 +92,8 @@ def test_a_size_too_small_is_refused(size: tuple[int, int]) -> None:
         siamese_net(preset={"height": size[0], "width": size[1]})
 
 
-def test_pictures_of_another_size_are_refused(model: SiameseNet) -> None:
-    with pytest.raises(ValueError, match="built for pictures of 44x40 pixels, not 20x40"):
+def test_images_of_another_size_are_refused(model: SiameseNet) -> None:
+    with pytest.raises(ValueError, match="built for images of 44x40 pixels, not 20x40"):
         model(torch.zeros(1, 1, 20, 40))
 
 
@@ -149,7 +149,7 @@ def test_learns_to_name_what_it_only_compared(model: SiameseNet) -> None:
 # The prototypes
 
 
-def test_a_prototype_is_the_mean_of_its_first_pictures(model: SiameseNet) -> None:
+def test_a_prototype_is_the_mean_of_its_first_images(model: SiameseNet) -> None:
     network = network_of(model)
     features = torch.rand(12, 100)
     labels = torch.tensor([2, 2, 9] * 4)
@@ -187,7 +187,7 @@ def test_training_moves_prototypes_and_evaluation_does_not(model: SiameseNet) ->
 def test_all_processes_move_to_the_same_prototypes(
     model: SiameseNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes, one with two pictures of zeros and one with three of ones."""
+    """Two processes, one with two images of zeros and one with three of ones."""
     sum_of_the_other = torch.zeros(24, 100)
     sum_of_the_other[6] = 3
     shares = [sum_of_the_other, torch.bincount(torch.full((3,), 6), minlength=24)]

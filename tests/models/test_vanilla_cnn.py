@@ -100,8 +100,8 @@ def test_a_size_too_small_is_refused(size: tuple[int, int]) -> None:
         vanilla_cnn(preset={"height": size[0], "width": size[1]})
 
 
-def test_pictures_of_another_size_are_refused(network: VanillaCNNNetwork) -> None:
-    with pytest.raises(ValueError, match="built for pictures of 48x40 pixels, not 38x40"):
+def test_images_of_another_size_are_refused(network: VanillaCNNNetwork) -> None:
+    with pytest.raises(ValueError, match="built for images of 48x40 pixels, not 38x40"):
         network(torch.zeros(1, 1, 38, 40))
 
 

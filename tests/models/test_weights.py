@@ -394,7 +394,7 @@ def test_only_files_of_a_sensible_size_are_read(
     os.mkfifo(tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match=r"a\.safetensors: is no file; check"):
         storage_weights.read_entry(tmp_path / "a.safetensors")
-    monkeypatch.setattr(files_weights, "LARGEST_FILE", 100)
+    monkeypatch.setattr(files_weights, "MAX_FILE_BYTES", 100)
     for name, read in (
         ("b.safetensors", storage_weights.read_entry),
         ("b.ckpt", checkpoint_weights.load_checkpoint),

@@ -83,7 +83,7 @@ def test_segmenter_runs(
         monkeypatch.delitem(mixed_metaphases.SETS, "mfish")
     small = [*SMALL, f"--data.init_args.root={root}", "--data.init_args.crop=96"]
     # An untrained network finds hundreds of chromosomes, and draws every one.
-    small += ["--model.init_args.least_score=0.8"]
+    small += ["--model.init_args.min_score=0.8"]
     trained = main(["fit", f"--config={config}", *small])
     assert trained.trainer.global_step == 2
     assert trained.trainer.callback_metrics["train/loss"].isfinite()

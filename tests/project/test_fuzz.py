@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SEED, COUNT = 20, 2000
-MOST_MEGABYTES = 1000
+MAX_MEGABYTES = 1000
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_nothing_but_errors_of_the_project(fuzz: ModuleType, tmp_path: Path) -> 
         if one.is_fault
     ]
     assert faults == []
-    assert fuzz.peak_megabytes() - before < MOST_MEGABYTES
+    assert fuzz.peak_megabytes() - before < MAX_MEGABYTES
     # All kinds are damaged, and of each something is read and something refused.
     assert {one.kind for one in outcomes} == {*kinds}
     counts = Counter((one.kind, one.result) for one in outcomes)

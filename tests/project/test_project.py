@@ -235,9 +235,9 @@ def test_the_model_of_the_contributing_guide_works(
     model = registry.get_model("my_net", weights=None)
     count = sum(parameter.numel() for parameter in model.network.parameters())
     assert f"{count:,} parameters" in registry.model_info("my_net").doc
-    picture = np.zeros((60, 40), np.uint8)
-    picture[10:50, 15:25] = 200
-    assert model.classify(picture)[0].label in chromozoo.CLASSES
+    image = np.zeros((60, 40), np.uint8)
+    image[10:50, 15:25] = 200
+    assert model.classify(image)[0].label in chromozoo.CLASSES
 
 
 # A stand-in for uv: notes the call, and makes a command `chromozoo` that tells how it was called.
@@ -270,8 +270,8 @@ def test_run_sets_up_once_and_passes_everything_on(tmp_path: Path) -> None:
     def installations() -> int:
         return len((clone / "uv-calls").read_text().splitlines())
 
-    first = run("classify", "my picture.png")
-    assert (first.stdout, first.returncode) == (f"classify my picture.png in {elsewhere}\n", 3)
+    first = run("classify", "my image.png")
+    assert (first.stdout, first.returncode) == (f"classify my image.png in {elsewhere}\n", 3)
     assert "--editable .[test]" in (clone / "uv-calls").read_text()
     assert run("chromozoo", "test", "--config", "x").stdout.startswith("test --config x in ")
     assert "No module named pytest" in run("test").stderr  # the stand-in installs nothing

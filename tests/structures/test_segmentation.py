@@ -9,19 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from chromozoo.errors import ImageError
-from chromozoo.structures.instance import Piece, mask_iou, suppress
-from chromozoo.structures.segmentation import Segmentation, assemble
+from chromozoo.structures.instance import Instance, mask_iou, mask_nms
+from chromozoo.structures.segmentation import Segmentation, merge_instances
 from chromozoo.tasks.segmentation import ChromosomeSegmenter
 
 
-def bar(top: int, left: int, height: int, width: int, score: float = 0.9) -> Piece:
-    return Piece(np.ones((height, width), bool), (top, left), None, score)
+def bar(top: int, left: int, height: int, width: int, score: float = 0.9) -> Instance:
+    return Instance(np.ones((height, width), bool), (top, left), None, score)
 
 
-def tight(*pieces: Piece) -> list[Piece]:
-    found = assemble(pieces, (100, 100))
+def crop_to_mask(*pieces: Instance) -> list[Instance]:
+    found = merge_instances(pieces, (100, 100))
     return [
-        Piece(crop, (int(row), int(column)), box, float(score))
+        Instance(crop, (int(row), int(column)), box, float(score))
         for crop, (row, column), box, score in zip(
             found.crops, found.corners, found.boxes, found.scores, strict=True
         )
@@ -47,28 +47,30 @@ def test_nothing_found_has_all_shapes() -> None:
 
 
 def test_what_stands_out_of_the_image_is_cut() -> None:
-    found = assemble([bar(-3, -2, 10, 10), bar(95, 95, 20, 20), bar(200, 0, 5, 5)], (100, 100))
+    found = merge_instances(
+        [bar(-3, -2, 10, 10), bar(95, 95, 20, 20), bar(200, 0, 5, 5)], (100, 100)
+    )
     assert len(found) == 2
     assert found.boxes.tolist() == [[0, 0, 8, 7], [95, 95, 100, 100]]
     assert found.masks.sum() == 7 * 8 + 5 * 5
 
 
 def test_mask_iou() -> None:
-    a, b = tight(bar(0, 0, 10, 10), bar(5, 0, 10, 10, 0.8))
+    a, b = crop_to_mask(bar(0, 0, 10, 10), bar(5, 0, 10, 10, 0.8))
     assert mask_iou(a, b) == pytest.approx(50 / 150)
-    c, d = tight(bar(0, 0, 10, 10), bar(10, 0, 10, 10, 0.8))
+    c, d = crop_to_mask(bar(0, 0, 10, 10), bar(10, 0, 10, 10, 0.8))
     assert mask_iou(c, d) == 0
 
 
 def test_crossing_chromosomes_survive_where_boxes_would_delete_one() -> None:
     """Two diagonals have one box and share a few pixels; a shifted copy shares nearly all."""
     rising = np.eye(40, dtype=bool) | np.eye(40, k=1, dtype=bool) | np.eye(40, k=-1, dtype=bool)
-    crossing = tight(
-        Piece(rising, (10, 10), None, 0.9),
-        Piece(rising[:, ::-1], (10, 10), None, 0.8),
-        Piece(rising, (10, 11), None, 0.7),
+    crossing = crop_to_mask(
+        Instance(rising, (10, 10), None, 0.9),
+        Instance(rising[:, ::-1], (10, 10), None, 0.8),
+        Instance(rising, (10, 11), None, 0.7),
     )
-    kept = suppress(crossing, 0.4)
+    kept = mask_nms(crossing, 0.4)
     assert [piece.score for piece in kept] == pytest.approx([0.9, 0.8])
 
 
@@ -83,10 +85,10 @@ class Thresholder(nn.Module):
     def losses(self, images: list[Tensor], targets: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         return {"loss": self.weight.sum()}
 
-    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+    def detect(self, image: Tensor, min_score: float) -> list[Instance]:
         self.was_training.append(self.training)
         mask = (image[0] > 2).numpy()
-        return [Piece(mask, (0, 0), None, 0.9), Piece(mask, (0, 0), None, 0.6)]
+        return [Instance(mask, (0, 0), None, 0.9), Instance(mask, (0, 0), None, 0.6)]
 
 
 @pytest.fixture
@@ -94,39 +96,39 @@ def segmenter() -> ChromosomeSegmenter:
     return ChromosomeSegmenter(Thresholder(), preset={"typical_width": 0})
 
 
-def picture(height: int = 120, width: int = 160) -> Any:
+def image(height: int = 120, width: int = 160) -> Any:
     grey = np.zeros((height, width), np.uint8)
     grey[30:80, 40:54] = 200
     return grey
 
 
 def test_segment_gives_the_image_s_own_pixels(segmenter: ChromosomeSegmenter) -> None:
-    found = segmenter.segment(picture())
+    found = segmenter.segment(image())
     assert len(found) == 1  # the duplicate is suppressed
     assert found.boxes.tolist() == [[40, 30, 54, 80]]
-    assert (found.masks[0] == (picture() > 0)).all()
+    assert (found.masks[0] == (image() > 0)).all()
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
 def test_another_working_scale_gives_the_same_place(scale: float) -> None:
     segmenter = ChromosomeSegmenter(Thresholder(), preset={"typical_width": 0, "scale": scale})
-    found = segmenter.segment(picture())
+    found = segmenter.segment(image())
     assert found.masks.shape == (1, 120, 160)
     assert found.boxes[0] == pytest.approx([40, 30, 54, 80], abs=1)
-    shared = (found.masks[0] & (picture() > 0)).sum() / (found.masks[0] | (picture() > 0)).sum()
+    shared = (found.masks[0] & (image() > 0)).sum() / (found.masks[0] | (image() > 0)).sum()
     assert shared > 0.9
 
 
 def test_a_model_in_training_judges_in_evaluation_mode(segmenter: ChromosomeSegmenter) -> None:
     segmenter.train()
-    segmenter.segment(picture())
+    segmenter.segment(image())
     assert segmenter.network.was_training == [False]
     assert segmenter.training
 
 
 def test_low_scores_are_not_returned() -> None:
-    strict = ChromosomeSegmenter(Thresholder(), least_score=0.95, preset={"typical_width": 0})
-    assert len(strict.segment(picture())) == 0
+    strict = ChromosomeSegmenter(Thresholder(), min_score=0.95, preset={"typical_width": 0})
+    assert len(strict.segment(image())) == 0
 
 
 @pytest.mark.parametrize("level", [0, 255])
@@ -150,25 +152,25 @@ def test_unreadable_images_are_named(segmenter: ChromosomeSegmenter, tmp_path) -
 class Accustomed(nn.Module):
     """Finds all bright rods of about 20 pixels, and every second one of any other length."""
 
-    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+    def detect(self, image: Tensor, min_score: float) -> list[Instance]:
         count, components = cv2.connectedComponents((image[0] > 0.5).numpy().astype(np.uint8))
         masks = [components == index for index in range(1, count)]
         usual = 15 < np.median([np.ptp(np.nonzero(mask)[0]) for mask in masks]) < 27
-        return [Piece(mask, (0, 0), None, 0.8) for mask in masks[:: 1 if usual else 2]]
+        return [Instance(mask, (0, 0), None, 0.8) for mask in masks[:: 1 if usual else 2]]
 
 
 @pytest.mark.parametrize("enlarged", [1, 2, 3])
 @pytest.mark.parametrize("typical_length", [0.0, 20.6])  # 20 by 5 pixels
-def test_a_picture_of_another_pixel_size_is_looked_at_again(
+def test_a_image_of_another_pixel_size_is_looked_at_again(
     typical_length: float, enlarged: int
 ) -> None:
     preset = {"typical_width": 0, "typical_length": typical_length, "mean": 0.0, "std": 1.0}
     model = ChromosomeSegmenter(Accustomed(), preset=preset)
-    picture = np.zeros((100, 400), np.float32)
+    image = np.zeros((100, 400), np.float32)
     for x in range(10, 390, 15):
-        picture[40:60, x : x + 5] = 200
-    picture = np.kron(picture, np.ones((enlarged, enlarged), np.float32))
-    found = model.segment(picture)
+        image[40:60, x : x + 5] = 200
+    image = np.kron(image, np.ones((enlarged, enlarged), np.float32))
+    found = model.segment(image)
     knows = typical_length or enlarged == 1
     assert len(found) == (26 if knows else 13)
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
@@ -179,9 +181,9 @@ def test_a_second_look_that_finds_less_is_not_taken() -> None:
     """Short chromosomes in their usual scale: enlarged they are what the network knows less."""
     preset = {"typical_width": 0, "typical_length": 60.0, "mean": 0.0, "std": 1.0}
     model = ChromosomeSegmenter(Accustomed(), preset=preset)
-    picture = np.zeros((100, 400), np.float32)
+    image = np.zeros((100, 400), np.float32)
     for x in range(10, 390, 15):
-        picture[40:60, x : x + 5] = 200
-    found = model.segment(picture)
+        image[40:60, x : x + 5] = 200
+    found = model.segment(image)
     assert len(found) == 26
-    assert found.shape == picture.shape
+    assert found.shape == image.shape

@@ -460,7 +460,7 @@ def test_segment_in_training_and_of_tensors(segmenter: Any, part: np.ndarray) ->
 def test_two_stage_segmenters_of_other_precision(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model: Any = get_model("mask_rcnn_r50_fpn", weights=None, backbone="resnet18")
-    model.least_score = 0.0
+    model.min_score = 0.0
     image = (np.random.default_rng(0).random((64, 64)) * 255).astype(np.uint8)
     wanted = model.segment(image)
     found = copy.deepcopy(model).to(dtype).segment(image)

@@ -1,4 +1,4 @@
-"""Classifiers that also tell which end is the p arm, learnt from upright pictures."""
+"""Classifiers that also tell which end is the p arm, learnt from upright images."""
 
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ def test_it_learns_which_end_is_up(model: TimmBackbone) -> None:
     model.eval()
     images = batch(upright=True)["image"]
     with torch.inference_mode():
-        probabilities, up = model.predict_arms(images)
-        turned_probabilities, turned_up = model.predict_arms(images.flip(-2))
+        probabilities, up = model.predict_with_polarity(images)
+        turned_probabilities, turned_up = model.predict_with_polarity(images.flip(-2))
     assert up is not None and turned_up is not None
     assert (up[:, 0] > 0.9).all()
     # Upside down the same is said of the other end, and of the class.
@@ -56,7 +56,7 @@ def test_it_learns_which_end_is_up(model: TimmBackbone) -> None:
     torch.testing.assert_close(turned_probabilities, probabilities, atol=1e-4, rtol=0)
 
 
-def test_pictures_of_unknown_polarity_teach_none(model: TimmBackbone) -> None:
+def test_images_of_unknown_polarity_teach_none(model: TimmBackbone) -> None:
     model.loss(batch(upright=False)).backward()
     head: Any = model.network.polarity
     assert not head.weight.grad.any()
@@ -65,17 +65,17 @@ def test_pictures_of_unknown_polarity_teach_none(model: TimmBackbone) -> None:
 
 
 def test_classify_says_it_of_every_class(model: TimmBackbone) -> None:
-    picture = np.zeros((60, 40), np.uint8)
-    picture[10:50, 14:26] = 200
-    (named,) = model.classify(picture)
+    image = np.zeros((60, 40), np.uint8)
+    image[10:50, 14:26] = 200
+    (named,) = model.classify(image)
     assert named.p_arm_up is not None and named.p_arm_up.shape == (24,)
     assert ((named.p_arm_up > 0) & (named.p_arm_up < 1)).all()
-    (without,) = VanillaCNN().classify(picture)
+    (without,) = VanillaCNN().classify(image)
     assert without.p_arm_up is None
 
 
 def test_weights_without_polarity_may_begin_it(tmp_path: Path) -> None:
-    from chromozoo.models.init_from import start_from
+    from chromozoo.models.init_from import initialise_from
 
     plain = TimmBackbone("resnet10t", preset=PRESET)
     path = tmp_path / "plain.ckpt"
@@ -88,7 +88,7 @@ def test_weights_without_polarity_may_begin_it(tmp_path: Path) -> None:
         path,
     )
     told = TimmBackbone("resnet10t", preset=PRESET, polarity=True)
-    start_from(told.network, str(path))
+    initialise_from(told.network, str(path))
     wanted, got = plain.network.state_dict(), told.network.state_dict()
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
     assert got.keys() - wanted.keys() == {"polarity.weight", "polarity.bias"}
@@ -102,7 +102,7 @@ def test_weights_without_polarity_may_begin_it(tmp_path: Path) -> None:
         path,
     )
     without = TimmBackbone("resnet10t", preset=PRESET)
-    start_from(without.network, str(path))
+    initialise_from(without.network, str(path))
     assert all(torch.equal(without.network.state_dict()[name], wanted[name]) for name in wanted)
 
 

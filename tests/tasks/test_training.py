@@ -32,7 +32,7 @@ CONFIG = REPOSITORY / "configs" / "classification" / "chrnet4_bioimlab.yaml"
 
 @pytest.fixture
 def recipe(tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The shipped config made small: 8 batches of 6 pictures an epoch at 48x24."""
+    """The shipped config made small: 8 batches of 6 images an epoch at 48x24."""
     content = yaml.safe_load(CONFIG.read_text())
     content["trainer"] |= {
         "max_epochs": 2,

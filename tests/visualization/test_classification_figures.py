@@ -1,4 +1,4 @@
-"""Pictures of a classifier's predictions."""
+"""Images of a classifier's predictions."""
 
 import csv
 from pathlib import Path
@@ -51,10 +51,10 @@ def test_the_class_table_counts(stored: StoredPredictions) -> None:
     rows = {row["class"]: row for row in classification.class_table(stored, stored.report())}
     assert list(rows) == list(CLASSES)
     assert (rows["14"]["chromosomes"], rows["14"]["recall"]) == (4, 0.75)
-    assert rows["14"]["most_often_named"] == "15 (1)"
+    assert rows["14"]["often_predicted"] == "15 (1)"
     assert rows["15"]["precision"] == 0.8
     assert rows["15"]["auc"] < 1 == rows["3"]["auc"]
-    assert rows["X"]["most_often_named"] == ""
+    assert rows["X"]["often_predicted"] == ""
 
 
 def test_each_figure_says_what_was_measured(stored: StoredPredictions) -> None:
@@ -144,8 +144,8 @@ def test_the_command_draws_what_it_has_stored(
     ]
     for name in names:
         if name.endswith(".png"):
-            with Image.open(tmp_path / name) as picture:
-                assert min(picture.size) > 100
+            with Image.open(tmp_path / name) as image:
+                assert min(image.size) > 100
     with (tmp_path / "classes.csv").open() as file:
         assert sum(int(row["chromosomes"]) for row in csv.DictReader(file)) == 46
 

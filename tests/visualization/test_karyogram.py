@@ -1,4 +1,4 @@
-"""The karyogram: everything that is known of the cell stands in the picture, at its place."""
+"""The karyogram: everything that is known of the cell stands in the image, at its place."""
 
 import dataclasses
 import itertools
@@ -50,7 +50,7 @@ def places(chromosomes: list[KaryogramEntry]) -> tuple:
 
 
 def header_height(image: Image.Image, chromosomes: list[KaryogramEntry]) -> int:
-    """How far down the layout begins: found in the picture by the first place's upper end."""
+    """How far down the layout begins: found in the image by the first place's upper end."""
     kept_margin = 2
     standing = [place for place in places(chromosomes) if place.entry is not None]
     first = standing[0]
@@ -159,7 +159,9 @@ def test_a_doubtful_name_is_framed_and_its_probability_stands_above() -> None:
     chromosomes = cell("XX")
     index = [entry.label for entry in chromosomes].index("8")
     assert not orange(draw(chromosomes)).any()
-    chromosomes[index] = dataclasses.replace(chromosomes[index], doubtful=True, probability=0.62)
+    chromosomes[index] = dataclasses.replace(
+        chromosomes[index], needs_review=True, probability=0.62
+    )
     image = draw(chromosomes)
     (place,) = [place for place in places(chromosomes) if place.entry == index]
     top = round(place.top) + header_height(image, chromosomes)
@@ -173,7 +175,7 @@ def test_a_doubtful_name_is_framed_and_its_probability_stands_above() -> None:
     marked[top - 26 : bottom + 7, left - 20 : right + 20] = False
     assert not marked.any()  # no other one is marked
 
-    # The probability can be read: another one is another picture there, not only in the legend.
+    # The probability can be read: another one is another image there, not only in the legend.
     chromosomes[index] = dataclasses.replace(chromosomes[index], probability=0.47)
     box = changed_box(image, draw(chromosomes))
     assert top - 26 < box[1] < top
@@ -181,7 +183,7 @@ def test_a_doubtful_name_is_framed_and_its_probability_stands_above() -> None:
 
 def test_a_doubtful_chromosome_is_listed_in_the_legend_by_its_name() -> None:
     chromosomes = cell("XX")
-    chromosomes[4] = dataclasses.replace(chromosomes[4], doubtful=True, name="one.png")
+    chromosomes[4] = dataclasses.replace(chromosomes[4], needs_review=True, name="one.png")
     first = draw(chromosomes)
     chromosomes[4] = dataclasses.replace(chromosomes[4], name="another.png")
     top = changed_box(first, draw(chromosomes))[1]
@@ -205,7 +207,7 @@ def test_a_gain_is_a_third_copy_and_a_loss_a_dashed_place() -> None:
     (there,) = [place for place in places(lost) if place.entry == len(lost) - 1]
     assert missing.label == "7"
     assert (missing.top, missing.height) == pytest.approx((there.top, there.height))
-    # Look for the box in the picture: the layout begins below the header.
+    # Look for the box in the image: the layout begins below the header.
     header = header_height(image, lost)
     left, top = round(missing.left), round(missing.top + header)
     side = np.asarray(image.convert("L"))[top + 8 : top + 80, left - 1 : left + 2]
@@ -256,7 +258,7 @@ def test_exposure_is_common_to_the_cell() -> None:
 @pytest.mark.parametrize("count", [1, 2, 30, 92, 100])
 def test_any_number_of_chromosomes_fits_without_overlap(count: int) -> None:
     chromosomes = [
-        dataclasses.replace(entry, doubtful=True, name="a long file name.png")
+        dataclasses.replace(entry, needs_review=True, name="a long file name.png")
         for entry in (cell("XY") * 3)[:count]
     ]
     image = draw(chromosomes, title="a long title, " * 40, footer="x" * 400)
@@ -271,7 +273,7 @@ def test_any_number_of_chromosomes_fits_without_overlap(count: int) -> None:
     assert (np.asarray(image)[:, -20:] == 255).all()
 
 
-def test_very_many_copies_widen_the_picture_and_stay_legible() -> None:
+def test_very_many_copies_widen_the_image_and_stay_legible() -> None:
     chromosomes = [KaryogramEntry(rod(90), "1", 0.9) for _ in range(60)]
     image = draw(chromosomes)
     assert image.width > 1400

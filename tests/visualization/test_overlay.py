@@ -25,10 +25,10 @@ def metaphase(size: tuple[int, int] = (240, 320)) -> tuple[np.ndarray, Segmentat
     return image.astype(np.uint8), Segmentation.from_masks(masks.astype(bool))
 
 
-def colours_of(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def colours_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Mean colour along the outline of a mask."""
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    return picture[mask & ~inner].mean(axis=0)
+    return image[mask & ~inner].mean(axis=0)
 
 
 @pytest.mark.parametrize("stain", ["q", "g"])
@@ -37,13 +37,13 @@ def test_outlines_are_coloured_and_neighbours_differ(stain: str) -> None:
     if stain == "g":
         image = 255 - image
     before = image.copy()
-    picture = draw_overlay(image, found)
+    drawn = draw_overlay(image, found)
     np.testing.assert_array_equal(image, before)
-    assert picture.shape == (240, 320, 3) and picture.dtype == np.uint8
+    assert drawn.shape == (240, 320, 3) and drawn.dtype == np.uint8
     near = cv2.dilate(found.masks.any(axis=0).astype(np.uint8), np.ones((41, 41))) > 0
-    background = picture[~near]
+    background = drawn[~near]
     assert (background < 10).all() if stain == "q" else (background > 245).all()
-    colours = np.array([colours_of(picture, mask) for mask in found.masks])
+    colours = np.array([colours_of(drawn, mask) for mask in found.masks])
     # No outline is grey, and none is lost on its background.
     assert (np.ptp(colours, axis=1) > 30).all()
     assert (np.abs(colours.mean(axis=1) - background.mean()) > 60).all()
@@ -101,10 +101,10 @@ def test_what_was_missed_is_red() -> None:
     image, found = metaphase()
     masks = found.masks
     rest = Segmentation.from_masks(masks[1:])
-    picture = draw_overlay(image, rest, missed=Segmentation.from_masks(masks[:1]))
-    red, green, blue = colours_of(picture, masks[0])
+    drawn = draw_overlay(image, rest, missed=Segmentation.from_masks(masks[:1]))
+    red, green, blue = colours_of(drawn, masks[0])
     assert red > 200 and max(green, blue) < 120
-    others = np.array([colours_of(picture, mask) for mask in masks[1:]])
+    others = np.array([colours_of(drawn, mask) for mask in masks[1:]])
     assert not ((others[:, 0] > 180) & (others[:, 1:].max(axis=1) < 120)).any()
 
 

@@ -52,7 +52,7 @@ RESULT_COLUMNS = (
     "source",  # measured | paper
     "note",
 )
-# Without assignment there is no alone_, without flags no review_, and a figure that the images do
+# Without assignment there is no unassigned_, without flags no review_, and a figure that the images do
 # not define is empty.
 OPTIONAL_COLUMNS = frozenset(
     {*METRIC_COLUMNS, "precision", "torchvision", "timm", "lightning", "commit", "note"}
@@ -122,12 +122,12 @@ def _cells(row: Mapping[str, str]) -> list[str]:
         row["assignment"],
         row["seconds_per_image"],
         percent(row, "fka"),
-        percent_alone(row, "alone_fka"),
+        percent_alone(row, "unassigned_fka"),
         percent(row, "oca"),
         # As the paper counts it: see `evaluate_karyotyping`.
         percent(row, "macro_precision_found"),
         percent_alone(row, "macro_recall"),
-        percent_alone(row, "whole_correct"),
+        percent_alone(row, "exact_match_rate"),
         f"{float(row['edits']):.1f}" if row["edits"] else "",
         percent_alone(row, "review_share"),
         percent_alone(row, "review_recall"),

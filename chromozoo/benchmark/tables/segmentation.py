@@ -26,9 +26,9 @@ RESULT_COLUMNS = (
     "split_sha256",  # first 12 hex digits of the split file
     "n_images",
     "n_chromosomes",
-    # Fractions, 0..1; average_error may be larger, count_error and count_bias are chromosomes.
+    # Fractions, 0..1; relative_count_error may be larger, count_error and count_bias are chromosomes.
     *interval_columns(METRICS),
-    "score_threshold",  # of whole_correct and the following
+    "score_threshold",  # of exact_match_rate and the following
     "image_scale",  # width x height of the images: APs and APm depend on it
     "max_detections",  # of one image that AP looks at
     "backend",  # with its version
@@ -57,7 +57,7 @@ OPTIONAL_COLUMNS = frozenset(
         *("seed", "config", "training", "torchvision", "timm", "lightning", "commit", "note"),
     }
 )
-FRACTIONS = frozenset(interval_columns((*PRECISION_METRICS, "whole_correct")))
+FRACTIONS = frozenset(interval_columns((*PRECISION_METRICS, "exact_match_rate")))
 # A second measurement of the same thing replaces the first.
 KEY_COLUMNS = ("model", "weights_sha256", "dataset", "split_sha256", "split")
 
@@ -115,7 +115,7 @@ def _cells(row: Mapping[str, str]) -> list[str]:
         percent_alone(row, "mask_ap50"),
         percent_alone(row, "mask_ap75"),
         percent_alone(row, "mask_ap_overlap"),
-        percent_alone(row, "whole_correct"),
+        percent_alone(row, "exact_match_rate"),
     ]
 
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from chromozoo.classes import CLASSES
-from chromozoo.data.base.composed_cells import AS_THEY_ARE, ComposedCells, Composition, join_cells
+from chromozoo.data.base.composed_cells import UNCHANGED, ComposedCells, Composition, join_cells
 from chromozoo.data.base.crops import CropDataset, prepared_crops, sha256_of
-from chromozoo.data.base.workers import opencv_in_workers
+from chromozoo.data.base.workers import limit_opencv_threads
 from chromozoo.data.io.archive import name_bytes, open_archive
 from chromozoo.data.splits import Split, draw_split, load_split
 from chromozoo.errors import DatasetError, ImageError
@@ -51,19 +51,19 @@ class Chromosomes:
     Attributes:
         labels: ``(N,)`` int64 class indices.
         cells: ``(N,)`` ids of the cells, int64 or str, as the split has them.
-        content_sha256: Of all that the pictures depend on: names the cache.
-        pictures: Gives ``(name, picture)`` of each; called only where the cache has no crops.
-        upright: ``(N,)`` bool: the picture shows the p arm up; None where that is not known.
+        content_sha256: Of all that the images depend on: names the cache.
+        images: Gives ``(name, image)`` of each; called only where the cache has no crops.
+        upright: ``(N,)`` bool: the image shows the p arm up; None where that is not known.
     """
 
     labels: NDArray[np.int64]
     cells: NDArray[Any]
     content_sha256: str
-    pictures: Callable[[], Iterator[tuple[str, NDArray[np.generic]]]]
+    images: Callable[[], Iterator[tuple[str, NDArray[np.generic]]]]
     upright: NDArray[np.bool_] | None = None
 
 
-class SingleChromosomes(LightningDataModule):
+class ChromosomeDataModule(LightningDataModule):
     """Single chromosomes with their classes, split by cell.
 
     A set is a subclass that says what it is called and gives its :class:`Chromosomes`.
@@ -77,7 +77,7 @@ class SingleChromosomes(LightningDataModule):
         root: Folder that holds the zip file or the unpacked folder, or one of these itself; None
             looks in ``CHROMOZOO_DATA`` and beside the repository.
         fold: None for the split's own test part; 0 to 4 for grouped 5-fold cross-validation.
-        batch_size: Pictures a batch (and a process, under DDP); with ``composed`` cells.
+        batch_size: Images a batch (and a process, under DDP); with ``composed`` cells.
         num_workers: Processes that augment.
         augmentation: Arguments of
             :func:`chromozoo.images.augment.training_augmentation`; None trains on the bare crops.
@@ -155,7 +155,7 @@ class SingleChromosomes(LightningDataModule):
                 self.dataset_name,
                 found.content_sha256,
                 transforms,
-                found.pictures,
+                found.images,
                 self.cache,
                 found.cells,
             )
@@ -208,7 +208,7 @@ class SingleChromosomes(LightningDataModule):
             np.concatenate([part.upright for part in parts]) & stays_up,
         )
         generator = torch.Generator().manual_seed(order_seed)
-        opencv_in_workers(self.num_workers)
+        limit_opencv_threads(self.num_workers)
         if self.composed is not None:
             crops.augmentation = None
             cells = ComposedCells(crops, Composition(**self.composed), self.augmentation, seed)
@@ -248,7 +248,7 @@ class SingleChromosomes(LightningDataModule):
         crops = self.dataset(stage)
         if self.composed is None:
             return DataLoader(crops, batch_size=self.batch_size)
-        cells = ComposedCells(crops, AS_THEY_ARE, None, seed=0)
+        cells = ComposedCells(crops, UNCHANGED, None, seed=0)
         return DataLoader(cells, batch_size=self.batch_size, collate_fn=join_cells)
 
     def _transforms(self) -> ChromosomePreset:
@@ -281,12 +281,12 @@ class SingleChromosomes(LightningDataModule):
 def chromosomes_of_files(
     path: Path, files: Sequence[ChromosomeFile], upright: bool = False
 ) -> Chromosomes:
-    """The chromosomes of a set that has one picture file for each.
+    """The chromosomes of a set that has one image file for each.
 
     Args:
         path: Folder or zip file.
         files: In the order of the set.
-        upright: All pictures show the p arm up.
+        upright: All images show the p arm up.
 
     Raises:
         DatasetError: A file is damaged.
@@ -297,7 +297,7 @@ def chromosomes_of_files(
             for file in files:
                 yield from (name_bytes(file.name), archive.read(file.name))
 
-    def pictures() -> Iterator[tuple[str, NDArray[np.generic]]]:
+    def images() -> Iterator[tuple[str, NDArray[np.generic]]]:
         with open_archive(path) as archive:
             for file in files:
                 name = f"{path}: {file.name}"
@@ -307,7 +307,7 @@ def chromosomes_of_files(
         np.array([file.label for file in files]),
         np.array([file.cell for file in files]),
         sha256_of(contents()),
-        pictures,
+        images,
         np.full(len(files), upright),
     )
 

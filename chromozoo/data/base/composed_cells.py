@@ -75,7 +75,7 @@ class Composition:
         return rows
 
 
-AS_THEY_ARE = Composition(mixed=0.0, losses=0.0, gains=0.0, incomplete=0.0)
+UNCHANGED = Composition(mixed=0.0, losses=0.0, gains=0.0, incomplete=0.0)
 
 
 class ComposedCells(Dataset[dict[str, Tensor]]):

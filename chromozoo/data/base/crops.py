@@ -35,9 +35,9 @@ def prepared_crops(
         content_sha256: Hash of the data set's content; with the preset's key it names the file,
             so a changed file or another preprocessing never meets an old cache.
         preset: Prepares each crop.
-        read: Gives the pictures ``(name, array)`` in order; called only on a miss.
+        read: Gives the images ``(name, array)`` in order; called only on a miss.
         folder: Of the cache; :func:`cache_folder` where None.
-        cells: Of the pictures. Those of one cell, which follow one another, are brought to the
+        cells: Of the images. Those of one cell, which follow one another, are brought to the
             preset's typical length together, as when they are named together
             (:meth:`ChromosomePreset.cell_zoom`); None keeps the scale of all.
 
@@ -63,16 +63,16 @@ def prepared_crops(
 
 def _prepared(
     preset: ChromosomePreset,
-    pictures: Iterable[tuple[str, NDArray[np.generic]]],
+    images: Iterable[tuple[str, NDArray[np.generic]]],
     cells: Sequence[Any] | NDArray[Any] | None,
 ) -> Iterator[NDArray[np.uint8]]:
     if cells is None or not preset.typical_length:
-        yield from (preset.prepare(picture, name) for name, picture in pictures)
+        yield from (preset.prepare(image, name) for name, image in images)
         return
-    for _, group in groupby(zip(cells, pictures, strict=True), key=lambda pair: pair[0]):
+    for _, group in groupby(zip(cells, images, strict=True), key=lambda pair: pair[0]):
         cell = [named for _, named in group]
-        zoom = preset.cell_zoom([preset.length(picture, name) for name, picture in cell])
-        yield from (preset.prepare(picture, name, zoom=zoom) for name, picture in cell)
+        zoom = preset.cell_zoom([preset.length(image, name) for name, image in cell])
+        yield from (preset.prepare(image, name, zoom=zoom) for name, image in cell)
 
 
 def sha256_of(parts: Iterable[bytes]) -> str:
@@ -97,7 +97,7 @@ class CropDataset(Dataset[dict[str, Tensor]]):
         cells: ``(N,)`` ids of the cells, numbers or names.
         preset: Normalises.
         augmentation: albumentations pipeline for training, or None.
-        upright: ``(N,)`` bool: the p arm is known to be up, in the augmented picture too; None
+        upright: ``(N,)`` bool: the p arm is known to be up, in the augmented image too; None
             where it is not known of any.
     """
 

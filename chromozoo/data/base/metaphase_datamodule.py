@@ -7,14 +7,14 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from chromozoo.data.base.metaphase_dataset import (
-    BARE,
+    IDENTITY,
     MetaphaseAugmentation,
-    Pictures,
-    TrainingCrops,
-    WholeImages,
+    MetaphaseCropDataset,
+    MetaphaseDataset,
+    MetaphaseStore,
     collate,
 )
-from chromozoo.data.base.workers import opencv_in_workers
+from chromozoo.data.base.workers import limit_opencv_threads
 from chromozoo.data.splits import Split, load_split
 from chromozoo.errors import DatasetError
 from chromozoo.images.metaphase import MetaphasePreset
@@ -22,7 +22,7 @@ from chromozoo.structures.metaphase import MetaphaseFiles
 from chromozoo.synthetic.cut_and_paste import Bank, cut_bank
 
 
-class WholeMetaphases(LightningDataModule):
+class MetaphaseDataModule(LightningDataModule):
     """Metaphases with amodal outlines, split by image list and grouped.
 
     Training gives square crops, evaluation whole images of their own sizes, one a batch. A set is a
@@ -84,7 +84,7 @@ class WholeMetaphases(LightningDataModule):
         self.synthetic = synthetic
         self.overlap = overlap
         self.augmentation = (
-            BARE if augmentation is None else MetaphaseAugmentation(**augmentation)  # type: ignore[arg-type]
+            IDENTITY if augmentation is None else MetaphaseAugmentation(**augmentation)  # type: ignore[arg-type]
         )
         self.num_workers = num_workers
         self.seed = seed
@@ -107,9 +107,9 @@ class WholeMetaphases(LightningDataModule):
             DatasetError: The list of its files is damaged.
         """
         transforms = self._transforms()
-        if hasattr(self, "pictures") and self.pictures.preset == transforms:
+        if hasattr(self, "images") and self.images.preset == transforms:
             return
-        self.pictures: Pictures = Pictures(self.files(), transforms, self.with_classes)
+        self.images: MetaphaseStore = MetaphaseStore(self.files(), transforms, self.with_classes)
         self._bank: Bank | None = None
 
     def keys(self, stage: str) -> list[str]:
@@ -120,7 +120,7 @@ class WholeMetaphases(LightningDataModule):
         """
         self.setup()
         ids = set(self.split.ids(stage))
-        found = [key for key in self.pictures.files.keys() if key in ids]  # noqa: SIM118
+        found = [key for key in self.images.files.keys() if key in ids]  # noqa: SIM118
         if not found:
             raise DatasetError(
                 f"none of the {stage} images of {self.split.name} is in the data set; "
@@ -132,17 +132,17 @@ class WholeMetaphases(LightningDataModule):
         """Names of the images that training crops are cut from; repeated where they count more."""
         return self.keys("train")
 
-    def dataset(self, stage: str) -> WholeImages:
+    def dataset(self, stage: str) -> MetaphaseDataset:
         """The whole images of ``"train"``, ``"val"``, ``"test"`` or ``"all"``, not augmented."""
-        return WholeImages(self.keys(stage), self.pictures)
+        return MetaphaseDataset(self.keys(stage), self.images)
 
     def bank(self) -> Bank:
         """What metaphases are composed of, cut from the training images alone."""
         keys = self.keys("train")
         if self._bank is None:
-            pictures = (self.pictures[key] for key in keys)
+            images = (self.images[key] for key in keys)
             self._bank = cut_bank(
-                (picture.canvas, picture.polygons) for picture in pictures if not picture.boxes_only
+                (image.canvas, image.polygons) for image in images if not image.boxes_only
             )
             if not self._bank.chromosomes:
                 raise DatasetError(
@@ -154,9 +154,9 @@ class WholeMetaphases(LightningDataModule):
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
         # With `reload_dataloaders_every_n_epochs: 1` every epoch depends on its number alone, so a
         # resumed run repeats an uninterrupted one.
-        crops = TrainingCrops(
+        crops = MetaphaseCropDataset(
             self.training_keys(),
-            self.pictures,
+            self.images,
             self.crop,
             self.samples_per_epoch,
             self.augmentation,
@@ -166,7 +166,7 @@ class WholeMetaphases(LightningDataModule):
             bank=self.bank() if self.synthetic else None,
             overlap=self.overlap,
         )
-        opencv_in_workers(self.num_workers)
+        limit_opencv_threads(self.num_workers)
         return DataLoader(
             crops,
             batch_size=self.batch_size,

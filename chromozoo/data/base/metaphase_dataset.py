@@ -30,11 +30,11 @@ from chromozoo.synthetic.cut_and_paste import RADIUS, Bank, compose
 
 # All 150 prepared images of BioImLab take 66 MB, the masks of its 8 validation images 160 MB; the
 # 1,074 training images of three sets, 520 MB.
-PICTURE_CACHE_BYTES = 768 << 20
+IMAGE_CACHE_BYTES = 768 << 20
 MASK_CACHE_BYTES = 256 << 20
 # What shows less than this of itself in a crop is no target.
-LEAST_SHARE = 0.25
-LEAST_PIXELS = 12
+MIN_VISIBLE_SHARE = 0.25
+MIN_VISIBLE_PIXELS = 12
 CHROMOSOME = 1
 
 
@@ -114,13 +114,13 @@ class MetaphaseAugmentation:
         return np.clip(np.round(changed), 0, 255).astype(np.uint8)
 
 
-BARE = MetaphaseAugmentation(
+IDENTITY = MetaphaseAugmentation(
     rotate=0, flips=False, scale=(1, 1), shear=0, brightness=0, contrast=0, gamma=1, blur=0, noise=0
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class StoredMetaphase:
     """A prepared metaphase.
 
     Attributes:
@@ -138,7 +138,7 @@ class Picture:
     boxes_only: bool = False
 
 
-class Pictures:
+class MetaphaseStore:
     """Reads and prepares metaphases when they are asked for, and keeps them while there is room.
 
     Args:
@@ -154,9 +154,9 @@ class Pictures:
         self.files = files
         self.preset = preset
         self.with_classes = with_classes
-        self._cache: _Cache[Picture] = _Cache(PICTURE_CACHE_BYTES)
+        self._cache: _Cache[StoredMetaphase] = _Cache(IMAGE_CACHE_BYTES)
 
-    def __getitem__(self, key: str) -> Picture:
+    def __getitem__(self, key: str) -> StoredMetaphase:
         """One metaphase.
 
         Raises:
@@ -164,7 +164,7 @@ class Pictures:
         """
         return self._cache.get(key, lambda: self._prepare(key), lambda made: made.canvas.nbytes)
 
-    def _prepare(self, key: str) -> Picture:
+    def _prepare(self, key: str) -> StoredMetaphase:
         metaphase = check(self.files.read(key))
         canvas = self.preset(metaphase.image, metaphase.source).canvas
         zoom = np.array(canvas.shape[::-1]) / metaphase.image.shape[::-1]
@@ -174,59 +174,59 @@ class Pictures:
             else np.full(len(metaphase.polygons), CHROMOSOME, np.int64)
         )
         polygons = [polygon * zoom for polygon in metaphase.polygons]
-        return Picture(key, canvas, polygons, labels, metaphase.boxes_only)
+        return StoredMetaphase(key, canvas, polygons, labels, metaphase.boxes_only)
 
 
-class WholeImages(Dataset[dict[str, Tensor]]):
+class MetaphaseDataset(Dataset[dict[str, Tensor]]):
     """Metaphases as they are, for evaluation.
 
     An item holds ``image`` (1, h, w) float32 normalised, ``boxes`` (N, 4) float32 xyxy, ``labels``
-    (N,) int64 as in :class:`Picture`, ``masks`` (N, h, w) uint8 unless boxes alone are known, and
+    (N,) int64 as in :class:`Image`, ``masks`` (N, h, w) uint8 unless boxes alone are known, and
     ``index``, the place in this data set, as int64 scalar; all in pixels of the prepared canvas,
     which at scale 1 are those of the image.
 
     Args:
         keys: Of the metaphases.
-        pictures: Gives them.
+        images: Gives them.
     """
 
-    def __init__(self, keys: Sequence[str], pictures: Pictures) -> None:
+    def __init__(self, keys: Sequence[str], images: MetaphaseStore) -> None:
         self.keys = list(keys)
-        self.pictures = pictures
+        self.images = images
         self._targets: _Cache[dict[str, Tensor]] = _Cache(MASK_CACHE_BYTES)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        picture = self.pictures[self.keys[index]]
+        stored = self.images[self.keys[index]]
         target = self._targets.get(
-            picture.key,
+            stored.key,
             lambda: _known(
-                targets(picture.polygons, *_sides(picture.canvas), 0, 1, picture.labels),
-                picture.boxes_only,
+                targets(stored.polygons, *_sides(stored.canvas), 0, 1, stored.labels),
+                stored.boxes_only,
             ),
             lambda made: sum(tensor.nbytes for tensor in made.values()),
         )
-        image = self.pictures.preset.tensor(picture.canvas)
+        image = self.images.preset.tensor(stored.canvas)
         return {"image": image, **target, "index": torch.tensor(index)}
 
     def metaphase(self, index: int) -> Metaphase:
-        """The picture and its outlines as in the file, for evaluation at full size."""
-        return check(self.pictures.files.read(self.keys[index]))
+        """The image and its outlines as in the file, for evaluation at full size."""
+        return check(self.images.files.read(self.keys[index]))
 
 
-class TrainingCrops(Dataset[dict[str, Tensor]]):
+class MetaphaseCropDataset(Dataset[dict[str, Tensor]]):
     """Square crops of turned metaphases, and of composed ones.
 
     A sample follows from the seed, the epoch and its number, whichever worker makes it. Outlines
     are turned with the image and become masks at the size of the crop, so no mask is interpolated.
-    Items are those of :class:`WholeImages`; what is mostly outside the crop is no target, so there
+    Items are those of :class:`MetaphaseDataset`; what is mostly outside the crop is no target, so there
     may be none.
 
     Args:
         keys: Of the metaphases.
-        pictures: Gives them; decoded here, once for all workers.
+        images: Gives them; decoded here, once for all workers.
         size: Side of the crops in pixels.
         samples: Number of the crops of one epoch.
         augmentation: Turns the crops and changes their grey values.
@@ -239,17 +239,17 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
     def __init__(
         self,
         keys: Sequence[str],
-        pictures: Pictures,
+        images: MetaphaseStore,
         size: int,
         samples: int,
-        augmentation: MetaphaseAugmentation = BARE,
+        augmentation: MetaphaseAugmentation = IDENTITY,
         seed: int = 0,
         epoch: int = 0,
         synthetic: float = 0.0,
         bank: Bank | None = None,
         overlap: float = 0.4,
     ) -> None:
-        self.pictures = pictures
+        self.images = images
         self.size = size
         self.samples = samples
         self.augmentation = augmentation
@@ -259,9 +259,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         self.bank = bank
         self.overlap = overlap
         # Every chromosome is as likely as another to be near the middle of a crop.
-        chromosomes = [
-            (key, number) for key in keys for number in range(len(pictures[key].polygons))
-        ]
+        chromosomes = [(key, number) for key in keys for number in range(len(images[key].polygons))]
         order = np.random.default_rng((seed, epoch)).permutation(len(chromosomes))
         self.middles = [chromosomes[number] for number in np.resize(order, samples)]
 
@@ -273,7 +271,7 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
         labels, boxes_only = None, False
         if rng.random() < self.synthetic:
             assert self.bank is not None
-            zoom = self.pictures.preset.scale
+            zoom = self.images.preset.scale
             low, high = self.augmentation.scale
             canvas, polygons = compose(
                 rng,
@@ -288,37 +286,37 @@ class TrainingCrops(Dataset[dict[str, Tensor]]):
             )
         else:
             key, number = self.middles[index]
-            picture = self.pictures[key]
-            labels, boxes_only = picture.labels, picture.boxes_only
-            canvas, polygons = self._turned(rng, picture, number)
+            stored = self.images[key]
+            labels, boxes_only = stored.labels, stored.boxes_only
+            canvas, polygons = self._turned(rng, stored, number)
         canvas = self.augmentation.expose(rng, canvas)
         target = _known(targets(polygons, self.size, self.size, labels=labels), boxes_only)
-        image = self.pictures.preset.tensor(canvas)
+        image = self.images.preset.tensor(canvas)
         return {"image": image, **target, "index": torch.tensor(index)}
 
     def _turned(
-        self, rng: np.random.Generator, picture: Picture, number: int
+        self, rng: np.random.Generator, image: StoredMetaphase, number: int
     ) -> tuple[NDArray[np.uint8], list[NDArray[np.float64]]]:
         """The crop around one chromosome, which may lie anywhere but at the edge of it."""
-        matrix = self.augmentation.matrix(rng, picture.boxes_only)
-        middle = matrix @ picture.polygons[number].mean(axis=0)
+        matrix = self.augmentation.matrix(rng, image.boxes_only)
+        middle = matrix @ image.polygons[number].mean(axis=0)
         # Whole pixels: a crop that is not turned is not interpolated either.
         shift = np.round(self.size * rng.uniform(0.15, 0.85, size=2) - middle)
         warp = np.hstack([matrix, shift[:, None]])
         # OpenCV puts the origin into the middle of the first pixel.
         warp[:, 2] += matrix @ (0.5, 0.5) - 0.5
         crop = cv2.warpAffine(
-            picture.canvas, warp, (self.size, self.size), flags=cv2.INTER_LINEAR, borderValue=0
+            image.canvas, warp, (self.size, self.size), flags=cv2.INTER_LINEAR, borderValue=0
         )
-        return np.asarray(crop, np.uint8), [p @ matrix.T + shift for p in picture.polygons]
+        return np.asarray(crop, np.uint8), [p @ matrix.T + shift for p in image.polygons]
 
 
 def targets(
     polygons: Sequence[NDArray[np.float64]],
     height: int,
     width: int,
-    least_share: float = LEAST_SHARE,
-    least_pixels: int = LEAST_PIXELS,
+    min_visible_share: float = MIN_VISIBLE_SHARE,
+    min_visible_pixels: int = MIN_VISIBLE_PIXELS,
     labels: NDArray[np.int64] | None = None,
 ) -> dict[str, Tensor]:
     """Masks and boxes of what an image shows of the outlines.
@@ -327,8 +325,8 @@ def targets(
         polygons: Outlines ``(K, 2)``, in or out of the image.
         height: Of the image.
         width: Of the image.
-        least_share: An outline with less than this share of its area inside is left out.
-        least_pixels: And one with fewer pixels inside.
+        min_visible_share: An outline with less than this share of its area inside is left out.
+        min_visible_pixels: And one with fewer pixels inside.
         labels: ``(K,)`` of the outlines; all 1 where None.
 
     Returns:
@@ -342,7 +340,9 @@ def targets(
         if (high <= 0).any() or (low >= (width, height)).any():
             continue
         mask = polygon_mask(polygon, height, width)
-        if np.count_nonzero(mask) >= max(least_pixels, least_share * polygon_area(polygon)):
+        if np.count_nonzero(mask) >= max(
+            min_visible_pixels, min_visible_share * polygon_area(polygon)
+        ):
             masks.append(mask)
             kept.append(CHROMOSOME if labels is None else int(labels[number]))
     stacked = np.stack(masks) if masks else np.zeros((0, height, width), np.bool_)

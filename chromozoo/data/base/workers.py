@@ -3,7 +3,7 @@
 import cv2
 
 
-def opencv_in_workers(num_workers: int) -> None:
+def limit_opencv_threads(num_workers: int) -> None:
     """To be called before ``num_workers`` worker processes are forked; with 0 it does nothing.
 
     A forked process inherits OpenCV's thread pool without its threads and waits for them for ever,

@@ -14,7 +14,7 @@ from chromozoo.folders import data_folders
 from chromozoo.strict_json import shown
 
 # What a file of a data set may have at most, also as a zip file claims it: it is read as a whole.
-LARGEST_FILE = 512 << 20
+MAX_FILE_BYTES = 512 << 20
 # Bit of a zip entry's flags.
 ENCRYPTED = 0x1
 # Of the others, which are rare, a few bytes may become gigabytes before anybody can count them.
@@ -191,9 +191,9 @@ class _Zip:
 
 
 def _check_size(size: int, source: str) -> None:
-    if size > LARGEST_FILE:
+    if size > MAX_FILE_BYTES:
         raise DatasetError(
-            f"{source} has {size:,} bytes, more than any file of a data set ({LARGEST_FILE:,}); "
+            f"{source} has {size:,} bytes, more than any file of a data set ({MAX_FILE_BYTES:,}); "
             "divide it or fetch it again"
         )
 

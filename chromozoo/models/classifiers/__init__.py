@@ -1,1 +1,1 @@
-"""Classifiers: one file for each published system. The class of one chromosome from its picture."""
+"""Classifiers: one file for each published system. The class of one chromosome from its image."""

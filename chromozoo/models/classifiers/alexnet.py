@@ -13,7 +13,7 @@ from chromozoo.models.layers.backbone import Backbone, BackboneClassifier, resiz
 from chromozoo.models.registry import register_model
 
 FEATURES = 4096
-LEAST = 63
+MIN_INPUT_SIDE = 63
 CANVAS = {"height": 160, "width": 80, "scale": 1.6}
 
 
@@ -36,7 +36,7 @@ class AlexNet(BackboneClassifier):
         body = torchvision_alexnet()
         if pool is not None:
             resize_pool(body, pool, "classifier.1")
-        network = Backbone(without_head(body, "classifier.6"), FEATURES, least=LEAST)
+        network = Backbone(without_head(body, "classifier.6"), FEATURES, least=MIN_INPUT_SIDE)
         super().__init__(network, FEATURES, preset=CANVAS | (preset or {}), **kwargs)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
 from chromozoo.losses.embedding import CentreLossPreset
-from chromozoo.models.init_from import start_from
+from chromozoo.models.init_from import initialise_from
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.optimisation import OptimizerName
@@ -182,7 +182,7 @@ class ChrNet4(ChromosomeClassifier):
             polarity=polarity,
         )
         if init_from is not None:
-            start_from(self.network, init_from)
+            initialise_from(self.network, init_from)
 
 
 @register_model(

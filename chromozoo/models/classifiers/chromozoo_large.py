@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from chromozoo.classes import CLASSES
 from chromozoo.losses.embedding import CentreLossPreset
 from chromozoo.models.classifiers.chrnet4 import FEATURES, ChrNet4Network
-from chromozoo.models.init_from import ZOO, published, start_from
+from chromozoo.models.init_from import ZOO, initialise_from, published
 from chromozoo.models.registry import register_model
 from chromozoo.models.weights.checkpoint import load_checkpoint
 from chromozoo.models.weights.storage import load_tensors
@@ -56,11 +56,11 @@ class ChromozooLargeNetwork(ChrNet4Network):
         if x.shape[1] != len(VIEWS):
             raise ValueError(
                 f"chromozoo_large looks at 2 views of a chromosome, not at {x.shape[1]}; let its "
-                "preset prepare the pictures (model.transforms)"
+                "preset prepare the images (model.transforms)"
             )
         # The views of one chromosome stand side by side in the batch.
-        pictures = x.flatten(0, 1)[:, None].contiguous(memory_format=torch.channels_last)
-        return super().forward_features(pictures).reshape(len(x), -1)
+        images = x.flatten(0, 1)[:, None].contiguous(memory_format=torch.channels_last)
+        return super().forward_features(images).reshape(len(x), -1)
 
     def take_over(self, chrnet4: Mapping[str, Tensor], path: Path) -> None:
         """Begins as a trained ChrNet4 that averages its logits over both views.
@@ -132,7 +132,7 @@ class ChromozooLarge(ChromosomeClassifier):
         elif init_from is not None and _is_of_chrnet4(init_from):
             network.take_over(load_checkpoint(init_from)[1], Path(init_from))
         elif init_from is not None:
-            start_from(network, init_from)
+            initialise_from(network, init_from)
 
 
 def _is_of_chrnet4(path: str) -> bool:
@@ -150,6 +150,6 @@ def chromozoo_large(**kwargs: Any) -> ChromozooLarge:
     """Large, two views of a chromosome, 16.4 M parameters; input ``(B, 2, H, W)``, two views.
 
     One trunk, that of ChrNet4, sees the upright and the straightened chromosome, which the preset
-    makes from one picture; they are the channels of the input, 32x32 or larger.
+    makes from one image; they are the channels of the input, 32x32 or larger.
     """
     return ChromozooLarge(**kwargs)

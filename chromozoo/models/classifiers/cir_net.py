@@ -13,7 +13,7 @@ import timm
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
-from chromozoo.models.layers.channels import three_channels
+from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.layers.fixed_size import check_input_size, flattened_map
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
@@ -35,7 +35,7 @@ def adapt(length: int, target: int, kernel: int = 3) -> tuple[int, int, int]:
     and padding.
 
     Args:
-        length: Pixels of the picture along one axis.
+        length: Pixels of the image along one axis.
         target: Pixels wanted.
         kernel: Of the larger case, which the paper leaves open. Where no whole padding fits it,
             it is one larger.
@@ -50,14 +50,14 @@ def adapt(length: int, target: int, kernel: int = 3) -> tuple[int, int, int]:
 
 
 class ImageAdaptiveInterface(nn.Module):
-    """One convolution that brings pictures of one size to another (section 3.3 of the paper).
+    """One convolution that brings images of one size to another (section 3.3 of the paper).
 
     ``(B, c_in, *size_in) -> (B, c_out, *size_out)``. Each axis is adapted by itself, see
     :func:`adapt`. One layer, linear, is our reading: the paper gives neither depth nor activation.
 
     Args:
-        c_in: Channels of the pictures.
-        size_in: Height and width of the pictures in pixels.
+        c_in: Channels of the images.
+        size_in: Height and width of the images in pixels.
         size_out: Height and width wanted.
         kernel: Kernel size along an axis that grows; 3 is our choice.
         c_out: Channels wanted.
@@ -94,10 +94,10 @@ class CIRNetNetwork(nn.Module):
     30,272 scales of torch's BatchNorm.
 
     Args:
-        input_size: Height and width of the pictures.
+        input_size: Height and width of the images.
         interface: Height and width that the trunk shall see, through an
             :class:`ImageAdaptiveInterface`; None leaves it out, as the released code does.
-        channels: Of the pictures, for the interface.
+        channels: Of the images, for the interface.
         num_classes: Number of classes.
     """
 
@@ -123,10 +123,10 @@ class CIRNetNetwork(nn.Module):
         """The flattened last map ``(B, features)``; ``features`` is 38,400 at 224x224.
 
         Raises:
-            ValueError: The pictures are not of the size that the network was built for.
+            ValueError: The images are not of the size that the network was built for.
         """
         check_input_size(SYSTEM, x, self.input_size)
-        x = self.interface(x) if self.interface is not None else three_channels(x)
+        x = self.interface(x) if self.interface is not None else to_three_channels(x)
         features: Tensor = self.trunk(x).flatten(1)
         return features
 

@@ -12,7 +12,7 @@ from chromozoo.models.layers.backbone import Backbone, BackboneClassifier
 from chromozoo.models.registry import register_model
 
 FEATURES = 1024
-LEAST = 29
+MIN_INPUT_SIDE = 29
 
 
 class DenseNet121(BackboneClassifier):
@@ -20,7 +20,7 @@ class DenseNet121(BackboneClassifier):
 
     def __init__(self, **kwargs: Any) -> None:
         body = timm.create_model("densenet121", num_classes=0)
-        super().__init__(Backbone(body, FEATURES, least=LEAST), FEATURES, **kwargs)
+        super().__init__(Backbone(body, FEATURES, least=MIN_INPUT_SIDE), FEATURES, **kwargs)
 
 
 @register_model(

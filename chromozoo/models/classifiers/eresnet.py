@@ -2,7 +2,7 @@
 
 Paper: C. Wang et al., "Extended ResNet and Label Feature Vector Based Chromosome Classification",
 IEEE Access 8:201098, 2020. The network is figure 3 of the paper; matching, label redistribution
-and the matching of two pictures of a cell are in :mod:`chromozoo.karyotype.matching` and work for every
+and the matching of two images of a cell are in :mod:`chromozoo.karyotype.matching` and work for every
 classifier. The paper leaves open: width of the extended block, dropout rate, input size, optimiser,
 learning rate, batch size and pre-training; what stands here for them is our choice.
 """
@@ -16,16 +16,16 @@ from torchvision.models import resnet50
 
 from chromozoo.classes import CLASSES
 from chromozoo.losses.embedding import CentreLossPreset
-from chromozoo.models.init_from import start_from
-from chromozoo.models.layers.channels import three_channels
+from chromozoo.models.init_from import initialise_from
+from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.optimisation import OptimizerName
 
 POOLED = 2048
-SMALLEST_SIDE = 32  # the trunk halves the picture five times
+MIN_SIDE = 32  # the trunk halves the image five times
 
-# What is kept of a label feature vector at each new picture of its class: about the last 100 count.
+# What is kept of a label feature vector at each new image of its class: about the last 100 count.
 # An epoch of BioImLab has 166 of each autosome.
 MEMORY = 0.99
 
@@ -47,8 +47,8 @@ class EResNetNetwork(nn.Module):
 
     Attributes:
         label_features: ``(num_classes, F)`` label feature vectors: running means of the matching
-            features of the training pictures, see :meth:`follow`.
-        label_features_set: ``(num_classes,)`` bool, whether a picture of the class was ever seen.
+            features of the training images, see :meth:`follow`.
+        label_features_set: ``(num_classes,)`` bool, whether an image of the class was ever seen.
 
     Raises:
         ValueError: Arguments out of range.
@@ -97,12 +97,12 @@ class EResNetNetwork(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Matching features ``(B, F)``: 2048 for Y = 0, else ``width``. Never negative."""
-        if min(x.shape[-2:]) < SMALLEST_SIDE:
+        if min(x.shape[-2:]) < MIN_SIDE:
             raise ValueError(
-                f"a picture of {x.shape[-2]}x{x.shape[-1]} pixels is too small for ResNet-50: give "
-                f"{SMALLEST_SIDE}x{SMALLEST_SIDE} or more"
+                f"an image of {x.shape[-2]}x{x.shape[-1]} pixels is too small for ResNet-50: give "
+                f"{MIN_SIDE}x{MIN_SIDE} or more"
             )
-        features: Tensor = self.block[: self.feature_unit](self.trunk(three_channels(x)))
+        features: Tensor = self.block[: self.feature_unit](self.trunk(to_three_channels(x)))
         return features
 
     def forward_head(self, features: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class EResNet(ChromosomeClassifier):
     The centre loss pulls at the matching feature (equation 2 speaks of "the feature vector"), so
     that what is matched is what was pulled together. The label feature vectors follow the features
     of the training batches as the running statistics of BatchNorm do, so every checkpoint and every
-    weights file holds them at no cost. They are approximate (augmented pictures, the network of
+    weights file holds them at no cost. They are approximate (augmented images, the network of
     some steps ago); ``chromozoo match`` computes exact ones, and measures both.
 
     Args:
@@ -188,7 +188,7 @@ class EResNet(ChromosomeClassifier):
             flip_average=flip_average,
         )
         if init_from is not None:
-            start_from(self.network, init_from, prefix="trunk.")
+            initialise_from(self.network, init_from, prefix="trunk.")
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         features = self.network.forward_features(batch["image"])
@@ -217,13 +217,13 @@ def eresnet(
       1024 has 25,630,808 parameters, width 2048 has 27,753,560.
     - Its weight of the centre loss, 0.5 "as Wen et al.", is Wen's rate of the centres; the weight
       here is Wen's, 0.003 (`centre_loss: paper-literal` is the other).
-    - Its label feature vectors are means over validation pictures. Ours are means over training
-      pictures, for validation is kept for choosing. `chromozoo match` measures them, with the
+    - Its label feature vectors are means over validation images. Ours are means over training
+      images, for validation is kept for choosing. `chromozoo match` measures them, with the
       label redistribution and with the exact assignment of a cell.
     - Its label redistribution is taken as written: where homologues are divided between head and
       tail, the one in the head must leave its right class. Expect a loss where the names were good.
     - Its cosine "distance" (equation 7) is the similarity; ours is 1 - cos.
-    - Flipped copies of the training pictures are the vertical flips of our augmentation, and
+    - Flipped copies of the training images are the vertical flips of our augmentation, and
       features and probabilities are averaged over the four mirror images.
     - Optimiser, schedule, input size and start (random) are ours, see the config.
     """

@@ -1,4 +1,4 @@
-"""IAPP-CNN: the whole picture, the object and its telling part, each to a CNN of its own.
+"""IAPP-CNN: the whole image, the object and its telling part, each to a CNN of its own.
 
 Paper: H. Wei et al., "Classification of Giemsa staining chromosome using input-aware deep
 convolutional neural network with integrated uncertainty estimates", Biomedical Signal Processing
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from chromozoo.classes import CLASSES
 from chromozoo.errors import UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.models.layers.channels import three_channels
+from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.optimisation import OptimizerName
@@ -39,10 +39,10 @@ Vote = Literal["logits", "probabilities"]
 def object_mask(signal: Tensor, literal: bool = False) -> Tensor:
     """Where the chromosome is (equations 2 to 4).
 
-    A pixel above the picture's mean belongs to it; an erosion and a dilation (3x3, a size of ours)
+    A pixel above the image's mean belongs to it; an erosion and a dilation (3x3, a size of ours)
     take specks away. The paper's upper limit of 254 takes its white background out. A signal image
     has a background of 0, which the lower limit takes out already, and its brightest bands lie
-    at 255: so there is no upper limit here. On the paper's own pictures the printed rule keeps
+    at 255: so there is no upper limit here. On the paper's own images the printed rule keeps
     next to nothing, because their mean lies near 252 and dark chromosomes below it.
 
     Args:
@@ -84,11 +84,11 @@ def part_mask(activation: Tensor) -> Tensor:
 
 
 def zoom(images: Tensor, mask: Tensor, fill: float) -> Tensor:
-    """What a mask shows, cut to the box of the mask and enlarged to the size of the picture.
+    """What a mask shows, cut to the box of the mask and enlarged to the size of the image.
 
     Args:
         images: ``(B, C, H, W)``.
-        mask: ``(B, 1, H, W)`` bool. An empty one shows the whole picture.
+        mask: ``(B, 1, H, W)`` bool. An empty one shows the whole image.
         fill: Value of what the mask hides.
 
     Returns:
@@ -145,7 +145,7 @@ class Base:
     Attributes:
         trunk: Makes it: ``(B, 3, H, W)`` to the last feature map ``(B, channels, h, w)``.
         channels: Of that map.
-        least: Least height and width of a picture, in pixels.
+        least: Least height and width of an image, in pixels.
     """
 
     trunk: Callable[[], nn.Module]
@@ -201,7 +201,7 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pooled features ``(B, channels)``."""
-        pooled: Tensor = self.trunk(three_channels(x)).mean(dim=(2, 3))
+        pooled: Tensor = self.trunk(to_three_channels(x)).mean(dim=(2, 3))
         return pooled
 
 
@@ -304,12 +304,12 @@ class IappCnnNetwork(nn.Module):
         """Pooled features ``(B, channels)`` of every branch by its scale.
 
         Raises:
-            ValueError: The picture is smaller than the base can take.
+            ValueError: The image is smaller than the base can take.
         """
         least = BASES[self.base].least
         if min(x.shape[-2:]) < least:
             raise ValueError(
-                f"{self.base} takes pictures of {least}x{least} pixels or more, not "
+                f"{self.base} takes images of {least}x{least} pixels or more, not "
                 f"{x.shape[-2]}x{x.shape[-1]}; set height and width of the preset"
             )
         features = {"global": self.branches["global"](x)}
@@ -322,7 +322,7 @@ class IappCnnNetwork(nn.Module):
             features["object"] = self.branches["object"](objects)
             return features
         branch: Any = self.branches["object"]
-        last_map: Tensor = branch.trunk(three_channels(objects))
+        last_map: Tensor = branch.trunk(to_three_channels(objects))
         means = last_map.mean(dim=(2, 3))
         weights = torch.stack([excitation(means) for excitation in self.excitations], dim=1)
         # The mean over space of a re-weighted map is the re-weighted mean.

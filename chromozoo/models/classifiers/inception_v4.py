@@ -12,7 +12,7 @@ from chromozoo.models.layers.backbone import Backbone, BackboneClassifier
 from chromozoo.models.registry import register_model
 
 FEATURES = 1536
-LEAST = 75
+MIN_INPUT_SIDE = 75
 CANVAS = {"height": 160, "width": 80, "scale": 1.6}
 
 
@@ -26,7 +26,7 @@ class InceptionV4(BackboneClassifier):
 
     def __init__(self, preset: dict[str, Any] | None = None, **kwargs: Any) -> None:
         body = timm.create_model("inception_v4", num_classes=0)
-        network = Backbone(body, FEATURES, least=LEAST)
+        network = Backbone(body, FEATURES, least=MIN_INPUT_SIDE)
         super().__init__(network, FEATURES, preset=CANVAS | (preset or {}), **kwargs)
 
 

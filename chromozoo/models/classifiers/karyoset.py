@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from chromozoo.classes import CLASSES
 from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.models.init_from import start_from
+from chromozoo.models.init_from import initialise_from
 from chromozoo.models.registry import get_model, register_model
 from chromozoo.tasks.classification import ChromosomeClassifier, at_least_float32, mirrored
 from chromozoo.tasks.optimisation import OptimizerName
 
-# Length and area of the foreground, the only things that are told of a picture beside its features.
+# Length and area of the foreground, the only things that are told of an image beside its features.
 SIZES = 2
 # Room of a normal cell: two of each, but one Y.
 ROOM = tuple(1.0 if name == "Y" else 2.0 for name in CLASSES)
@@ -63,7 +63,7 @@ class KaryosetNetwork(nn.Module):
     Args:
         backbone: A network with ``forward_features`` and ``forward_head``.
         features: Length of its feature vectors.
-        background: Value of an empty pixel in the normalised pictures.
+        background: Value of an empty pixel in the normalised images.
         width: Of the tokens, one for each chromosome.
         layers: Of the transformer.
         heads: Of its attention.
@@ -94,7 +94,7 @@ class KaryosetNetwork(nn.Module):
         self.sharpness = nn.Parameter(torch.tensor(SHARPNESS))
         # How much of the price counts.
         self.thrift = nn.Parameter(torch.tensor(1.0))
-        # In place of look and opinion, where the chromosome's picture is hidden in training.
+        # In place of look and opinion, where the chromosome's image is hidden in training.
         self.unseen = nn.Parameter(torch.zeros(width))
         layer = nn.TransformerEncoderLayer(
             width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
@@ -107,7 +107,7 @@ class KaryosetNetwork(nn.Module):
         nn.init.zeros_(self.name.bias)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Of each picture ``(B, channels, H, W)``: features, length and area, ``(B, F + 2)``.
+        """Of each image ``(B, channels, H, W)``: features, length and area, ``(B, F + 2)``.
 
         Length and area are shares of the canvas, 0..1.
         """
@@ -174,7 +174,7 @@ class KaryosetNetwork(nn.Module):
         return torch.empty_like(seen).index_copy(0, order, seen)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(B, 24)``, each picture as a cell of its own."""
+        """Logits ``(B, 24)``, each image as a cell of its own."""
         return self.forward_head(self.forward_features(x))
 
     def polarity(self, evidence: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ class Karyoset(ChromosomeClassifier):
     """A backbone that is trained already, and the transformer over its cells with its training.
 
     The data must give whole cells (``composed`` of
-    :class:`chromozoo.data.base.chromosome_datamodule.SingleChromosomes`).
+    :class:`chromozoo.data.base.chromosome_datamodule.ChromosomeDataModule`).
 
     Args:
         preset: Arguments of :class:`ChromosomePreset`: those of the backbone's weights.
@@ -200,7 +200,7 @@ class Karyoset(ChromosomeClassifier):
         width, layers, heads, dropout: See :class:`KaryosetNetwork`.
         count: Weight of the squared difference between the number of chromosomes of each class in
             the cell and the sum of the probabilities of that class.
-        hidden: Share of the chromosomes whose pictures are hidden in training: their names must
+        hidden: Share of the chromosomes whose images are hidden in training: their names must
             then follow from the rest of the cell.
         lr, optimizer, weight_decay, label_smoothing, flip_average: See
             :class:`ChromosomeClassifier`.
@@ -236,7 +236,7 @@ class Karyoset(ChromosomeClassifier):
             blank = torch.zeros(1, channels, canvas.height, canvas.width)
             features = alone.eval().forward_features(blank).shape[1]
         if init_from is not None:
-            start_from(alone, init_from)
+            initialise_from(alone, init_from)
             alone.requires_grad_(False)
         network = KaryosetNetwork(
             alone, features, -canvas.mean / canvas.std, width, layers, heads, dropout
@@ -285,7 +285,9 @@ class Karyoset(ChromosomeClassifier):
         count_loss: Tensor = counts.square().mean()
         return loss + self.count * count_loss
 
-    def one_pass(self, x: Tensor, cells: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward_with_polarity(
+        self, x: Tensor, cells: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         network: Any = self.network
         evidence = network.forward_features(x)
         up = network.polarity(evidence) if self.polarity else None

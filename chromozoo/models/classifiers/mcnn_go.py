@@ -17,7 +17,7 @@ from torchvision.models import resnet50
 
 from chromozoo.classes import CLASSES
 from chromozoo.errors import TrainingError
-from chromozoo.models.layers.channels import three_channels
+from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.optimisation import total_steps
@@ -30,7 +30,7 @@ FEATURES = len(BRANCHES) * BRANCH_FEATURES
 MERGED = 4096
 HIDDEN = 1024
 # Each ResNet-50 halves its input five times, the entry once before.
-LEAST_SIDE = 64
+MIN_SIDE = 64
 WARM_UP = 0.15
 
 # Original, straightened and cropped image: 128x64, and 64x32 where the ResNets begin.
@@ -105,16 +105,16 @@ class McnnGoNetwork(nn.Module):
         if x.shape[1] != len(BRANCHES):
             raise ValueError(
                 f"mcnn_go looks at 3 views of a chromosome, not at {x.shape[1]}; let its preset "
-                "prepare the pictures (model.transforms)"
+                "prepare the images (model.transforms)"
             )
-        if min(x.shape[2:]) < LEAST_SIDE:
+        if min(x.shape[2:]) < MIN_SIDE:
             raise ValueError(
                 f"{x.shape[2]}x{x.shape[3]} pixels are too small for mcnn_go; it needs "
-                f"{LEAST_SIDE}x{LEAST_SIDE} or more: raise height and width of the preset, and its "
+                f"{MIN_SIDE}x{MIN_SIDE} or more: raise height and width of the preset, and its "
                 "scale with them"
             )
         features = [
-            branch(three_channels(x[:, view : view + 1]))
+            branch(to_three_channels(x[:, view : view + 1]))
             for view, branch in enumerate(self.branches.values())
         ]
         return torch.cat(features, dim=1)
@@ -299,7 +299,7 @@ def mcnn_go(**kwargs: Any) -> McnnGo:
     """mCNN_GO (Xie et al. 2019), 100,963,712 parameters; input ``(B, 3, H, W)``, three views.
 
     Three ResNet-50: one sees the upright chromosome, one the straightened, one the cropped. The
-    preset makes the three from one picture; they are the channels of the input, 64x64 or larger.
+    preset makes the three from one image; they are the channels of the input, 64x64 or larger.
 
     What differs from the paper, or is not in it:
 

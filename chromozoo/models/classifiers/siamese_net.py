@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
-from chromozoo.models.layers.channels import three_channels
+from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.layers.fixed_size import check_input_size, flattened_map
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
@@ -28,7 +28,7 @@ SYSTEM = "SiameseNet"
 PUBLISHED_PRESET: dict[str, Any] = {"height": 224, "width": 224}
 LAYERS = ((5, 1), (2, 2)) * 3
 FEATURES = 100
-# Pictures of a class that its prototype remembers: half an epoch of BioImLab.
+# Images of a class that its prototype remembers: half an epoch of BioImLab.
 MEMORY = 100
 
 
@@ -36,7 +36,7 @@ class SiameseNetNetwork(nn.Module):
     """The pure network: an embedding, and a head that compares two of them.
 
     Input ``(B, 1 or 3, H, W)`` float; H and W are those of ``input_size``, 36 or more. Output:
-    logits ``(B, num_classes)``, those of the pair head for the picture and the prototype of each
+    logits ``(B, num_classes)``, those of the pair head for the image and the prototype of each
     class. 1,416,281 parameters at 224x224.
 
     The prototypes are buffers, ``(num_classes, 100)``, and travel with the weights; :meth:`follow`
@@ -75,10 +75,10 @@ class SiameseNetNetwork(nn.Module):
         """Embeddings ``(B, 100)``, 0..1.
 
         Raises:
-            ValueError: The pictures are not of the size that the network was built for.
+            ValueError: The images are not of the size that the network was built for.
         """
         check_input_size(SYSTEM, x, self.input_size)
-        features: Tensor = self.embed(three_channels(x))
+        features: Tensor = self.embed(to_three_channels(x))
         return features
 
     def compare(self, first: Tensor, second: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class SiameseNetNetwork(nn.Module):
 
     def forward_head(self, features: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of embeddings ``(B, 100)``."""
-        # A class that no training picture showed has no prototype: it must not win.
+        # A class that no training image showed has no prototype: it must not win.
         return self.compare(features[:, None], self.prototypes) - 100.0 * (self.seen == 0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,8 +98,8 @@ class SiameseNetNetwork(nn.Module):
     def follow(self, features: Tensor, labels: Tensor) -> None:
         """Moves the prototypes to embeddings ``(B, 100)`` with labels ``(B,)``.
 
-        A prototype is the mean of its class for the first 100 pictures, then an exponential mean:
-        what the network made of a picture long ago no longer counts. Under DDP all processes move
+        A prototype is the mean of its class for the first 100 images, then an exponential mean:
+        what the network made of an image long ago no longer counts. Under DDP all processes move
         to the same prototypes.
         """
         total = torch.zeros_like(self.prototypes).index_add_(0, labels, features.float())

@@ -30,7 +30,7 @@ class VanillaCNNNetwork(nn.Module):
     ``(B, num_classes)``. 2,246,680 parameters at 224x224.
 
     ReLU after each convolution is our choice, and so is the start of He et al. 2015: there is no
-    norm, and with the usual starts of torch and Keras a picture hardly moves the logits.
+    norm, and with the usual starts of torch and Keras an image hardly moves the logits.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class VanillaCNNNetwork(nn.Module):
         """The flattened last map ``(B, features)``; ``features`` is 56,448 at 224x224.
 
         Raises:
-            ValueError: The pictures are not of the size that the network was built for.
+            ValueError: The images are not of the size that the network was built for.
         """
         check_input_size(SYSTEM, x, self.input_size)
         features: Tensor = self.layers(x.mean(dim=1, keepdim=True))

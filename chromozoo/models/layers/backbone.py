@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
 from chromozoo.losses.embedding import CentreLossPreset
-from chromozoo.models.init_from import start_from
-from chromozoo.models.layers.channels import three_channels
+from chromozoo.models.init_from import initialise_from
+from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.optimisation import OptimizerName
 
@@ -99,7 +99,7 @@ class Backbone(nn.Module):
             ValueError: The images are too small.
         """
         self.check_size(*x.shape[-2:])
-        x = three_channels(x) if self.channels == 3 else x.mean(dim=1, keepdim=True)
+        x = to_three_channels(x) if self.channels == 3 else x.mean(dim=1, keepdim=True)
         features: Tensor = self.body(x)
         return features
 
@@ -166,4 +166,4 @@ class BackboneClassifier(ChromosomeClassifier):
         )
         network.check_size(self.transforms.height, self.transforms.width)
         if init_from is not None:
-            start_from(network, init_from, prefix=BODY)
+            initialise_from(network, init_from, prefix=BODY)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 
-def three_channels(x: Tensor) -> Tensor:
+def to_three_channels(x: Tensor) -> Tensor:
     """``(B, 1 or 3, H, W)`` to ``(B, 3, H, W)``: a grey image becomes three equal channels.
 
     Published networks keep their colour stem, so that their parameter counts and ImageNet

@@ -22,14 +22,14 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from chromozoo.errors import UnknownNameError, WeightsError
 from chromozoo.models.init_from import published
-from chromozoo.structures.instance import Piece
+from chromozoo.structures.instance import Instance
 from chromozoo.tasks.segmentation import Target
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d")
 # One size for each level of the pyramid, in pixels; chromosomes of BioImLab are 14 to 110 long.
 ANCHOR_SIZES = (12, 24, 48, 80, 128)
 ANCHOR_RATIOS = (1 / 3, 1 / 2, 1.0, 2.0, 3.0)
-MOST_OBJECTS = 200
+MAX_OBJECTS = 200
 # Chromosome, and background.
 NUM_CLASSES = 2
 
@@ -43,8 +43,8 @@ class TwoStageNetwork(nn.Module):
         anchor_sizes: Of the five levels of the pyramid (stride 4 to 64), pixels.
         anchor_ratios: Height by width.
         frozen_norm: Batch norm with fixed statistics, for weights that were trained so.
-        most_objects: Detections per image.
-        box_overlap: Box IoU above which the less certain of two detections is left out.
+        max_objects: Detections per image.
+        box_nms_iou_threshold: Box IoU above which the less certain of two detections is left out.
         rois: Regions per image that the second stage is trained on, a quarter of them objects.
         channels: Of the pyramid.
 
@@ -59,8 +59,8 @@ class TwoStageNetwork(nn.Module):
         anchor_sizes: Sequence[int] = ANCHOR_SIZES,
         anchor_ratios: Sequence[float] = ANCHOR_RATIOS,
         frozen_norm: bool = False,
-        most_objects: int = MOST_OBJECTS,
-        box_overlap: float = 0.8,
+        max_objects: int = MAX_OBJECTS,
+        box_nms_iou_threshold: float = 0.8,
         rois: int = 256,
         channels: int = 256,
     ) -> None:
@@ -75,8 +75,8 @@ class TwoStageNetwork(nn.Module):
             "rpn_post_nms_top_n_test": 600,
             "rpn_nms_thresh": 0.8,
             "box_batch_size_per_image": rois,
-            "box_nms_thresh": box_overlap,
-            "box_detections_per_img": most_objects,
+            "box_nms_thresh": box_nms_iou_threshold,
+            "box_detections_per_img": max_objects,
         }
         kind = MaskRCNN if masks else FasterRCNN
         self.detector = kind(grey_fpn(backbone, frozen_norm, channels), NUM_CLASSES, **arguments)
@@ -88,19 +88,19 @@ class TwoStageNetwork(nn.Module):
         losses: dict[str, Tensor] = self.detector(images, targets)
         return losses
 
-    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+    def detect(self, image: Tensor, min_score: float) -> list[Instance]:
         """See :class:`chromozoo.tasks.segmentation.SegmentationNetwork`."""
         detector: Any = self.detector
         images, _ = detector.transform([image])
         features = detector.backbone(images.tensors)
-        detector.roi_heads.score_thresh = least_score
+        detector.roi_heads.score_thresh = min_score
         proposals, _ = detector.rpn(images, features)
         found, _ = detector.roi_heads(features, proposals, images.image_sizes)
         boxes, scores = (found[0][key].float().cpu().numpy() for key in ("boxes", "scores"))
         if not self.has_masks:
-            return box_pieces(image, boxes, scores)
+            return box_instances(image, boxes, scores)
         masks = found[0]["masks"][:, 0].float().cpu().numpy()
-        return mask_pieces(masks, boxes, scores)
+        return mask_instances(masks, boxes, scores)
 
 
 class AtItsSize(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
@@ -134,7 +134,7 @@ def grey_fpn(backbone: str, frozen_norm: bool, channels: int) -> nn.Module:
     return pyramid
 
 
-def take_over_body(network: TwoStageNetwork, segmenter: str) -> None:
+def load_segmenter_body(network: TwoStageNetwork, segmenter: str) -> None:
     """Copies the ResNet of another segmenter's published weights, for a training to start from.
 
     Args:
@@ -158,12 +158,12 @@ def take_over_body(network: TwoStageNetwork, segmenter: str) -> None:
         ) from error
 
 
-def mask_pieces(
+def mask_instances(
     probabilities: NDArray[np.float32],
     boxes: NDArray[np.float32],
     scores: NDArray[np.float32],
     level: float = 0.5,
-) -> list[Piece]:
+) -> list[Instance]:
     """Masks that a network drew on a grid over each box, brought to the image's pixels.
 
     Args:
@@ -192,13 +192,13 @@ def mask_pieces(
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        pieces.append(Piece(np.asarray(drawn) >= level, (top, left), box, float(score)))
+        pieces.append(Instance(np.asarray(drawn) >= level, (top, left), box, float(score)))
     return pieces
 
 
-def box_pieces(
+def box_instances(
     image: Tensor, boxes: NDArray[np.float32], scores: NDArray[np.float32]
-) -> list[Piece]:
+) -> list[Instance]:
     """Masks for a detector that has none: what Otsu's threshold of the image leaves in each box."""
     grey = image[0].float().cpu().numpy()
     span = max(float(grey.max() - grey.min()), 1e-6)
@@ -209,5 +209,5 @@ def box_pieces(
     for box, score in zip(boxes, scores, strict=True):
         left, top, right, bottom = (int(value) for value in np.round(box))
         crop = inside[top : max(bottom, top + 1), left : max(right, left + 1)]
-        pieces.append(Piece(crop, (top, left), box, float(score)))
+        pieces.append(Instance(crop, (top, left), box, float(score)))
     return pieces

@@ -32,10 +32,10 @@ from torchvision.ops import box_iou, generalized_box_iou_loss
 
 from chromozoo.classes import CLASSES
 from chromozoo.losses.box_supervision import box_mask_loss
-from chromozoo.models.init_from import start_from
-from chromozoo.models.layers.two_stage import mask_pieces
+from chromozoo.models.init_from import initialise_from
+from chromozoo.models.layers.two_stage import mask_instances
 from chromozoo.models.registry import register_model
-from chromozoo.structures.instance import Piece
+from chromozoo.structures.instance import Instance
 from chromozoo.structures.segmentation import CATEGORIES
 from chromozoo.tasks.optimisation import OptimizerName
 from chromozoo.tasks.segmentation import ChromosomeSegmenter, Target
@@ -62,7 +62,7 @@ INFERENCE_GRID = 64
 # Chosen on validation, where 0.5 drew masks a little too large.
 MASK_LEVEL = 0.53
 # Masks of this many locations are drawn in a training step; more cost memory and teach no more.
-MOST_TRAINING_MASKS = 192
+MAX_TRAINING_MASKS = 192
 
 # What names a chromosome sees of it: so many places along its axis and across it, in these steps of
 # pixels.
@@ -72,7 +72,7 @@ NAME_WIDTHS = (64, 96, 160)
 NAME_DROPOUT = 0.2
 
 # Each chromosome is found from several locations; masks tell which belong together.
-MOST_CANDIDATES = 500
+MAX_CANDIDATES = 500
 
 # Of the assignment: candidates whose IoU is summed for the number of locations of a chromosome,
 # and the weights of position and box beside the score.
@@ -224,7 +224,7 @@ class ChrFastNetwork(nn.Module):
         mask_loss: list[Tensor] = []
         names: list[Tensor] = []
         labels: list[Tensor] = []
-        budget = max(MOST_TRAINING_MASKS // len(images), 1)
+        budget = max(MAX_TRAINING_MASKS // len(images), 1)
         for index, given in enumerate(targets):
             # Where boxes alone are known, a chromosome may be anywhere in its box.
             target = given if "masks" in given else given | {"masks": _filled(given, images[index])}
@@ -299,14 +299,14 @@ class ChrFastNetwork(nn.Module):
 
     # Use
 
-    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+    def detect(self, image: Tensor, min_score: float) -> list[Instance]:
         """See :class:`chromozoo.tasks.segmentation.SegmentationNetwork`."""
         batch = pad_together([image])
         found = self(batch)
         points = locations(batch.shape[-2], batch.shape[-1], batch.device)
         scores = found["scores"][0, :, 0].sigmoid()
-        kept = scores.topk(min(MOST_CANDIDATES, len(scores))).indices
-        kept = kept[scores[kept] >= least_score]
+        kept = scores.topk(min(MAX_CANDIDATES, len(scores))).indices
+        kept = kept[scores[kept] >= min_score]
         if not len(kept):
             return []
         grown = grow(found["boxes"][0, kept])
@@ -317,7 +317,7 @@ class ChrFastNetwork(nn.Module):
             grown,
             INFERENCE_GRID,
         )
-        pieces = mask_pieces(
+        pieces = mask_instances(
             logits.float().sigmoid().cpu().numpy(),
             grown.cpu().numpy(),
             scores[kept].cpu().numpy(),
@@ -330,7 +330,7 @@ class ChrFastNetwork(nn.Module):
         strips = self._strips(found["fine"][0], batch[0], logits, grown).cpu().numpy()
         return [replace(piece, strip=own) for piece, own in zip(pieces, strips, strict=True)]
 
-    def named(self, pieces: list[Piece]) -> list[Piece]:
+    def named(self, pieces: list[Instance]) -> list[Instance]:
         """Names what :meth:`detect` found, or what is left of it: one costs as much as finding ten.
 
         Args:
@@ -589,7 +589,7 @@ class ChrFast(ChromosomeSegmenter):
         num_classes: 1, or 24 where it names what it finds.
         init_from: A checkpoint (``.ckpt``) of this model or ``"chromozoo/chr_fast"``, to tune
             further, with or without names; None starts from random numbers.
-        preset, optimizer, lr, weight_decay, least_score, most_overlap: See
+        preset, optimizer, lr, weight_decay, min_score, nms_iou_threshold: See
             :class:`ChromosomeSegmenter`.
     """
 
@@ -603,8 +603,8 @@ class ChrFast(ChromosomeSegmenter):
         optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
-        least_score: float = 0.05,
-        most_overlap: float = 0.7,
+        min_score: float = 0.05,
+        nms_iou_threshold: float = 0.7,
     ) -> None:
         self.save_hyperparameters(ignore=["init_from"])
         super().__init__(
@@ -613,14 +613,14 @@ class ChrFast(ChromosomeSegmenter):
             optimizer=optimizer,
             lr=lr,
             weight_decay=weight_decay,
-            least_score=least_score,
-            most_overlap=most_overlap,
+            min_score=min_score,
+            nms_iou_threshold=nms_iou_threshold,
         )
         self.num_classes = num_classes
         if init_from is not None:
-            start_from(self.network, init_from)
+            initialise_from(self.network, init_from)
 
-    def detect(self, image: Tensor) -> list[Piece]:
+    def detect(self, image: Tensor) -> list[Instance]:
         """See :class:`ChromosomeSegmenter`; with names, where the network has them."""
         network = cast("ChrFastNetwork", self.network)
         return network.named(super().detect(image))

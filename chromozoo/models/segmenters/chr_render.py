@@ -10,11 +10,11 @@ the fine feature there (concatenated, as the prose of Wang et al. says; their eq
 sum) and the coarse logit. Training takes 14x14 points of each box: of 3 times as many random ones
 the 75 % that are least certain, and the rest at random. Inference doubles the 7x7 grid four times,
 to 112x112, and lets the point head decide the 28x28 least certain points of each doubling: an
-outline at the resolution of the picture, which the 28x28 grid of Mask R-CNN cannot give.
+outline at the resolution of the image, which the 28x28 grid of Mask R-CNN cannot give.
 (Detectron2 doubles five times; the longest chromosomes have about 110 pixels.)
 
 Ours: torchvision's detector from random weights, with what :mod:`chromozoo.models.layers.two_stage`
-changes for metaphases, at the pictures' own scale.
+changes for metaphases, at the images' own scale.
 """
 
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ from chromozoo.models.layers.two_stage import (
     ANCHOR_RATIOS,
     ANCHOR_SIZES,
     TwoStageNetwork,
-    mask_pieces,
-    take_over_body,
+    load_segmenter_body,
+    mask_instances,
 )
 from chromozoo.models.registry import register_model
-from chromozoo.structures.instance import Piece
+from chromozoo.structures.instance import Instance
 from chromozoo.tasks.optimisation import OptimizerName
 from chromozoo.tasks.segmentation import ChromosomeSegmenter, Target
 
@@ -187,12 +187,12 @@ class RenderNetwork(TwoStageNetwork):
             found.append(flat.view(level.shape[1], len(box), -1).transpose(0, 1))
         return torch.cat(found)
 
-    def detect(self, image: Tensor, least_score: float) -> list[Piece]:
+    def detect(self, image: Tensor, min_score: float) -> list[Instance]:
         """See :class:`chromozoo.tasks.segmentation.SegmentationNetwork`."""
         detector: Any = self.detector
         batch, _ = detector.transform([image])
         features = detector.backbone(batch.tensors)
-        detector.roi_heads.score_thresh = least_score
+        detector.roi_heads.score_thresh = min_score
         proposals, _ = detector.rpn(batch, features)
         found, _ = detector.roi_heads(features, proposals, batch.image_sizes)
         boxes, scores = found[0]["boxes"], found[0]["scores"].float().cpu().numpy()
@@ -200,7 +200,9 @@ class RenderNetwork(TwoStageNetwork):
             return []
         coarse = self.coarse_head(self.coarse_pool(features, [boxes], batch.image_sizes))
         rendered = self._render(features, boxes, coarse.float()).sigmoid()[:, 0]
-        return mask_pieces(rendered.cpu().numpy(), boxes.float().cpu().numpy(), scores, MASK_LEVEL)
+        return mask_instances(
+            rendered.cpu().numpy(), boxes.float().cpu().numpy(), scores, MASK_LEVEL
+        )
 
     def _render(self, features: dict[str, Tensor], boxes: Tensor, logits: Tensor) -> Tensor:
         """Mask logits ``(P, 1, S, S)``: the grid is doubled, and its uncertain points decided."""
@@ -283,8 +285,8 @@ class ChrRender(ChromosomeSegmenter):
         rois: Regions per image that the second stage is trained on.
         doublings: Of the 7x7 grid at inference.
         init_from: Name of a segmenter whose published ResNet a training starts from, see
-            :func:`chromozoo.models.layers.two_stage.take_over_body`; not a hyperparameter.
-        preset, optimizer, lr, weight_decay, least_score, most_overlap: See
+            :func:`chromozoo.models.layers.two_stage.load_segmenter_body`; not a hyperparameter.
+        preset, optimizer, lr, weight_decay, min_score, nms_iou_threshold: See
             :class:`ChromosomeSegmenter`.
     """
 
@@ -300,21 +302,21 @@ class ChrRender(ChromosomeSegmenter):
         optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
-        least_score: float = 0.05,
-        most_overlap: float = 0.5,
+        min_score: float = 0.05,
+        nms_iou_threshold: float = 0.5,
         init_from: str | None = None,
     ) -> None:
         network = RenderNetwork(backbone, anchor_sizes, anchor_ratios, rois, doublings, channels)
         if init_from is not None:
-            take_over_body(network, init_from)
+            load_segmenter_body(network, init_from)
         super().__init__(
             network,
             preset=preset,
             optimizer=optimizer,
             lr=lr,
             weight_decay=weight_decay,
-            least_score=least_score,
-            most_overlap=most_overlap,
+            min_score=min_score,
+            nms_iou_threshold=nms_iou_threshold,
         )
         self.save_hyperparameters(ignore=["init_from"])
 

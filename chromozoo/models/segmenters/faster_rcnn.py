@@ -21,7 +21,7 @@ class FasterRCNN(ChromosomeSegmenter):
         backbone: See :data:`chromozoo.models.layers.two_stage.BACKBONES`.
         anchor_sizes, anchor_ratios: See :class:`TwoStageNetwork`.
         rois: Regions per image that the second stage is trained on.
-        preset, optimizer, lr, weight_decay, least_score, most_overlap: See
+        preset, optimizer, lr, weight_decay, min_score, nms_iou_threshold: See
             :class:`ChromosomeSegmenter`.
     """
 
@@ -35,8 +35,8 @@ class FasterRCNN(ChromosomeSegmenter):
         optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
-        least_score: float = 0.05,
-        most_overlap: float = 0.7,
+        min_score: float = 0.05,
+        nms_iou_threshold: float = 0.7,
     ) -> None:
         self.save_hyperparameters()
         network = TwoStageNetwork(
@@ -52,8 +52,8 @@ class FasterRCNN(ChromosomeSegmenter):
             optimizer=optimizer,
             lr=lr,
             weight_decay=weight_decay,
-            least_score=least_score,
-            most_overlap=most_overlap,
+            min_score=min_score,
+            nms_iou_threshold=nms_iou_threshold,
         )
 
 

@@ -3,7 +3,7 @@
 Papers: K. He et al., "Mask R-CNN", ICCV 2017. Xie et al. 2019 train it with a ResNet-101 on
 metaphases composed of single chromosomes (Matterport's implementation, anchors 8 to 128, ratios
 0.5, 1 and 2, Adam 1e-3); Wang et al. 2024 compare with a ResNet-50 (Detectron2, COCO weights,
-256x256). Ours is torchvision's, from random weights, at the pictures' own scale, with what
+256x256). Ours is torchvision's, from random weights, at the images' own scale, with what
 :mod:`chromozoo.models.layers.two_stage` changes for metaphases.
 """
 
@@ -26,7 +26,7 @@ class MaskRCNN(ChromosomeSegmenter):
         backbone: See :data:`chromozoo.models.layers.two_stage.BACKBONES`.
         anchor_sizes, anchor_ratios: See :class:`TwoStageNetwork`.
         rois: Regions per image that the second stage is trained on.
-        preset, optimizer, lr, weight_decay, least_score, most_overlap: See
+        preset, optimizer, lr, weight_decay, min_score, nms_iou_threshold: See
             :class:`ChromosomeSegmenter`.
     """
 
@@ -40,8 +40,8 @@ class MaskRCNN(ChromosomeSegmenter):
         optimizer: OptimizerName = "adamw",
         lr: float = 1e-3,
         weight_decay: float = 0.05,
-        least_score: float = 0.05,
-        most_overlap: float = 0.5,
+        min_score: float = 0.05,
+        nms_iou_threshold: float = 0.5,
     ) -> None:
         self.save_hyperparameters()
         super().__init__(
@@ -52,8 +52,8 @@ class MaskRCNN(ChromosomeSegmenter):
             optimizer=optimizer,
             lr=lr,
             weight_decay=weight_decay,
-            least_score=least_score,
-            most_overlap=most_overlap,
+            min_score=min_score,
+            nms_iou_threshold=nms_iou_threshold,
         )
 
 

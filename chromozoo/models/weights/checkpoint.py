@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromozoo.errors import WeightsError
-from chromozoo.models.weights.files import LARGEST_FILE
+from chromozoo.models.weights.files import MAX_FILE_BYTES
 from chromozoo.strict_json import shown
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Of a checkpoint's pickle, which names the tensors but does not hold them.
-LARGEST_PICKLE = 64 << 20
+MAX_PICKLE_BYTES = 64 << 20
 
 
 # Numbers, words, lists and dictionaries among the arguments of a builder, at all depths.
@@ -86,8 +86,8 @@ def _check_checkpoint(path: Path) -> None:
     import pickletools
 
     size = path.stat().st_size
-    if size > LARGEST_FILE:
-        raise ValueError(f"{size:,} bytes are more than {LARGEST_FILE:,}")
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f"{size:,} bytes are more than {MAX_FILE_BYTES:,}")
     with zipfile.ZipFile(path) as archive:  # as torch writes it since 1.6
         members = archive.infolist()
         # torch stores without compression, so nothing in it is larger than the file.
@@ -96,7 +96,7 @@ def _check_checkpoint(path: Path) -> None:
         if sum(one.file_size for one in members) > size:
             raise ValueError("its parts claim to be larger than the file")
         pickles = [one for one in members if one.filename.rpartition("/")[2] == "data.pkl"]
-        if len(pickles) != 1 or pickles[0].file_size > LARGEST_PICKLE:
+        if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
             raise ValueError("it has no data.pkl, several, or a very large one")
         for code, argument, _ in pickletools.genops(archive.read(pickles[0])):
             # What torch allows without being asked has a bytearray of any length among it.

@@ -10,7 +10,7 @@ from chromozoo.errors import OutputError, WeightsError
 from chromozoo.files import replace_file
 
 # Files of other networks, and checkpoints, hold the state of the optimiser, too.
-LARGEST_FILE = 4 << 30
+MAX_FILE_BYTES = 4 << 30
 
 
 def split_safetensors(data: bytes) -> tuple[bytes, bytes]:
@@ -23,7 +23,7 @@ def read_file(path: Path) -> bytes:
     try:
         if path.exists() and not path.is_file():  # a pipe would never end
             raise WeightsError(f"{path}: is no file; check the path")
-        if (size := path.stat().st_size) > LARGEST_FILE:
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
             raise WeightsError(f"{path}: has {size:,} bytes, more than any weights; check the path")
         return path.read_bytes()
     except OSError as error:

@@ -29,7 +29,7 @@ SCALE_SUFFIX = "::scale"
 
 
 # What a network is built of beyond the tensors of its weights: heads of ImageNet that are replaced,
-# and the picture that a network is tried on. 1.2 GB.
+# and the image that a network is tried on. 1.2 GB.
 SPARE_ELEMENTS = 300_000_000
 
 
