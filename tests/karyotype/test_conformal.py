@@ -1,20 +1,15 @@
 """Sets of classes that hold the right one but for a chosen share of errors."""
 
-import csv
 import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.drawn_gband import pki3_files, write_files
 
-from chromozoo.benchmark import calibration
 from chromozoo.benchmark.repository import ROOT
 from chromozoo.classes import CLASS_INDEX, CLASSES
-from chromozoo.cli import doubt
 from chromozoo.cli.main import main
-from chromozoo.data.splits import load_split
 from chromozoo.karyotype.assignment import assign_cell, best_with_each_class
 from chromozoo.karyotype.conformal import (
     ConformalError,
@@ -25,7 +20,6 @@ from chromozoo.karyotype.conformal import (
 )
 from chromozoo.karyotype.naming import to_predictions
 from chromozoo.models.registry import get_model
-from chromozoo.models.weights.storage import save_weights
 
 NORMAL = np.array([*np.repeat(np.arange(22), 2), CLASS_INDEX["X"], CLASS_INDEX["Y"]])
 
@@ -112,85 +106,6 @@ def test_named_chromosomes_carry_their_sets() -> None:
     assert [item.classes for item in without] == [None, None]
 
 
-@pytest.fixture
-def drawn_pki3(tmp_path: Path) -> Path:
-    split = load_split("pki3_v1")
-    for cell in (*split.val[:3], *split.test[:2]):
-        write_files(tmp_path / "gband-pki3", pki3_files(cell))
-    return tmp_path
-
-
-def test_the_command_measures_and_stores_nothing_elsewhere(
-    drawn_pki3: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    results = drawn_pki3 / "rows.csv"
-    words = ["doubt", "vanilla_cnn", "--dataset", "pki3", "--root", str(drawn_pki3)]
-    for _ in range(2):
-        assert main([*words, "--results", str(results)]) == 0
-    rows = list(csv.DictReader(results.open()))
-    # Of 138 validation chromosomes too little is known for 0.5 %.
-    assert [(row["judged"], row["error_rate"]) for row in rows] == [
-        ("alone", "0.01"),
-        ("cell", "0.01"),
-    ]
-    for row in rows:
-        assert row["n_chromosomes"] == "92" and row["n_cells"] == "2"
-        # The drawn cells are all alike, so what holds of validation holds here.
-        assert float(row["covered"]) >= 1 - float(row["error_rate"])
-        assert 1 <= float(row["set_size"]) <= 24
-    assert "| vanilla_cnn | bioimlab | pki3_v1/test | cell | 1 |" in capsys.readouterr().out
-
-
-def test_thresholds_are_stored_with_weights_of_this_set(
-    drawn_pki3: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = []
-    monkeypatch.setattr(doubt, "write_entry", written.append)
-    root = str(drawn_pki3)
-    calibration.measure("chromozoo_small", "pki3", None, "test", root=root, store=True)
-    calibration.measure("chromozoo_small", "cil", "pki3", "test", root=root, store=True)
-    (entry,) = written
-    assert entry.tag == "pki3" and set(entry.conformal) == {"alone", "cell"}
-    assert set(entry.conformal["alone"]) == {"0.1", "0.05", "0.02", "0.01"}
-
-
-def test_a_file_of_ones_own_changes_no_packaged_entry(
-    drawn_pki3: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its tag is that of the packaged weights, and its thresholds are not theirs."""
-    model = get_model("chromozoo_small", weights="pki3")
-    model.network.fc.bias.data += 0.01
-    folder = drawn_pki3 / "own"
-    file, _ = save_weights(model.network, model.weights_entry, folder, "fp16")
-    written, tables = [], drawn_pki3 / "tables.md"
-    monkeypatch.setattr(doubt, "write_entry", written.append)
-    monkeypatch.setattr(calibration, "RESULTS", drawn_pki3 / "shipped.csv")
-    monkeypatch.setattr(calibration, "TABLES", tables)
-    words = ["doubt", "chromozoo_small", "--root", str(drawn_pki3), "--weights", str(file)]
-    assert main([*words, "--output", str(drawn_pki3 / "known")]) == 0
-    shown = capsys.readouterr().out
-    assert f"| chromozoo_small | {file.name} (own file) | pki3_v1/test | cell | 1 |" in shown
-    assert "not added to" in shown
-    assert not written and not (drawn_pki3 / "shipped.csv").exists() and not tables.exists()
-
-    # The copy knows them, and is the same network.
-    (copied,) = (drawn_pki3 / "known").iterdir()
-    known = get_model("chromozoo_small", weights=copied)
-    assert set(known.weights_entry.conformal["cell"]) == {"0.1", "0.05", "0.02", "0.01"}
-    for key, value in known.network.state_dict().items():
-        assert np.array_equal(value, model.network.state_dict()[key].half().float()) or (
-            value.ndim < 2 and np.array_equal(value, model.network.state_dict()[key])
-        )
-    images = sorted((ROOT / "examples" / "cell_46XY").glob("*.png"))[:2]
-    assert all(item.classes for item in known.classify(images, error_rate=0.01))
-
-    # A file that the user names takes the rows, which say whose they are; nothing else changes.
-    results = drawn_pki3 / "shipped.csv"
-    assert main([*words, "--results", str(results)]) == 0
-    assert {row["weights"] for row in csv.DictReader(results.open())} == {f"{file.name} (own file)"}
-    assert not written and not tables.exists()
-
-
 def test_classify_lists_the_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = get_model("chromozoo_small", weights="pki3")
     images = sorted((ROOT / "examples" / "cell_46XY").glob("*.png"))[:6]
@@ -213,7 +128,7 @@ def test_classify_lists_the_sets(tmp_path: Path, capsys: pytest.CaptureFixture[s
     document = json.loads((output / "predictions.json").read_text())
     assert all(item["class"] in item["classes"] for item in document["chromosomes"])
     header, first, *_ = (output / "predictions.csv").read_text().splitlines()
-    assert header == "image,class,probability,review,classes,error"
+    assert header == "image,class,probability,needs_review,classes,error"
     assert first.split(",")[1] in first.split(",")[4].split()
     assert main([*words, "--error-rate", "0.2"]) == 2
     assert "error rate of 0.2" in capsys.readouterr().err

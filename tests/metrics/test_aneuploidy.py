@@ -1,15 +1,10 @@
 """Gains and losses of whole chromosomes: found, and named."""
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
-import pytest
-from helpers.drawn_gband import pki3_files, write_files
 
 from chromozoo.classes import CLASS_INDEX
-from chromozoo.cli.main import main
-from chromozoo.data.splits import load_split
 from chromozoo.metrics.aneuploidy import DRAWS, LEFT, evaluate_aneuploidy
 
 NORMAL = [*np.repeat(np.arange(22), 2).tolist(), CLASS_INDEX["X"], CLASS_INDEX["Y"]]
@@ -68,18 +63,3 @@ def test_a_model_that_sees_cells_is_asked_about_each_made_cell() -> None:
     reports = evaluate_aneuploidy(of_rows, labels, np.repeat([0, 1], 46), n_bootstrap=20)
     assert Counter(sizes) == {46: 2, 45: 2 * DRAWS, 47: 2 * DRAWS, LEFT: 2 * DRAWS}
     assert all(one.accuracy.value == 1 for one in reports)
-
-
-def test_the_command_measures_and_replaces_its_rows(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    split = load_split("pki3_v1")
-    for cell in split.test[:2]:
-        write_files(tmp_path / "gband-pki3", pki3_files(cell))
-    results = tmp_path / "rows.csv"
-    words = ["abnormal", "vanilla_cnn", "--root", str(tmp_path), "--results", str(results)]
-    for _ in range(2):
-        assert main(words) == 0
-    rows = results.read_text().splitlines()
-    assert [row.split(",")[6] for row in rows] == ["kind", "normal", "loss", "gain", "incomplete"]
-    assert "| vanilla_cnn | bioimlab | pki3_v1/test | gain | 20 |" in capsys.readouterr().out

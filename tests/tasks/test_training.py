@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from chromozoo.cli.train import main
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from chromozoo import environment
@@ -20,7 +21,6 @@ from chromozoo.benchmark import recipe as recipe_benchmark
 from chromozoo.benchmark import zoo_training
 from chromozoo.cli import package, train, train_zoo
 from chromozoo.cli.main import main as chromozoo
-from chromozoo.cli.train import main
 from chromozoo.errors import ChromozooError, TrainingError, WeightsError
 from chromozoo.models.registry import get_model
 from chromozoo.models.weights.storage import read_entry
