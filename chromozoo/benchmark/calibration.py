@@ -86,7 +86,7 @@ def measure(
         ChromozooError: Unknown names, no data, or weights that are not whole.
     """
     from chromozoo.benchmark.measure import load_model_with_entry
-    from chromozoo.karyotype.conformal import ConformalMode, threshold, thresholds
+    from chromozoo.karyotype.conformal import ConformalMode, calibrate_thresholds, get_threshold
 
     model = load_model_with_entry(name, weights, device)
     entry = model.weights_entry
@@ -95,7 +95,7 @@ def measure(
     data = info.load_data(root=root, preset=model.transforms.to_dict())
     known = _Strange.of(model, data.dataset("val"))
     asked = _Strange.of(model, data.dataset(stage))
-    limits = {mode: thresholds(known.true(mode)) for mode in get_args(ConformalMode)}
+    limits = {mode: calibrate_thresholds(known.true(mode)) for mode in get_args(ConformalMode)}
     known_now = dataclasses.replace(entry, conformal=limits)
     if store and info.name == own.name and is_packaged(entry.model, entry.tag, entry.sha256):
         write_entry(known_now)
@@ -112,7 +112,7 @@ def measure(
             "split_sha256": data.split.sha256[:12],
             "mode": mode,
             "error_rate": rate,
-            **asked.figures(mode, threshold(limits[mode], rate)),
+            **asked.figures(mode, get_threshold(limits[mode], rate)),
             "date": datetime.date.today().isoformat(),
         }
         for mode in get_args(ConformalMode)
@@ -156,7 +156,7 @@ class _Strange:
         import numpy as np
 
         from chromozoo.karyotype.conformal import prediction_sets
-        from chromozoo.metrics.bootstrap import bootstrap_counts, percentile_interval, rounded
+        from chromozoo.metrics.bootstrap import bootstrap_counts, percentile_interval, round_intervals
 
         strange = self.by_judge[mode]
         kept = prediction_sets(strange, limit)
@@ -181,7 +181,7 @@ class _Strange:
             "n_chromosomes": len(strange),
             "n_cells": len(names),
             "set_size": round(float(sizes.mean()), 3),
-            **rounded(
+            **round_intervals(
                 {
                     "covered": share(covered, everything),
                     "single": share(sizes == 1, everything),

@@ -92,7 +92,9 @@ def classified(
     found = {"probabilities": probabilities, "targets": crops.labels, "cells": crops.cells}
     if p_arm_up is not None and crops.upright.all():  # else there is nothing to hold it against
         found["p_arm_up"] = p_arm_up
-    report = evaluate_classification(**found)
+    report = evaluate_classification(
+        probabilities, crops.labels, crops.cells, prob_p_arm_up=found.get("p_arm_up")
+    )
     preset = model.transforms
     return found, {
         "task": "classification",
