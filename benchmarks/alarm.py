@@ -48,7 +48,7 @@ def validation(name: str, karyotyper: Karyotyper, root: str | None) -> Iterator[
             [FoundCell(true.name, found.segmentation, classes)], [true], n_bootstrap=1
         )
         cell = report.cells[0]
-        right = cell.correct / max(cell.correct + cell.misnamed, 1)
+        right = cell.correct / max(cell.correct + cell.misclassified, 1)
         yield true.name, found.iscn, found.mean_probability, right, found.alarms
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from chromozoo.images.reading import ImagePage
-    from chromozoo.karyotype.naming import Predictions
+    from chromozoo.karyotype.predictions import Predictions
     from chromozoo.structures.prediction import Prediction
 
 TASK = "chromozoo.cli.classify:ClassifyTask"

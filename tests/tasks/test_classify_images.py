@@ -23,7 +23,7 @@ from chromozoo.errors import ChromozooError, ImageError, UnknownNameError, Weigh
 from chromozoo.images import preset as preset_module
 from chromozoo.images.reading import ImagePage
 from chromozoo.images.sources import as_list, name_of, plain
-from chromozoo.karyotype.naming import Predictions
+from chromozoo.karyotype.predictions import Predictions
 from chromozoo.models.registry import get_model, get_weight
 from chromozoo.models.segmenters import chr_fast
 from chromozoo.structures.prediction import Prediction
