@@ -83,7 +83,7 @@ def evaluate_classifier(
     if p_arm_up is not None and crops.upright.all():  # polarity is known of upright images alone
         found["prob_p_arm_up"] = p_arm_up
     report = evaluate_classification(
-        probabilities, crops.labels, crops.cells, prob_p_arm_up=found.get("p_arm_up")
+        probabilities, crops.labels, crops.cells, prob_p_arm_up=found.get("prob_p_arm_up")
     )
     preset = model.transforms
     return found, {

@@ -126,8 +126,10 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     result = copy.deepcopy(dict(base))
     for key, value in changes.items():
         old = result.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        result[key] = merge(old, value) if both else copy.deepcopy(value)
+        if isinstance(old, dict) and isinstance(value, dict):
+            result[key] = merge(old, value)
+        else:
+            result[key] = copy.deepcopy(value)
     return result
 
 
