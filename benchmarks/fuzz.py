@@ -56,7 +56,7 @@ from chromozoo.images.reading import images_of, read_grey
 from chromozoo.models.registry import get_model, register_model
 from chromozoo.models.weights import entry as entry_weights
 from chromozoo.models.weights import storage as storage_weights
-from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, faults
+from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, find_faults
 from chromozoo.structures.weights_entry import METADATA_KEY, WeightsEntry
 
 # Of the processor, for one input; on a slow machine the slowest takes a quarter of it.
@@ -564,7 +564,7 @@ def _read_image(folder: Path, data: bytes, rng: Random) -> None:
 def _read_all(files: MetaphaseFiles) -> None:
     for key in files.keys():  # noqa: SIM118
         metaphase = files.read(key)
-        if not faults(metaphase):
+        if not find_faults(metaphase):
             metaphase.masks()
 
 

@@ -123,17 +123,17 @@ class MetaphaseCropsDataModule(ChromosomeDataModule):
 
 def _ways(cell: TrueCell) -> tuple[str, ...]:
     """What is said after a cell's name of the ways in which its chromosomes are cut out."""
-    return (FOUND,) if isinstance(cell.outlines, Boxes) else ("", FOUND)
+    return (FOUND,) if isinstance(cell.instances, Boxes) else ("", FOUND)
 
 
 def _cut(
     name: str, image: NDArray[np.float32], cell: TrueCell, segmenter: Any
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The certain chromosomes of a metaphase: by the set's outlines, then by found ones."""
-    outlines = cell.outlines
+    outlines = cell.instances
     signal, _ = signal_metaphase(image)
     cut = Extraction()
-    found = segmenter.segment(image, name).above(MIN_SCORE)
+    found = segmenter.segment(image, name).filter_by_score(MIN_SCORE)
     by_segmenter = cut(signal, found.crops, found.corners)
     rows = np.flatnonzero(cell.classes >= 0)
     if isinstance(outlines, Boxes):

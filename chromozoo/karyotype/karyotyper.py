@@ -203,7 +203,9 @@ class Karyotyper(LightningModule):
             return Karyotype(name, found, (), None, flags, stain, levels.alarms, grey, levels)
 
         segmenter = self.segmenter_for(stain)
-        found = segmenter.segment(grey, name, levels=levels).above(min(doubtful, self.score))
+        found = segmenter.segment(grey, name, levels=levels).filter_by_score(
+            min(doubtful, self.score)
+        )
         if not len(found):
             return nothing(found, warnings)
         certain = found.scores >= SCORES["none"]
@@ -328,10 +330,10 @@ def _opinion(
     both, somewhat flattened.
     """
     probabilities = np.stack([named[index].probabilities for index in kept])
-    if found.names is None:
+    if found.class_probabilities is None:
         return probabilities
     both = (
-        probabilities * np.maximum(found.names[list(kept)], MIN_CLASS_PROBABILITY)
+        probabilities * np.maximum(found.class_probabilities[list(kept)], MIN_CLASS_PROBABILITY)
     ) ** PRODUCT_EXPONENT
     mixed: NDArray[np.float64] = both / both.sum(axis=1, keepdims=True)
     return mixed

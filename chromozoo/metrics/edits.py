@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from chromozoo.structures.arrays import FloatArray, IntArray
-from chromozoo.structures.karyotyped_cell import Outlines
+from chromozoo.structures.karyotyped_cell import Instances
 
 MIN_IOU = 0.5
 
@@ -32,7 +32,7 @@ class _Overlap:
     among_found: FloatArray  # (P, P)
 
     @classmethod
-    def of(cls, found: Outlines, true: Outlines) -> "_Overlap":
+    def of(cls, found: Instances, true: Instances) -> "_Overlap":
         by_masks = found.crops is not None and true.crops is not None
         share = _shared_pixels if by_masks else _shared_box_areas
         return cls(
@@ -48,7 +48,7 @@ class _Overlap:
         return _ratio(self.shared, self.found[:, None] + self.true - self.shared)
 
 
-def _areas(outlines: Outlines, by_masks: bool) -> FloatArray:
+def _areas(outlines: Instances, by_masks: bool) -> FloatArray:
     if by_masks:
         assert outlines.crops is not None
         return np.array([crop.sum() for crop in outlines.crops], np.float64)
@@ -56,7 +56,7 @@ def _areas(outlines: Outlines, by_masks: bool) -> FloatArray:
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1))
 
 
-def _shared_box_areas(a: Outlines, b: Outlines) -> FloatArray:
+def _shared_box_areas(a: Instances, b: Instances) -> FloatArray:
     return _shared(np.asarray(a.boxes, np.float64), np.asarray(b.boxes, np.float64))
 
 
@@ -67,7 +67,7 @@ def _shared(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray((high - low).clip(min=0).prod(axis=2))
 
 
-def _shared_pixels(a: Outlines, b: Outlines) -> FloatArray:
+def _shared_pixels(a: Instances, b: Instances) -> FloatArray:
     """Numbers of pixels ``(A, B)`` that masks share."""
     sides = []
     for outlines in (a, b):

@@ -25,7 +25,7 @@ from chromozoo.metrics.bootstrap import (
 )
 from chromozoo.metrics.edits import EDIT_METRICS, EDITS, _edits, _match, _Overlap, _ratio
 from chromozoo.structures.arrays import FloatArray, IntArray
-from chromozoo.structures.karyotyped_cell import FoundCell, Outlines, TrueCell
+from chromozoo.structures.karyotyped_cell import PredictedCell, Instances, TrueCell
 
 BACKGROUND = len(CLASSES)  # of a chromosome that nobody found, and of a finding that is none
 # The names of a cell are judged from this share of chromosomes with a certain class on.
@@ -155,7 +155,7 @@ class KaryotypingReport:
 
 
 def evaluate_karyotyping(
-    found: Iterable[FoundCell],
+    found: Iterable[PredictedCell],
     true: Iterable[TrueCell],
     *,
     n_bootstrap: int = 1000,
@@ -299,9 +299,9 @@ class _Image:
     flags: IntArray | None
 
 
-def _compare(found: FoundCell, true: TrueCell) -> _Image:
+def _compare(found: PredictedCell, true: TrueCell) -> _Image:
     _check(found, true)
-    overlap = _Overlap.of(found.outlines, true.outlines)
+    overlap = _Overlap.of(found.instances, true.instances)
     if not overlap.true.all():
         raise EvaluationError(
             f"Image {true.name!r}: true chromosome {int(overlap.true.argmin())} has no area: leave "
@@ -359,19 +359,19 @@ def _compare(found: FoundCell, true: TrueCell) -> _Image:
     )
 
 
-def _check(found: FoundCell, true: TrueCell) -> None:
+def _check(found: PredictedCell, true: TrueCell) -> None:
     """Raises EvaluationError where the two cannot be compared."""
     name = f"Image {true.name!r}"
     if found.name != true.name:
         raise EvaluationError(
             f"{name} is compared with what was found in {found.name!r}: give both in one order."
         )
-    if tuple(found.outlines.shape) != tuple(true.outlines.shape):
+    if tuple(found.instances.shape) != tuple(true.instances.shape):
         raise EvaluationError(
-            f"{name} is {tuple(true.outlines.shape)}, what was found in it {found.outlines.shape} "
+            f"{name} is {tuple(true.instances.shape)}, what was found in it {found.instances.shape} "
             "(height, width): give both in pixels of the same image."
         )
-    for side, outlines in (("true", true.outlines), ("found", found.outlines)):
+    for side, outlines in (("true", true.instances), ("found", found.instances)):
         boxes, crops, corners = outlines.boxes, outlines.crops, outlines.corners
         n = len(boxes)
         if np.shape(boxes) != (n, 4) or not np.isfinite(boxes).all():
@@ -389,9 +389,9 @@ def _check(found: FoundCell, true: TrueCell) -> None:
         if any(crop.dtype != bool or crop.ndim != 2 for crop in crops):
             raise EvaluationError(f"{name}: a {side} mask is no bool array (h, w).")
     for what, classes, outlines, least in (
-        ("true classes", true.classes, true.outlines, -1),
-        ("classes", found.classes, found.outlines, 0),
-        ("unassigned_classes", found.unassigned_classes, found.outlines, 0),
+        ("true classes", true.classes, true.instances, -1),
+        ("classes", found.classes, found.instances, 0),
+        ("unassigned_classes", found.unassigned_classes, found.instances, 0),
     ):
         if classes is None:
             continue
@@ -405,12 +405,12 @@ def _check(found: FoundCell, true: TrueCell) -> None:
                 "chromozoo.classes.CLASSES."
             )
     if found.needs_review is not None:
-        _check_length(name, "needs_review", found.needs_review, found.outlines)
+        _check_length(name, "needs_review", found.needs_review, found.instances)
         if np.asarray(found.needs_review).dtype != bool:
             raise EvaluationError(f"{name}: review must be bool, True where a human should look.")
 
 
-def _check_length(name: str, what: str, values: NDArray[Any], outlines: Outlines) -> None:
+def _check_length(name: str, what: str, values: NDArray[Any], outlines: Instances) -> None:
     if np.shape(values) != (len(outlines.boxes),):
         raise EvaluationError(
             f"{name}: {what} have shape {np.shape(values)} for {len(outlines.boxes)} chromosomes: "

@@ -84,7 +84,7 @@ class Detections(Protocol):
         ...
 
     @property
-    def names(self) -> NDArray[np.floating[Any]] | None:
+    def class_probabilities(self) -> NDArray[np.floating[Any]] | None:
         """``(N, classes)``, probability of each class; None where labels alone are known."""
         ...
 
@@ -166,8 +166,8 @@ def evaluate_segmentation(
       their pixels with another one. What is found of the others counts neither way; a prediction
       that matches nothing at all is an error here, too.
     - ``class_box_ap``, ``..50``, ``..75``: of the boxes of each class alone, mean over the classes
-      that there are. A prediction with ``names`` counts for each class, with its score times the
-      probability of the class, as those of other detectors do.
+      that there are. A prediction with ``class_probabilities`` counts for each class, with its score
+      times the probability of the class, as those of other detectors do.
     - ``exact_match_rate``: share of the images without error: every chromosome is matched at mask IoU
       >= 0.5 by one prediction of at least ``score_threshold``, and none of these is left over.
     - ``relative_count_error``: mean over images of (missed + left over) / true chromosomes (AER).
@@ -262,17 +262,17 @@ class _Image:
     true_areas: FloatArray  # of the true masks: (G,)
     overlapping: BoolArray  # (G,)
     labels: NDArray[np.integer[Any]] | None  # (D,); None without classes
-    names: FloatArray | None  # (D, classes); None where labels alone are known
+    class_probabilities: FloatArray | None  # (D, classes); None where labels alone are known
     true_labels: NDArray[np.integer[Any]] | None  # (G,)
     boxes_only: bool
 
     def of_class(self, label: int) -> "_Image":
         """What there is and what was found of one class."""
         there = self.true_labels == label
-        if self.names is None:
+        if self.class_probabilities is None:
             scores, found = self.scores, np.flatnonzero(self.labels == label)
         else:
-            scores = self.scores * self.names[:, label]
+            scores = self.scores * self.class_probabilities[:, label]
             found = np.argsort(-scores, kind="stable")
             found = found[scores[found] >= MIN_CLASS_SCORE]
         return replace(
@@ -329,9 +329,9 @@ def _compare(found: Detections, true: BoolArray | TrueChromosomes, number: int) 
         true_areas=true_areas,
         overlapping=shared.max(axis=1, initial=0) >= OVERLAP_SHARE,
         labels=None if true.classes is None else np.asarray(found.labels)[order],
-        names=None
-        if true.classes is None or found.names is None
-        else np.asarray(found.names, np.float64)[order],
+        class_probabilities=None
+        if true.classes is None or found.class_probabilities is None
+        else np.asarray(found.class_probabilities, np.float64)[order],
         true_labels=true.classes,
         boxes_only=true.boxes_only,
     )

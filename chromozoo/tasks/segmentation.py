@@ -120,7 +120,7 @@ class ChromosomeSegmenter(BaseTask):
         return {
             "index": batch["index"],
             "instances": [
-                merge_instances(self.detect(image), _size(image)).instances(self.categories)
+                merge_instances(self.detect(image), _size(image)).to_records(self.categories)
                 for image in batch["image"]
             ],
         }
@@ -151,7 +151,9 @@ class ChromosomeSegmenter(BaseTask):
             predicted = {
                 "boxes": torch.from_numpy(found.boxes),
                 "scores": torch.from_numpy(
-                    found.scores if found.names is None else found.scores * found.names.max(axis=1)
+                    found.scores
+                    if found.class_probabilities is None
+                    else found.scores * found.class_probabilities.max(axis=1)
                 ),
                 "labels": torch.from_numpy(found.labels) + 1,
             }

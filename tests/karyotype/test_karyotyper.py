@@ -210,7 +210,7 @@ def test_select_and_above() -> None:
     for k in range(3):
         masks[k, 3 * k : 3 * k + 2] = True
     found = Segmentation.from_masks(masks, scores=[0.9, 0.5, 0.2])
-    assert len(found.above(0.5)) == 2
+    assert len(found.filter_by_score(0.5)) == 2
     assert np.array_equal(found.select([2]).masks[0], masks[2])
     assert cv2.countNonZero(found.select([0]).masks[0].astype(np.uint8)) == 20
 
@@ -283,12 +283,12 @@ def test_a_segmenter_that_names_has_a_say() -> None:
     found = Segmentation.from_masks(masks)
     named = to_predictions(np.full((2, 24), 1 / 24), ["a", "b"])
     assert np.allclose(karyotyper_karyotype._opinion(named, found, [1]), 1 / 24)
-    names = np.full((2, 24), 0.01, np.float32)
-    names[0, 3], names[1, 5] = 0.77, 0.77
-    found = replace(found, names=names)
+    class_probabilities = np.full((2, 24), 0.01, np.float32)
+    class_probabilities[0, 3], class_probabilities[1, 5] = 0.77, 0.77
+    found = replace(found, class_probabilities=class_probabilities)
     mixed = karyotyper_karyotype._opinion(named, found, [1])
     assert mixed.shape == (1, 24)
     assert mixed.sum() == pytest.approx(1)
     assert mixed[0].argmax() == 5
-    assert found.select([1]).names is not None
+    assert found.select([1]).class_probabilities is not None
     assert mixed[0, 5] < 0.77  # two that looked at one chromosome

@@ -17,7 +17,7 @@ from chromozoo.metrics.karyotyping import (
     KaryotypingReport,
     evaluate_karyotyping,
 )
-from chromozoo.structures.karyotyped_cell import Boxes, FoundCell, TrueCell
+from chromozoo.structures.karyotyped_cell import Boxes, PredictedCell, TrueCell
 
 SHAPE = (400, 400)
 Place = tuple[int, int, int, int]  # y0, x0, y1, x1
@@ -52,14 +52,14 @@ def pair(
     classes: Any,
     name: str = "5",
     **more: Any,
-) -> tuple[FoundCell, TrueCell]:
+) -> tuple[PredictedCell, TrueCell]:
     return (
-        FoundCell(name, found, np.asarray(classes, np.int64), **more),
+        PredictedCell(name, found, np.asarray(classes, np.int64), **more),
         TrueCell(name, true, np.asarray(true_classes, np.int64)),
     )
 
 
-def evaluate(*pairs: tuple[FoundCell, TrueCell], n_bootstrap: int = 0) -> KaryotypingReport:
+def evaluate(*pairs: tuple[PredictedCell, TrueCell], n_bootstrap: int = 0) -> KaryotypingReport:
     found, true = zip(*pairs, strict=True)
     return evaluate_karyotyping(found, true, n_bootstrap=n_bootstrap)
 
@@ -68,7 +68,7 @@ def values(report: KaryotypingReport) -> dict[str, float]:
     return {name: interval.value for name, interval in report.metrics.items()}
 
 
-def by_hand() -> list[tuple[FoundCell, TrueCell]]:
+def by_hand() -> list[tuple[PredictedCell, TrueCell]]:
     """A named image and one that is not.
 
     In the first, of the chromosomes 1, 1, 2, X and an uncertain one the X is missed, one 1 is
@@ -147,7 +147,7 @@ def test_confusion_has_background_as_row_and_column() -> None:
     np.testing.assert_array_equal(report.unassigned_confusion, expected)
 
 
-def perfect(n: int, name: str, classes: Any = None) -> tuple[FoundCell, TrueCell]:
+def perfect(n: int, name: str, classes: Any = None) -> tuple[PredictedCell, TrueCell]:
     named = np.arange(n) % 24 if classes is None else np.asarray(classes)
     given = np.maximum(named, 0)
     order = np.random.default_rng(n).permutation(n)
@@ -191,10 +191,10 @@ def test_whole_correct_needs_every_chromosome() -> None:
     """The uncertain one missed, one more found, one wrongly named: each is an error."""
     found, true = perfect(12, "1", [-1, *range(1, 12)])
     places = grid(12)
-    missed = pair(true.outlines, true.classes, bars(*places[1:]), np.arange(1, 12))
-    more = pair(true.outlines, true.classes, bars(*places, grid(13)[12]), np.arange(13))
-    wrong = pair(true.outlines, true.classes, bars(*places), [*range(11), 23])
-    whole = pair(found.outlines, found.classes, found.outlines, found.classes)
+    missed = pair(true.instances, true.classes, bars(*places[1:]), np.arange(1, 12))
+    more = pair(true.instances, true.classes, bars(*places, grid(13)[12]), np.arange(13))
+    wrong = pair(true.instances, true.classes, bars(*places), [*range(11), 23])
+    whole = pair(found.instances, found.classes, found.instances, found.classes)
     assert values(evaluate(whole))["exact_match_rate"] == 1
     for cell in (missed, more, wrong):
         assert values(evaluate(cell))["exact_match_rate"] == 0
@@ -324,7 +324,7 @@ def test_masks_are_compared_where_they_lie() -> None:
     np.testing.assert_array_equal(edits_metrics._shared_pixels(*sides), expected)
 
 
-def noisy(rng: np.random.Generator, n: int, name: str) -> tuple[FoundCell, TrueCell]:
+def noisy(rng: np.random.Generator, n: int, name: str) -> tuple[PredictedCell, TrueCell]:
     places = grid(n)
     classes = rng.integers(-1, 24, n) if n < 6 else rng.integers(0, 24, n)
     kept = rng.random(n) < 0.8
@@ -396,7 +396,7 @@ def test_without_assignment_and_flags_their_figures_are_left_out() -> None:
 
 
 TRUE = TrueCell("5", bars(*grid(3)), np.array([0, 1, -1]))
-FOUND = FoundCell("5", bars(*grid(3)), np.array([0, 1, 2]))
+FOUND = PredictedCell("5", bars(*grid(3)), np.array([0, 1, 2]))
 
 
 @pytest.mark.parametrize(

@@ -416,7 +416,7 @@ def part() -> np.ndarray:
 
 def assert_same_boxes(found: Any, wanted: Any, near: float) -> None:
     """Every chromosome is found in both, its box within ``near`` pixels."""
-    one, other = found.above(0.4).boxes, wanted.above(0.4).boxes
+    one, other = found.filter_by_score(0.4).boxes, wanted.filter_by_score(0.4).boxes
     assert len(one) == len(other) > 25
     assert np.abs(one[:, None] - other).max(axis=2).min(axis=0).max() <= near
 
