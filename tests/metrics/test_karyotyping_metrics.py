@@ -404,7 +404,7 @@ FOUND = PredictedCell("5", bars(*grid(3)), np.array([0, 1, 2]))
     [
         ({"name": "10"}, {}, "Image '5' is compared with what was found in '10'"),
         (
-            {"outlines": replace(bars(*grid(3)), shape=(300, 400))},
+            {"instances": replace(bars(*grid(3)), shape=(300, 400))},
             {},
             r"is \(400, 400\), what was found in it \(300, 400\)",
         ),
@@ -417,29 +417,29 @@ FOUND = PredictedCell("5", bars(*grid(3)), np.array([0, 1, 2]))
         ({"needs_review": np.zeros(3)}, {}, "review must be bool"),
         ({}, {"classes": np.array([0, -2, 1])}, r"true classes must be integers -1\.\.23"),
         ({}, {"classes": np.arange(4)}, r"true classes have shape \(4,\) for 3"),
-        ({"outlines": Boxes(SHAPE, np.ones((3, 5)))}, {}, r"found boxes have shape \(3, 5\)"),
-        ({"outlines": Boxes(SHAPE, np.full((3, 4), np.nan))}, {}, "hold NaN"),
+        ({"instances": Boxes(SHAPE, np.ones((3, 5)))}, {}, r"found boxes have shape \(3, 5\)"),
+        ({"instances": Boxes(SHAPE, np.full((3, 4), np.nan))}, {}, "hold NaN"),
         (
-            {"outlines": replace(bars(*grid(3)), crops=bars(*grid(2)).crops)},
+            {"instances": replace(bars(*grid(3)), crops=bars(*grid(2)).crops)},
             {},
             "2 found masks, their corners and 3 boxes",
         ),
         (
             {},
-            {"outlines": replace(bars(*grid(3)), corners=np.zeros((2, 2), int))},
+            {"instances": replace(bars(*grid(3)), corners=np.zeros((2, 2), int))},
             "3 true masks, their corners",
         ),
         (
-            {"outlines": replace(bars(*grid(3)), crops=(np.ones((30, 10)),) * 3)},
+            {"instances": replace(bars(*grid(3)), crops=(np.ones((30, 10)),) * 3)},
             {},
             "a found mask is no bool array",
         ),
         (
             {},
-            {"outlines": replace(bars(*grid(3)), crops=(np.zeros((30, 10), bool),) * 3)},
+            {"instances": replace(bars(*grid(3)), crops=(np.zeros((30, 10), bool),) * 3)},
             "true chromosome 0 has no area",
         ),
-        ({}, {"outlines": Boxes(SHAPE, np.zeros((3, 4)))}, "true chromosome 0 has no area"),
+        ({}, {"instances": Boxes(SHAPE, np.zeros((3, 4)))}, "true chromosome 0 has no area"),
     ],
 )
 def test_bad_cells_are_named(found: dict[str, Any], true: dict[str, Any], said: str) -> None:
