@@ -52,7 +52,7 @@ from chromozoo.data.karyogram_extract import LAYOUTS, RELATIVE_LENGTHS, extract_
 from chromozoo.data.mfish import MFISHFiles
 from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.images.reading import images_of, read_grey
+from chromozoo.images.reading import list_images, read_grey
 from chromozoo.models.registry import get_model, register_model
 from chromozoo.models.weights import entry as entry_weights
 from chromozoo.models.weights import storage as storage_weights
@@ -557,7 +557,7 @@ def _read_image(folder: Path, data: bytes, rng: Random) -> None:
     path = folder / f"a{rng.choice(('.png', '.tif', '.jpg'))}"
     path.write_bytes(data)
     choices: tuple[dict[str, Any], ...] = ({}, {}, {"page": 1}, {"channel": 1})
-    for image in images_of(path, **choices[int(rng.integers(4))])[:3]:
+    for image in list_images(path, **choices[int(rng.integers(4))])[:3]:
         read_grey(image)
 
 

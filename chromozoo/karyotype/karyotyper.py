@@ -25,7 +25,7 @@ from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.reading import ImageSource, read_grey
 from chromozoo.images.rotate_crop import RotateCrop
 from chromozoo.images.signal import foreground
-from chromozoo.images.sources import name_of
+from chromozoo.images.sources import image_name
 from chromozoo.karyotype.alarm import cell_alarms, marked
 from chromozoo.karyotype.assignment import assign_cell, assignment_margins, present_rows
 from chromozoo.karyotype.karyotype import Karyotype, KaryotypedChromosome
@@ -178,7 +178,7 @@ class Karyotyper(LightningModule):
             ImageError: The image cannot be read. One without chromosomes is no error: the result
                 is empty and flagged.
         """
-        name = name or name_of(image, "image")
+        name = name or image_name(image, "image")
         grey = read_grey(image, name)
         room = (self.segmenter.transforms.max_pixels / grey.size) ** 0.5
         if room < 1:
