@@ -255,7 +255,7 @@ def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", scor
 
     true = metaphase.masks()
     errors = image_errors(found, true, score)
-    shown = found.above(score)
+    shown = found.filter_by_score(score)
     wrong = set(errors.extra.tolist())
     labels = ["?" if number in wrong else str(number + 1) for number in range(len(shown))]
     missed = Segmentation.from_masks(true[errors.missed])

@@ -26,7 +26,7 @@ from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.reading import ImageSource, read_grey
 from chromozoo.images.rotate_crop import RotateCrop
 from chromozoo.images.signal import foreground
-from chromozoo.images.sources import name_of
+from chromozoo.images.sources import image_name
 from chromozoo.karyotype.alarm import cell_alarms, mark_iscn
 from chromozoo.karyotype.assignment import (
     CellAssignment,
@@ -230,7 +230,7 @@ class Karyotyper(LightningModule):
         Raises:
             ImageError: The image cannot be read.
         """
-        name = name or name_of(image, "image")
+        name = name or image_name(image, "image")
         grey = read_grey(image, name)
         scale = (self.segmenter.transforms.max_pixels / grey.size) ** 0.5
         if scale >= 1:
@@ -264,7 +264,7 @@ class Karyotyper(LightningModule):
         levels = measure_levels(grey)
         stain = levels.stain if self.stain == "auto" else self.stain
         detections = self.segmenter_for(stain).segment(grey, name, levels=levels)
-        detections = detections.above(self._min_candidate_score)
+        detections = detections.filter_by_score(self._min_candidate_score)
         candidates = self._classify(detections, levels)
         chromosomes = self._select_present(candidates)
 
@@ -448,9 +448,9 @@ def combine_probabilities(
     """
     probabilities = np.array([prediction.probabilities for prediction in predictions])
     probabilities = probabilities.reshape(-1, len(CLASSES))
-    if segmentation.names is None:
+    if segmentation.class_probabilities is None:
         return probabilities
-    product = probabilities * np.maximum(segmentation.names, MIN_CLASS_PROBABILITY)
+    product = probabilities * np.maximum(segmentation.class_probabilities, MIN_CLASS_PROBABILITY)
     tempered = product**PRODUCT_EXPONENT
     return np.asarray(tempered / tempered.sum(axis=1, keepdims=True))
 

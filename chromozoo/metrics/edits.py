@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 from chromozoo.metrics.bootstrap import divide
 from chromozoo.structures.arrays import FloatArray, IntArray
-from chromozoo.structures.karyotyped_cell import Outlines
+from chromozoo.structures.karyotyped_cell import Instances
 
 MIN_IOU = 0.5
 # Share of the pixels from which a prediction covers a chromosome, or a fragment lies in one.
@@ -35,7 +35,7 @@ class Overlap:
     shared_by_predictions: FloatArray
 
     @classmethod
-    def of(cls, predicted: Outlines, true: Outlines) -> "Overlap":
+    def of(cls, predicted: Instances, true: Instances) -> "Overlap":
         """Measure masks if both sides have them, boxes otherwise."""
         by_masks = predicted.crops is not None and true.crops is not None
         shared_areas = shared_mask_areas if by_masks else _shared_box_areas
@@ -157,7 +157,7 @@ def _count_merges(
     return n_merges
 
 
-def _areas(outlines: Outlines, by_masks: bool) -> FloatArray:
+def _areas(outlines: Instances, by_masks: bool) -> FloatArray:
     if by_masks:
         assert outlines.crops is not None
         return np.array([crop.sum() for crop in outlines.crops], np.float64)
@@ -165,7 +165,7 @@ def _areas(outlines: Outlines, by_masks: bool) -> FloatArray:
     return np.asarray((boxes[:, 2:] - boxes[:, :2]).clip(min=0).prod(axis=1))
 
 
-def _shared_box_areas(a: Outlines, b: Outlines) -> FloatArray:
+def _shared_box_areas(a: Instances, b: Instances) -> FloatArray:
     return _intersections(np.asarray(a.boxes, np.float64), np.asarray(b.boxes, np.float64))
 
 
@@ -176,7 +176,7 @@ def _intersections(a: FloatArray, b: FloatArray) -> FloatArray:
     return np.asarray((high - low).clip(min=0).prod(axis=2))
 
 
-def shared_mask_areas(a: Outlines, b: Outlines) -> FloatArray:
+def shared_mask_areas(a: Instances, b: Instances) -> FloatArray:
     """Return the numbers of pixels ``(A, B)`` that masks share."""
     windows = []  # rows and columns of each crop: (N, 4), top, left, bottom, right
     for outlines in (a, b):

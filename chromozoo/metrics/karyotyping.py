@@ -31,7 +31,7 @@ from chromozoo.metrics.edits import (
     match_chromosomes,
 )
 from chromozoo.structures.arrays import FloatArray, IntArray
-from chromozoo.structures.karyotyped_cell import FoundCell, Outlines, TrueCell
+from chromozoo.structures.karyotyped_cell import Instances, PredictedCell, TrueCell
 
 BACKGROUND = len(CLASSES)  # class of missed chromosomes and of false detections
 # Share of chromosomes with a certain class that an image needs for the classification metrics.
@@ -156,7 +156,7 @@ class KaryotypingReport:
 
 
 def evaluate_karyotyping(
-    found: Iterable[FoundCell],
+    found: Iterable[PredictedCell],
     true: Iterable[TrueCell],
     *,
     n_bootstrap: int = 1000,
@@ -308,10 +308,10 @@ class ImageResult:
     review_counts: IntArray | None
 
 
-def compare_image(found: FoundCell, true: TrueCell) -> ImageResult:
+def compare_image(found: PredictedCell, true: TrueCell) -> ImageResult:
     """Match and count the chromosomes of one image, or raise an EvaluationError."""
     _check_inputs(found, true)
-    overlap = Overlap.of(found.outlines, true.outlines)
+    overlap = Overlap.of(found.instances, true.instances)
     if not overlap.true.all():
         raise EvaluationError(
             f"Image {true.name!r}: true chromosome {int(overlap.true.argmin())} has no area: leave "
@@ -369,19 +369,19 @@ def compare_image(found: FoundCell, true: TrueCell) -> ImageResult:
     )
 
 
-def _check_inputs(found: FoundCell, true: TrueCell) -> None:
+def _check_inputs(found: PredictedCell, true: TrueCell) -> None:
     """Raise an EvaluationError if the two cannot be compared."""
     name = f"Image {true.name!r}"
     if found.name != true.name:
         raise EvaluationError(
             f"{name} is compared with the predictions for {found.name!r}: give both in one order."
         )
-    if tuple(found.outlines.shape) != tuple(true.outlines.shape):
+    if tuple(found.instances.shape) != tuple(true.instances.shape):
         raise EvaluationError(
-            f"{name} is {tuple(true.outlines.shape)}, its predictions {found.outlines.shape} "
+            f"{name} is {tuple(true.instances.shape)}, its predictions {found.instances.shape} "
             "(height, width): give both in pixels of the same image."
         )
-    for side, outlines in (("true", true.outlines), ("predicted", found.outlines)):
+    for side, outlines in (("true", true.instances), ("predicted", found.instances)):
         boxes, crops, corners = outlines.boxes, outlines.crops, outlines.corners
         n = len(boxes)
         if np.shape(boxes) != (n, 4) or not np.isfinite(boxes).all():
@@ -399,9 +399,9 @@ def _check_inputs(found: FoundCell, true: TrueCell) -> None:
         if any(crop.dtype != bool or crop.ndim != 2 for crop in crops):
             raise EvaluationError(f"{name}: a {side} mask is not a bool array: give (h, w).")
     for field, classes, outlines, lowest in (
-        ("true classes", true.classes, true.outlines, -1),
-        ("classes", found.classes, found.outlines, 0),
-        ("unassigned_classes", found.unassigned_classes, found.outlines, 0),
+        ("true classes", true.classes, true.instances, -1),
+        ("classes", found.classes, found.instances, 0),
+        ("unassigned_classes", found.unassigned_classes, found.instances, 0),
     ):
         if classes is None:
             continue
@@ -415,14 +415,14 @@ def _check_inputs(found: FoundCell, true: TrueCell) -> None:
                 "chromozoo.classes.CLASSES."
             )
     if found.needs_review is not None:
-        _check_length(name, "needs_review", found.needs_review, found.outlines)
+        _check_length(name, "needs_review", found.needs_review, found.instances)
         if np.asarray(found.needs_review).dtype != bool:
             raise EvaluationError(
                 f"{name}: needs_review must be bool, True for chromosomes that need review."
             )
 
 
-def _check_length(name: str, field: str, values: NDArray[Any], outlines: Outlines) -> None:
+def _check_length(name: str, field: str, values: NDArray[Any], outlines: Instances) -> None:
     if np.shape(values) != (len(outlines.boxes),):
         raise EvaluationError(
             f"{name}: {field} have shape {np.shape(values)} for {len(outlines.boxes)} chromosomes: "

@@ -84,7 +84,7 @@ class Detections(Protocol):
         ...
 
     @property
-    def names(self) -> NDArray[np.floating[Any]] | None:
+    def class_probabilities(self) -> NDArray[np.floating[Any]] | None:
         """``(N, classes)`` class probabilities; None if only labels are known."""
         ...
 
@@ -269,17 +269,17 @@ class MatchedImage:
     true_areas: FloatArray  # areas of true masks: (G,)
     overlapping: BoolArray  # (G,)
     labels: NDArray[np.integer[Any]] | None  # (D,); None without true classes
-    names: FloatArray | None  # (D, classes); None if only labels are known
+    class_probabilities: FloatArray | None  # (D, classes); None if only labels are known
     true_labels: NDArray[np.integer[Any]] | None  # (G,)
     boxes_only: bool
 
     def of_class(self, label: int) -> "MatchedImage":
         """Return the true chromosomes and the predictions of one class."""
         is_true = self.true_labels == label
-        if self.names is None:
+        if self.class_probabilities is None:
             scores, rows = self.scores, np.flatnonzero(self.labels == label)
         else:
-            scores = self.scores * self.names[:, label]
+            scores = self.scores * self.class_probabilities[:, label]
             rows = np.argsort(-scores, kind="stable")
             rows = rows[scores[rows] >= MIN_CLASS_SCORE]
         return replace(
@@ -341,9 +341,9 @@ def compare_image(
         true_areas=true_areas,
         overlapping=shared.max(axis=1, initial=0) >= OVERLAP_SHARE,
         labels=None if true.classes is None else np.asarray(found.labels)[order],
-        names=None
-        if true.classes is None or found.names is None
-        else np.asarray(found.names, np.float64)[order],
+        class_probabilities=None
+        if true.classes is None or found.class_probabilities is None
+        else np.asarray(found.class_probabilities, np.float64)[order],
         true_labels=true.classes,
         boxes_only=true.boxes_only,
     )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from chromozoo.classes import CLASSES
 from chromozoo.errors import ChromozooError, ImageError, UnknownNameError, WeightsError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.images.sources import ImageLike, as_list, name_of, plain
+from chromozoo.images.sources import ImageLike, as_list, image_name, to_image_source
 from chromozoo.karyotype.alarm import cell_alarms, image_alarms, mark_iscn
 from chromozoo.karyotype.conformal import get_threshold
 from chromozoo.karyotype.polarity import band_contrast
@@ -278,7 +278,9 @@ class ChromosomeClassifier(BaseTask):
             stored = self.weights_entry.conformal if self.weights_entry else {}
             limit = get_threshold(stored.get("cell" if as_cell else "alone", {}), error_rate)
         given = as_list(images)
-        names = [name_of(image, f"image {number}") for number, image in enumerate(given, start=1)]
+        names = [
+            image_name(image, f"image {number}") for number, image in enumerate(given, start=1)
+        ]
         tensors, lengths, errors = self._prepared(given, names, as_cell, on_error)
         probabilities = np.full((len(given), len(CLASSES)), np.nan)
         arms = np.full_like(probabilities, np.nan) if self.polarity else None
@@ -356,7 +358,7 @@ class ChromosomeClassifier(BaseTask):
                 errors[index] = str(reason)
 
         def read(index: int, image: ImageLike) -> None:
-            signal = preset.signal(plain(image, names[index]), names[index])
+            signal = preset.signal(to_image_source(image, names[index]), names[index])
             length = preset.length_of(signal)
             if as_cell:  # drawn when all lengths are known
                 signals[index] = signal

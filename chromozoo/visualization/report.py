@@ -72,7 +72,7 @@ def to_document(
         path: Absolute path of the image, if known.
     """
     height, width = found.segmentation.shape
-    instances = found.segmentation.instances(karyotyper.segmenter_for(found.stain).categories)
+    instances = found.segmentation.to_records(karyotyper.segmenter_for(found.stain).categories)
     return {
         "format": FORMAT,
         "chromozoo": __version__,

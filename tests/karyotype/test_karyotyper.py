@@ -258,7 +258,7 @@ def test_class_probabilities_of_the_segmenter_are_combined() -> None:
     assert np.allclose(combine_probabilities(predictions, segmentation), 1 / 24)
     class_probabilities = np.full((2, 24), 0.01, np.float32)
     class_probabilities[0, 3], class_probabilities[1, 5] = 0.77, 0.77
-    segmentation = replace(segmentation, names=class_probabilities)
+    segmentation = replace(segmentation, class_probabilities=class_probabilities)
     combined = combine_probabilities(predictions[1:], segmentation.select([1]))
     assert combined.shape == (1, 24)
     assert combined.sum() == pytest.approx(1)

@@ -18,7 +18,7 @@ from chromozoo.metrics.karyotyping import (
     evaluate_karyotyping,
     segmentation_metrics,
 )
-from chromozoo.structures.karyotyped_cell import Boxes, FoundCell, TrueCell
+from chromozoo.structures.karyotyped_cell import Boxes, PredictedCell, TrueCell
 
 SHAPE = (400, 400)
 Place = tuple[int, int, int, int]  # y0, x0, y1, x1
@@ -53,14 +53,14 @@ def pair(
     classes: Any,
     name: str = "5",
     **more: Any,
-) -> tuple[FoundCell, TrueCell]:
+) -> tuple[PredictedCell, TrueCell]:
     return (
-        FoundCell(name, found, np.asarray(classes, np.int64), **more),
+        PredictedCell(name, found, np.asarray(classes, np.int64), **more),
         TrueCell(name, true, np.asarray(true_classes, np.int64)),
     )
 
 
-def evaluate(*pairs: tuple[FoundCell, TrueCell], n_bootstrap: int = 0) -> KaryotypingReport:
+def evaluate(*pairs: tuple[PredictedCell, TrueCell], n_bootstrap: int = 0) -> KaryotypingReport:
     found, true = zip(*pairs, strict=True)
     return evaluate_karyotyping(found, true, n_bootstrap=n_bootstrap)
 
@@ -69,7 +69,7 @@ def values(report: KaryotypingReport) -> dict[str, float]:
     return {name: interval.value for name, interval in report.metrics.items()}
 
 
-def by_hand() -> list[tuple[FoundCell, TrueCell]]:
+def by_hand() -> list[tuple[PredictedCell, TrueCell]]:
     """Return an image with enough certain classes, and one without.
 
     The first has the chromosomes 1, 1, 2, X and an uncertain one: the X is missed, one 1 is
@@ -149,7 +149,7 @@ def test_confusion_has_background_as_row_and_column() -> None:
     np.testing.assert_array_equal(report.unassigned_confusion, expected)
 
 
-def perfect(n: int, name: str, classes: Any = None) -> tuple[FoundCell, TrueCell]:
+def perfect(n: int, name: str, classes: Any = None) -> tuple[PredictedCell, TrueCell]:
     true_classes = np.arange(n) % 24 if classes is None else np.asarray(classes)
     predicted = np.maximum(true_classes, 0)
     order = np.random.default_rng(n).permutation(n)
@@ -192,10 +192,10 @@ def test_exact_match_needs_every_chromosome() -> None:
     """A missed uncertain chromosome, a false detection, a misclassification: each is an error."""
     found, true = perfect(12, "1", [-1, *range(1, 12)])
     places = grid(12)
-    missed = pair(true.outlines, true.classes, bars(*places[1:]), np.arange(1, 12))
-    more = pair(true.outlines, true.classes, bars(*places, grid(13)[12]), np.arange(13))
-    wrong = pair(true.outlines, true.classes, bars(*places), [*range(11), 23])
-    whole = pair(found.outlines, found.classes, found.outlines, found.classes)
+    missed = pair(true.instances, true.classes, bars(*places[1:]), np.arange(1, 12))
+    more = pair(true.instances, true.classes, bars(*places, grid(13)[12]), np.arange(13))
+    wrong = pair(true.instances, true.classes, bars(*places), [*range(11), 23])
+    whole = pair(found.instances, found.classes, found.instances, found.classes)
     assert values(evaluate(whole))["exact_match_rate"] == 1
     for cell in (missed, more, wrong):
         assert values(evaluate(cell))["exact_match_rate"] == 0
@@ -274,7 +274,7 @@ EDIT_CASES = {
 }
 
 
-@pytest.mark.parametrize("outlines", [bars, None], ids=["masks", "boxes"])
+@pytest.mark.parametrize("instances", [bars, None], ids=["masks", "boxes"])
 @pytest.mark.parametrize("case", EDIT_CASES)
 def test_edits_by_hand(case: str, outlines: Any) -> None:
     true, found, expected = EDIT_CASES[case]
@@ -324,7 +324,7 @@ def test_shared_areas_use_the_corners_of_the_crops() -> None:
     np.testing.assert_array_equal(shared_mask_areas(*sides), expected)
 
 
-def noisy(rng: np.random.Generator, n: int, name: str) -> tuple[FoundCell, TrueCell]:
+def noisy(rng: np.random.Generator, n: int, name: str) -> tuple[PredictedCell, TrueCell]:
     places = grid(n)
     classes = rng.integers(-1, 24, n) if n < 6 else rng.integers(0, 24, n)
     kept = rng.random(n) < 0.8
@@ -396,7 +396,7 @@ def test_without_assignment_and_flags_their_metrics_are_missing() -> None:
 
 
 TRUE = TrueCell("5", bars(*grid(3)), np.array([0, 1, -1]))
-FOUND = FoundCell("5", bars(*grid(3)), np.array([0, 1, 2]))
+FOUND = PredictedCell("5", bars(*grid(3)), np.array([0, 1, 2]))
 
 
 @pytest.mark.parametrize(
@@ -404,7 +404,7 @@ FOUND = FoundCell("5", bars(*grid(3)), np.array([0, 1, 2]))
     [
         ({"name": "10"}, {}, "Image '5' is compared with the predictions for '10'"),
         (
-            {"outlines": replace(bars(*grid(3)), shape=(300, 400))},
+            {"instances": replace(bars(*grid(3)), shape=(300, 400))},
             {},
             r"is \(400, 400\), its predictions \(300, 400\)",
         ),
@@ -417,29 +417,29 @@ FOUND = FoundCell("5", bars(*grid(3)), np.array([0, 1, 2]))
         ({"needs_review": np.zeros(3)}, {}, "review must be bool"),
         ({}, {"classes": np.array([0, -2, 1])}, r"true classes must be integers -1\.\.23"),
         ({}, {"classes": np.arange(4)}, r"true classes have shape \(4,\) for 3"),
-        ({"outlines": Boxes(SHAPE, np.ones((3, 5)))}, {}, r"predicted boxes have shape \(3, 5\)"),
-        ({"outlines": Boxes(SHAPE, np.full((3, 4), np.nan))}, {}, "hold NaN"),
+        ({"instances": Boxes(SHAPE, np.ones((3, 5)))}, {}, r"predicted boxes have shape \(3, 5\)"),
+        ({"instances": Boxes(SHAPE, np.full((3, 4), np.nan))}, {}, "hold NaN"),
         (
-            {"outlines": replace(bars(*grid(3)), crops=bars(*grid(2)).crops)},
+            {"instances": replace(bars(*grid(3)), crops=bars(*grid(2)).crops)},
             {},
             "2 predicted masks, their corners and 3 boxes",
         ),
         (
             {},
-            {"outlines": replace(bars(*grid(3)), corners=np.zeros((2, 2), int))},
+            {"instances": replace(bars(*grid(3)), corners=np.zeros((2, 2), int))},
             "3 true masks, their corners",
         ),
         (
-            {"outlines": replace(bars(*grid(3)), crops=(np.ones((30, 10)),) * 3)},
+            {"instances": replace(bars(*grid(3)), crops=(np.ones((30, 10)),) * 3)},
             {},
             "a predicted mask is not a bool array",
         ),
         (
             {},
-            {"outlines": replace(bars(*grid(3)), crops=(np.zeros((30, 10), bool),) * 3)},
+            {"instances": replace(bars(*grid(3)), crops=(np.zeros((30, 10), bool),) * 3)},
             "true chromosome 0 has no area",
         ),
-        ({}, {"outlines": Boxes(SHAPE, np.zeros((3, 4)))}, "true chromosome 0 has no area"),
+        ({}, {"instances": Boxes(SHAPE, np.zeros((3, 4)))}, "true chromosome 0 has no area"),
     ],
 )
 def test_bad_cells_are_refused(found: dict[str, Any], true: dict[str, Any], said: str) -> None:

@@ -32,7 +32,7 @@ class Found:
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray | None = None
-    names: np.ndarray | None = None
+    class_probabilities: np.ndarray | None = None
 
 
 def found(masks: np.ndarray, scores: Any = None, boxes: Any = None) -> Found:
@@ -336,7 +336,7 @@ def test_a_prediction_counts_for_every_class_by_its_probability() -> None:
     one, masks = random_image(rng, 8)
     labels = rng.integers(0, 3, len(one.scores))
     truth = [TrueChromosomes(masks, rng.integers(0, 3, len(masks)))]
-    sure = replace(one, labels=labels, names=np.eye(3)[labels])
+    sure = replace(one, labels=labels, class_probabilities=np.eye(3)[labels])
     metrics = [
         values(evaluate_segmentation([each], truth, n_bootstrap=0), CLASS_METRICS)
         for each in (replace(one, labels=labels), sure)
@@ -344,7 +344,9 @@ def test_a_prediction_counts_for_every_class_by_its_probability() -> None:
     np.testing.assert_allclose(*metrics)
     # Wrong, with the true class second.
     two = bars((0, 0, 20, 6), (0, 30, 20, 36))
-    swapped = replace(found(two), labels=np.array([1, 0]), names=np.array([[0.4, 0.6], [0.6, 0.4]]))
+    swapped = replace(
+        found(two), labels=np.array([1, 0]), class_probabilities=np.array([[0.4, 0.6], [0.6, 0.4]])
+    )
     report = evaluate_segmentation([swapped], [TrueChromosomes(two, np.array([0, 1]))])
     # For each class the wrong prediction is first: precision 1/2 at every recall.
     assert report.metrics["class_box_ap50"].value == pytest.approx(0.5)

@@ -189,7 +189,7 @@ def test_what_does_not_go_together_is_one_line(
             ["--ckpt_path", "other.ckpt"],
             "other.ckpt: is of chromozoo.models.classifiers.vanilla_cnn",
         ),
-        (["--model.init_args.preset.height=4"], "4x32 pixels holds no chromosome"),
+        (["--model.init_args.preset.height=4"], "4x32 pixels is too small"),
         (["--model.init_args.preset.views=[up]"], "views are ['up']"),
         (["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:02"], "give trainer.max_epochs"),
         (["--trainer.devices=0"], "devices"),
