@@ -340,8 +340,8 @@ def test_the_command_writes_a_row_for_each_way(
     torch.manual_seed(0)
     weights = checkpoint(tmp_path / "tiny.ckpt", Tiny())
     results = tmp_path / "results" / "matching.csv"
-    words = ["match", "tiny_matcher", "--weights", str(weights), "--root", str(tiny_bioimlab)]
-    words += ["--device", "cpu", "--results", str(results)]
+    words = ["feature-matching", "tiny_matcher", "--weights", str(weights), "--root", str(tiny_bioimlab)]
+    words += ["--device", "cpu", "--output", str(results)]
     assert chromozoo(words) == 0
     shown = capsys.readouterr().out
     rows = matching_benchmark.read_rows(results)
@@ -413,8 +413,8 @@ def test_stored_label_feature_vectors_are_measured(
 
     def measured(name: str) -> list[dict[str, str]]:
         weights = checkpoint(tmp_path / name, model)
-        words = ["match", "tiny_matcher", "--weights", str(weights), "--root", str(tiny_bioimlab)]
-        assert chromozoo([*words, "--device", "cpu", "--results", str(results)]) == 0
+        words = ["feature-matching", "tiny_matcher", "--weights", str(weights), "--root", str(tiny_bioimlab)]
+        assert chromozoo([*words, "--device", "cpu", "--output", str(results)]) == 0
         return [row for row in matching_benchmark.read_rows(results) if row["weights"] == name]
 
     assert not [row for row in measured("unset.ckpt") if row["mode"] == "lfv-stored"]
@@ -463,7 +463,7 @@ def test_the_command_reports_the_cause(
     blind = {"state_dict": {"network.x": torch.zeros(1)}, "hyper_parameters": {}}
     torch.save(blind, "blind.ckpt")
     monkeypatch.setattr("chromozoo.models.weights.storage.load_tensors", lambda *_: None)
-    assert chromozoo(["match", *words, "--results", str(tmp_path / "x.csv")]) == 2
+    assert chromozoo(["feature-matching", *words, "--output", str(tmp_path / "x.csv")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "x.csv").exists()
 
@@ -471,7 +471,7 @@ def test_the_command_reports_the_cause(
 @pytest.mark.parametrize("beta", ["0", "46", "half", "-3"])
 def test_a_beta_out_of_range_is_refused(beta: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        chromozoo(["match", "eresnet", f"--beta={beta}"])
+        chromozoo(["feature-matching", "eresnet", f"--beta={beta}"])
     assert stopped.value.code == 2
     assert "from 1 to 45" in capsys.readouterr().err
 

@@ -276,9 +276,9 @@ EDIT_CASES = {
 
 @pytest.mark.parametrize("instances", [bars, None], ids=["masks", "boxes"])
 @pytest.mark.parametrize("case", EDIT_CASES)
-def test_edits_by_hand(case: str, outlines: Any) -> None:
+def test_edits_by_hand(case: str, instances: Any) -> None:
     true, found, expected = EDIT_CASES[case]
-    lay = outlines or (lambda *places: Boxes(SHAPE, bars(*places).boxes))
+    lay = instances or (lambda *places: Boxes(SHAPE, bars(*places).boxes))
     cell = pair(lay(*true), np.arange(len(true)), lay(*found), np.zeros(len(found), int))
     edits = evaluate(cell).cells[0].edits
     assert {kind: n for kind, n in edits.items() if n and kind != "relabel"} == expected
