@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from chromozoo.benchmark.measure import DEFAULT_SCORE, measure, measure_segmenter, trained_on
 from chromozoo.benchmark.publish import RESULTS, SEGMENTATION_RESULTS, publish
 from chromozoo.benchmark.publishing import destination
-from chromozoo.data.catalogue import DATASETS, dataset_info, usable_for
+from chromozoo.data.catalogue import DATASETS, dataset_info, training_sets
 from chromozoo.errors import ChromozooError
 
 if TYPE_CHECKING:
@@ -93,10 +93,10 @@ def run(arguments: argparse.Namespace) -> int:
         if task != "segmentation":
             raise ChromozooError(f"--classifier goes with a segmenter; {name} is none")
         return _run_karyotyping(name, dataset, arguments)
-    if dataset not in usable_for(task):
+    if dataset not in training_sets(task):
         raise ChromozooError(
             f"{name} is a model for {task}, {dataset} is not a data set for it; use "
-            f"{', '.join(usable_for(task))}"
+            f"{', '.join(training_sets(task))}"
         )
     shipped = RESULTS if task == "classification" else SEGMENTATION_RESULTS
     shared = {"root": arguments.root, "device": arguments.device, "note": arguments.note}

@@ -261,7 +261,7 @@ def draw_attention(model: Any, stored: StoredPredictions, crops: Any) -> Figure:
     Args:
         model: The classifier.
         stored: Its predictions.
-        crops: The :class:`chromozoo.data.base.crops.CropDataset` that they are of.
+        crops: The :class:`chromozoo.data.base.crop_dataset.CropDataset` that they are of.
     """
     chosen = []
     predicted = stored.probabilities.argmax(axis=1)
@@ -344,7 +344,7 @@ def draw_errors(
     Args:
         stored: The predictions.
         errors: Of a report; the most certain ones are drawn.
-        crops: The :class:`chromozoo.data.base.crops.CropDataset` that they are of.
+        crops: The :class:`chromozoo.data.base.crop_dataset.CropDataset` that they are of.
     """
     shown = sorted(errors, key=lambda error: -error.probability)[:MAX_ERRORS]
     columns = 4

@@ -26,7 +26,7 @@ def cells_of(keys: tuple[str, ...]) -> list[int]:
 def test_all_images_of_the_split_are_labelled() -> None:
     labels = joint_labels()
     assert set(labels) == set(IMAGES.ids("all")) | set(IMAGES.excluded)
-    assert sum(image.polygons for image in labels.values()) == 6231
+    assert sum(image.n_polygons for image in labels.values()) == 6231
     assert sum(len(certain(key)) for key in labels) == 4442
     assert sum(image.cell is not None for image in labels.values()) == 113
     assert joint_labels() is labels
@@ -37,7 +37,7 @@ def test_all_images_of_the_split_are_labelled() -> None:
 def test_an_image_as_the_file_has_it() -> None:
     """Polygons of image 100: chromosome 1, X, 6, 3 and 21; the 13th has no certain class."""
     image = joint_labels()["100"]
-    assert (image.cell, image.polygons) == (98, 47)
+    assert (image.cell, image.n_polygons) == (98, 47)
     assert image.classes[:5].tolist() == [CLASS_INDEX[name] for name in ("1", "X", "6", "3", "21")]
     assert image.classes[12] == -1
     assert image.classes.dtype == np.int64
@@ -58,7 +58,7 @@ def test_the_official_test_images() -> None:
     assert [key for key in IMAGES.test if labels[key].cell is None] == ["10", "68"]
     assert cells_of(IMAGES.test) == list(CELLS.test)
     assert len(CELLS.test) == 14
-    assert sum(labels[key].polygons for key in IMAGES.test) == 728
+    assert sum(labels[key].n_polygons for key in IMAGES.test) == 728
     assert sum(len(certain(key)) for key in IMAGES.test) == 615
 
 
@@ -83,9 +83,10 @@ def test_the_file_says_where_it_comes_from_and_has_short_lines() -> None:
     assert max(map(len, text.splitlines())) < 700
 
 
+@pytest.mark.data
 def test_the_polygons_are_those_of_the_real_files(real_data: Path) -> None:
     from chromozoo.data.io.labelme import LabelmeFiles
 
     files = LabelmeFiles(real_data / "bioimlab-segmentation.zip")
     for key in ("2", "24a", "68", "100", "117c"):
-        assert len(files.read(key).polygons) == joint_labels()[key].polygons
+        assert len(files.read(key).polygons) == joint_labels()[key].n_polygons

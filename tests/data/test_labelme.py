@@ -13,10 +13,10 @@ import pytest
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
-from chromozoo.data.base.metaphase_dataset import metaphase_files
 from chromozoo.data.io.archive import natural_order
 from chromozoo.data.io.coco import CocoFiles, write_coco
 from chromozoo.data.io.labelme import LabelmeFiles
+from chromozoo.data.io.metaphase_files import open_metaphases
 from chromozoo.errors import ChromozooError, DatasetError
 from chromozoo.structures.metaphase import Metaphase, check, faults
 from chromozoo.structures.polygons import mask_box, mask_outline, polygon_area, polygon_mask
@@ -258,7 +258,7 @@ def test_coco_is_written_and_read(tmp_path: Path) -> None:
     first = data["annotations"][0]
     assert first["bbox"] == [10, 8, 30, 12] and first["area"] == 360
     assert Image.open(folder / "images" / "9.png").mode == "L"
-    files = metaphase_files(folder)
+    files = open_metaphases(folder)
     assert isinstance(files, CocoFiles) and files.keys() == ["9", "24a"]
     metaphase = check(files.read("24a"))
     np.testing.assert_array_equal(metaphase.image, draw_image())
@@ -277,7 +277,7 @@ def test_coco_is_found(pointed_at: str, tmp_path: Path) -> None:
             for image in (tmp_path / "set" / "images").iterdir():
                 archive.write(image, f"images/{image.name}")
         path = tmp_path / "set.zip"
-    np.testing.assert_array_equal(metaphase_files(path).read("9").image, draw_image())
+    np.testing.assert_array_equal(open_metaphases(path).read("9").image, draw_image())
 
 
 def test_several_coco_files_are_not_guessed_between(tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_several_coco_files_are_not_guessed_between(tmp_path: Path) -> None:
     text = (tmp_path / "set" / "annotations.json").read_text()
     (tmp_path / "set" / "instances_val.json").write_text(text)
     with pytest.raises(DatasetError, match="holds several COCO files"):
-        metaphase_files(tmp_path / "set")
+        open_metaphases(tmp_path / "set")
 
 
 def change_size(data: Any) -> None:
@@ -363,7 +363,7 @@ def test_faulty_coco_is_named(change: Any, said: str, tmp_path: Path) -> None:
     change(data)
     path.write_text(json.dumps(data))
     with pytest.raises(DatasetError, match=said):
-        metaphase_files(tmp_path / "set").read("9")
+        open_metaphases(tmp_path / "set").read("9")
 
 
 def test_a_damaged_coco_image_is_named(tmp_path: Path) -> None:
@@ -371,7 +371,7 @@ def test_a_damaged_coco_image_is_named(tmp_path: Path) -> None:
     image = tmp_path / "set" / "images" / "9.png"
     image.write_bytes(image.read_bytes()[:60])
     with pytest.raises(DatasetError, match=r"9\.png: the file is damaged"):
-        metaphase_files(tmp_path / "set").read("9")
+        open_metaphases(tmp_path / "set").read("9")
 
 
 def coco(folder: Path, rows: list[dict[str, Any]], image: np.ndarray | None = None) -> Any:
@@ -410,7 +410,7 @@ def test_masks_are_read_whatever_iscrowd_says(crowd: Any, compressed: bool, tmp_
     runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
     outline = {"size": [HEIGHT, WIDTH], "counts": runs if compressed else counts(mask)}
     coco(tmp_path / "set", [{}, {"segmentation": outline, "iscrowd": crowd}])
-    files = metaphase_files(tmp_path / "set")
+    files = open_metaphases(tmp_path / "set")
     found = check(files.read("9"))
     assert len(found.polygons) == 2 and files.left_out == []
     np.testing.assert_array_equal(found.masks()[1], mask)
@@ -472,12 +472,12 @@ def test_more_outlines_than_memory_holds(tmp_path: Path) -> None:
 def test_damaged_run_lengths_are_named_and_never_decoded(wrong: Any, tmp_path: Path) -> None:
     coco(tmp_path / "set", [{"segmentation": RIGHT | wrong if wrong else wrong}])
     with pytest.raises(DatasetError, match=r"9\.png: annotation 1 is no mask in run lengths"):
-        metaphase_files(tmp_path / "set").read("9")
+        open_metaphases(tmp_path / "set").read("9")
 
 
 def test_a_mask_without_a_pixel_is_a_fault(tmp_path: Path) -> None:
     coco(tmp_path / "set", [{"segmentation": RIGHT}])
-    (fault,) = faults(metaphase_files(tmp_path / "set").read("9"))
+    (fault,) = faults(open_metaphases(tmp_path / "set").read("9"))
     assert "annotation 1 has 0 points" in fault
 
 
@@ -490,7 +490,7 @@ def test_what_is_left_out_is_counted_and_said(tmp_path: Path) -> None:
         "1 annotations of images that are not listed (image_id 77)",
     ]
     with pytest.warns(UserWarning, match=r"annotations\.json: left out: 2 crowds .*, 1 annot"):
-        files = metaphase_files(tmp_path / "set")
+        files = open_metaphases(tmp_path / "set")
     assert files.left_out == said
     assert len(files.read("9").polygons) == 1
 
@@ -507,7 +507,7 @@ def test_numbers_may_be_text_and_paths_those_of_windows(tmp_path: Path) -> None:
         row["category_id"] = 1.0
         row["segmentation"] = [[str(value) for value in row["segmentation"][0]]]
     path.write_text(json.dumps(data))
-    files = metaphase_files(tmp_path / "set")
+    files = open_metaphases(tmp_path / "set")
     for key in ("9", "24a"):
         metaphase = check(files.read(key))
         np.testing.assert_array_equal(metaphase.image, draw_image())
@@ -515,7 +515,7 @@ def test_numbers_may_be_text_and_paths_those_of_windows(tmp_path: Path) -> None:
         assert metaphase.labels == ["chromosome"] * 2
     data["images"][0] |= {"width": None, "height": None}
     path.write_text(json.dumps(data))
-    assert len(metaphase_files(tmp_path / "set").read("9").polygons) == 2
+    assert len(open_metaphases(tmp_path / "set").read("9").polygons) == 2
 
 
 def test_equal_names_in_several_folders(tmp_path: Path) -> None:
@@ -525,7 +525,7 @@ def test_equal_names_in_several_folders(tmp_path: Path) -> None:
     (images / "24a.png").rename(images / "b" / "9.png")
     path = tmp_path / "set" / "annotations.json"
     path.write_text(path.read_text().replace("24a.png", "b/9.png"))
-    files = metaphase_files(tmp_path / "set")
+    files = open_metaphases(tmp_path / "set")
     assert files.keys() == ["9", "images/b/9"]
     assert files.read("images/b/9").shapes == ["annotation 3", "annotation 4"]
 
@@ -541,7 +541,7 @@ def test_outlines_lie_on_the_image_as_it_is_seen(orientation: int, tmp_path: Pat
     Image.fromarray(np.ascontiguousarray(stored)).save(
         tmp_path / "set" / "images" / "9.png", exif=exif
     )
-    found = metaphase_files(tmp_path / "set").read("9")
+    found = open_metaphases(tmp_path / "set").read("9")
     np.testing.assert_array_equal(found.image, draw_image())
     assert found.image[found.masks()[0]].min() == 150
     # A tool that does not turn it says the other size: its outlines would lie elsewhere.
@@ -550,7 +550,7 @@ def test_outlines_lie_on_the_image_as_it_is_seen(orientation: int, tmp_path: Pat
     data["images"][0] |= {"width": HEIGHT, "height": WIDTH}
     path.write_text(json.dumps(data))
     with pytest.raises(DatasetError, match=r"is 48x64, but it is turned upright, .* 64x48"):
-        metaphase_files(tmp_path / "set").read("9")
+        open_metaphases(tmp_path / "set").read("9")
 
 
 def test_writing_replaces_only_what_it_was_told_to(tmp_path: Path) -> None:

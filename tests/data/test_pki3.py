@@ -15,7 +15,14 @@ from PIL import Image
 
 from chromozoo.classes import CLASSES
 from chromozoo.cli.main import main
-from chromozoo.data.pki3 import FILE_NAME, Pki3DataModule, list_files, patient_of, verify
+from chromozoo.data.pki3 import (
+    FILE_NAME,
+    Pki3DataModule,
+    Pki3Dataset,
+    list_files,
+    patient_of,
+    verify,
+)
 from chromozoo.data.splits import STAGES, draw_split, load_split
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
@@ -92,10 +99,12 @@ def test_labels_cells_and_stages(published: Path, unpacked: Path, tmp_path: Path
     assert len(mixed) == 3 * 46 and set(mixed.cells.tolist()) == {*KARYOTYPES[:2], "-1"}
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(next(iter(data.train_dataloader()))["index"], batch["index"])
+    alone = Pki3Dataset(published, "test", preset=SMALL, cache=tmp_path / "crops")
+    assert torch.equal(alone[3]["image"], item["image"]) and alone.split == data.split
 
     same = module(unpacked, tmp_path / "crops")
     np.testing.assert_array_equal(same.dataset("all").crops, data.dataset("all").crops)
-    assert [path.name[:5] for path in (tmp_path / "crops").iterdir()] == ["pki3-"]
+    assert [path.name[:5] for path in (tmp_path / "crops").glob("*.npy")] == ["pki3-"]
 
 
 def test_the_p_arm_stays_up(published: Path, tmp_path: Path) -> None:
@@ -226,9 +235,8 @@ def test_drawn_splits_are_stable() -> None:
         draw_split("mine", ids, 5)
 
 
+@pytest.mark.data
 def test_real_set_is_whole(real_data: Path) -> None:
-    if not (real_data / FILE_NAME).exists():
-        pytest.skip("the real Pki-3 set is not on this machine")
     files = list_files(real_data / FILE_NAME)
     assert len(files) == 23_623
     assert {file.cell for file in files} == set(SPLIT.ids("all"))

@@ -3,6 +3,7 @@
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from chromozoo.classes import CLASSES
 from chromozoo.data.bioimlab import FILE_NAME, list_files
 from chromozoo.data.splits import STAGES, load_split
 from chromozoo.errors import UnknownNameError
-from chromozoo.folders import data_folders
 
 OFFICIAL_TEST_IMAGES = [5, 10, 18, 28, 34, 41, 44, 57, 62, 65, 66, 68, 78, 84, 89, 96]
 OFFICIAL_TEST_CELLS = (6, 13, 24, 32, 38, 42, 53, 58, 59, 60, 73, 80, 86, 94)
@@ -47,6 +47,7 @@ def test_folds_are_grouped_and_cover_all_cells_once() -> None:
         assert abs(len(split.test) - 107 / 5) < 1
 
 
+@pytest.mark.data
 def test_folds_are_stratified(real_data: Path) -> None:
     """Grouped by cell, and all the same by class: a whole cell has two of each autosome.
 
@@ -88,14 +89,9 @@ def test_unknown_split_and_stage() -> None:
         load_split("bioimlab_v1").ids("training")
 
 
-def joint_labels() -> Path:
-    for folder in data_folders():
-        if (folder / "bioimlab-joint-labels.json").is_file():
-            return folder / "bioimlab-joint-labels.json"
-    pytest.skip(
-        "real data not found: set CHROMOZOO_DATA to the folder that holds "
-        "bioimlab-joint-labels.json"
-    )
+def read_joint_labels(folder: Path) -> dict[str, Any]:
+    labels: dict[str, Any] = json.loads((folder / "bioimlab-joint-labels.json").read_text())
+    return labels
 
 
 def test_segmentation_sizes_and_official_test_images() -> None:
@@ -112,9 +108,10 @@ def test_segmentation_sizes_and_official_test_images() -> None:
     assert split.sha256 == SEGMENTATION_SHA256
 
 
-def test_segmentation_cells_are_on_one_side() -> None:
+@pytest.mark.data
+def test_segmentation_cells_are_on_one_side(real_data: Path) -> None:
     """By the cell that the joint labels find, which may join images of different numbers."""
-    joint = json.loads(joint_labels().read_text())
+    joint = read_joint_labels(real_data)
     cell_of = {key: image["cell"] for key, image in joint["images"].items()}
     split = load_split("bioimlab_segmentation_v1")
     assert {*split.ids("all"), *split.excluded} == set(cell_of)
@@ -128,9 +125,10 @@ def test_segmentation_cells_are_on_one_side() -> None:
     assert cell_of["3"] == cell_of["109"] and cell_of["21"] == cell_of["47a"]
 
 
-def test_segmentation_images_stand_on_the_same_side() -> None:
+@pytest.mark.data
+def test_segmentation_images_stand_on_the_same_side(real_data: Path) -> None:
     """A cell that one task is judged on trains no model of the other task."""
-    joint = json.loads(joint_labels().read_text())
+    joint = read_joint_labels(real_data)
     cell_of = {key: image["cell"] for key, image in joint["images"].items()}
     split = load_split("bioimlab_v1")
     test_cells = {cell_of.get(key) for key in joint["official_test_images"]} - {None}

@@ -1,6 +1,7 @@
 """Stand-ins for the sets that ``metaphase_crops`` is made of: a few drawn cells for each."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from chromozoo.data import bioimlab_segmentation, cil54816, metaphase_crops, mfish
-from chromozoo.data.base.chromosome_datamodule import Chromosomes
-from chromozoo.data.pki3 import Pki3DataModule
+from chromozoo.data.base.chromosome_dataset import Chromosomes
 from chromozoo.data.splits import load_split
 from chromozoo.models import registry
 from chromozoo.structures.karyotyped_cell import Boxes, TrueCell
@@ -40,26 +40,30 @@ def drawn_cells(dataset: str, stage: str, root: Any) -> Iterator[tuple[NDArray[A
     yield image, TrueCell(name, outlines, np.array(LABELS))
 
 
-def drawn_karyotypes(root: Any) -> Pki3DataModule:
+class DrawnPki3Dataset:
     """A training karyotype of Pki-3: one bar of each class."""
-    cell = next(i for i in load_split(metaphase_crops.SPLIT).train if i.startswith("pki3"))
-    data = Pki3DataModule("nowhere")
-    bar = np.pad(np.full((40, 12), 200, np.uint8), 8)
-    found = Chromosomes(
-        np.arange(24),
-        np.full(24, cell.removeprefix("pki3 ")),
-        "b" * 64,
-        lambda: ((f"bar {number}", bar) for number in range(24)),
-        np.ones(24, bool),
-    )
-    data.chromosomes = lambda: found  # type: ignore[method-assign]
-    return data
+
+    @staticmethod
+    def list_chromosomes(root: Any, cache: Path | None = None) -> Chromosomes:
+        split = load_split(metaphase_crops.SPLIT)
+        cell = next(name for name in split.train if name.startswith("pki3"))
+        bar = np.pad(np.full((40, 12), 200, np.uint8), 8)
+        return Chromosomes(
+            np.arange(24),
+            np.full(24, cell.removeprefix("pki3 ")),
+            "b" * 64,
+            lambda: ((f"bar {number}", bar) for number in range(24)),
+            split,
+            np.ones(24, bool),
+        )
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replaces the metaphases, and the segmenter by connected components."""
     monkeypatch.setattr(metaphase_crops, "true_cells", drawn_cells)
-    monkeypatch.setattr(metaphase_crops, "Pki3DataModule", drawn_karyotypes)
+    monkeypatch.setattr(metaphase_crops, "Pki3Dataset", DrawnPki3Dataset)
+    # Any file stands for the archives of the metaphases.
+    monkeypatch.setattr(metaphase_crops, "_find_metaphases", lambda root: [Path(__file__)])
     for module in (bioimlab_segmentation, mfish, cil54816):
         monkeypatch.setattr(module, "contents_sha256", lambda root: "a" * 64)
     get_model = registry.get_model

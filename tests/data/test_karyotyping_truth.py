@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from helpers.drawn_metaphases import draw
 
-from chromozoo.data import karyotyped
+from chromozoo.data import karyotyping_truth
 from chromozoo.data.joint_labels import JointLabels
-from chromozoo.data.karyotyped import true_cells
+from chromozoo.data.karyotyping_truth import true_cells
 from chromozoo.errors import DatasetError
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
-from chromozoo.structures import polygons
+from chromozoo.structures import metaphase
 from chromozoo.structures.karyotyped_cell import FoundCell
 from chromozoo.structures.polygons import polygon_mask
 from chromozoo.structures.segmentation import Segmentation
@@ -24,7 +24,7 @@ def labelled(tiny_metaphases: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "5": JointLabels(6, np.array([0, 0, 1, -1, 22, 23, 4, 5])),
         "10": JointLabels(None, np.full(8, -1)),
     }
-    monkeypatch.setattr(karyotyped, "joint_labels", lambda: labels)
+    monkeypatch.setattr(karyotyping_truth, "joint_labels", lambda: labels)
     return tiny_metaphases
 
 
@@ -52,7 +52,7 @@ def test_a_segmentation_is_judged_as_it_is(labelled: Path) -> None:
         named = np.where(cell.classes == 1, 2, cell.classes)
         named = np.where(named == 23, 22, named).clip(0)[::-1]
         flags = cell.classes[::-1] == 23
-        found.append(FoundCell(cell.name, segmentation, named, review=flags))
+        found.append(FoundCell(cell.name, segmentation, named, needs_review=flags))
     report = evaluate_karyotyping(found, true)
     row = report.to_row()
     assert (row["n_images"], row["n_named_images"], row["n_certain"]) == (2, 1, 7)
@@ -69,7 +69,7 @@ def test_outlines_without_a_pixel_are_left_out_with_their_class(
         mask = polygon_mask(polygon, height, width)
         return mask & (not np.array_equal(polygon, draw("5")[1][0]))
 
-    monkeypatch.setattr(polygons, "polygon_mask", without_the_first)
+    monkeypatch.setattr(metaphase, "polygon_mask", without_the_first)
     _, five = next(iter(true_cells("bioimlab-segmentation", "test", labelled)))
     assert five.classes.tolist() == [0, 1, -1, 22, 23, 4, 5]
     assert len(five.outlines.boxes) == 7
@@ -85,6 +85,7 @@ def test_other_numbers_of_polygons_are_refused(tiny_metaphases: Path) -> None:
         next(true_cells("bioimlab-segmentation", "test", tiny_metaphases))
 
 
+@pytest.mark.data
 def test_the_real_test_images(real_data: Path) -> None:
     cells = [cell for _, cell in true_cells("bioimlab-segmentation", "test", real_data)]
     found = [FoundCell(cell.name, cell.outlines, cell.classes.clip(0)) for cell in cells]
