@@ -203,7 +203,7 @@ def dataset_of_tag(tag: str, task: str) -> DatasetInfo:
         if info.tag == tag:
             return info
     known = ", ".join(info.tag for info in usable.values())
-    raise UnknownNameError(f"no data set for {task} has the tag {tag!r}; there are {known}")
+    raise UnknownNameError(f"no data set for {task} has the tag {tag!r}; known are {known}")
 
 
 def dataset_info(name: str) -> DatasetInfo:

@@ -203,7 +203,7 @@ class Cil54816Files:
         source = f"{self.path}: {self.annotations[key]}"
         if image.shape != found.shape:
             raise DatasetError(
-                f"{source}: is of an image of {found.shape[1]}x{found.shape[0]}, but the image "
+                f"{source}: describes an image of {found.shape[1]}x{found.shape[0]}, but the image "
                 f"is {image.shape[1]}x{image.shape[0]}; fetch both again"
             )
         return Metaphase(
@@ -300,7 +300,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
     known = set(split.ids("all"))
     faults += [f"image {key} of the split has no file" for key in sorted(known - {*keys})]
     lone = sorted((files.images.keys() ^ files.annotations.keys()) - {*keys})
-    faults += [f"{path}: of {key} there is only the image or the annotation" for key in lone]
+    faults += [f"{path}: image {key} lacks its image or annotation file" for key in lone]
     numbers = Counter(len(one.boxes) for one in found.values())
     by_image = Counter({key: len(one.boxes) for key, one in found.items()})
     without_file = sorted(files.read_lists() - {*keys})

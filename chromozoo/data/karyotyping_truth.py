@@ -65,7 +65,7 @@ def _find_joint_classes(metaphase: Metaphase) -> NDArray[np.int64]:
     if labels is None or labels.n_polygons != len(metaphase.polygons):
         raise DatasetError(
             f"{metaphase.source}: has {len(metaphase.polygons)} polygons, the joint labels "
-            + ("do not know the image" if labels is None else f"name {labels.n_polygons}")
+            + ("lack the image" if labels is None else f"have {labels.n_polygons}")
             + "; they number the polygons of the published file: fetch it again"
         )
     return labels.classes

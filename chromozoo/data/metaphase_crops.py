@@ -61,7 +61,7 @@ FOUND = ", found"
 # The data sets of metaphases: prefix in the split and name in the catalogue.
 METAPHASES = {"bioimlab": "bioimlab-segmentation", "mfish": "mfish", "cil": "cil54816"}
 
-INSTRUCTIONS = """It is made of five sets; all are needed:
+INSTRUCTIONS = """It consists of five data sets, which are all needed:
   chromozoo data info bioimlab
   chromozoo data info pki3
   chromozoo data info bioimlab-segmentation

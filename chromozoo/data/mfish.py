@@ -190,9 +190,9 @@ def find_instances(class_map: NDArray[np.uint8]) -> list[tuple[int, NDArray[np.b
     """
     fragments, numbers, regions, region_areas = _find_fragments(class_map)
     if len(fragments) > MAX_FRAGMENTS:
-        raise ValueError(f"the map is of {len(fragments):,} pieces, noise and no chromosomes")
+        raise ValueError(f"the map has {len(fragments):,} fragments, which is noise")
     if len(fragments) * class_map.size > MAX_MASK_BYTES:
-        raise ValueError(f"the map is too large for its {len(fragments):,} pieces")
+        raise ValueError(f"the map is too large for its {len(fragments):,} fragments")
     free = [fragment for fragment in fragments if not fragment.regions] or fragments
     pixels_per_mb = float(np.median([one.area / MEGABASES[one.label] for one in free] or [0]))
 

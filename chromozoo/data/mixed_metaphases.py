@@ -41,7 +41,7 @@ SETS: dict[str, type[SplitMetaphaseDataset]] = {
 # Weights of the images in training. Few images have outlines.
 REPEATS = {"bioimlab": 2, "mfish": 2, "cil": 1}
 
-INSTRUCTIONS = """It is made of three sets; all are needed:
+INSTRUCTIONS = """It consists of three data sets, which are all needed:
   chromozoo data info bioimlab-segmentation
   chromozoo data info mfish
   chromozoo data info cil54816"""

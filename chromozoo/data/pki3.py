@@ -320,7 +320,7 @@ def _find_path(root: str | os.PathLike[str] | None, layout: Layout) -> Path:
     if root is None or not exists(Path(root)):
         raise DatasetNotFoundError(
             f"{root}: no such folder or zip file; a set of the layout {layout} "
-            f"({_FILE_NAMES[layout][0]}) is named itself: --data.init_args.root /folder"
+            f"({_FILE_NAMES[layout][0]}) needs its own path: --data.init_args.root /folder"
         )
     return Path(root)
 

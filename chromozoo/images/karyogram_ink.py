@@ -206,7 +206,7 @@ def label_thick_components(ink: NDArray[np.bool_], name: str) -> tuple[NDArray[n
     # Thick rulers are told from chromosomes by their shape.
     is_chromosome &= sides[:, 0] < RULER_ASPECT * sides[:, 1]
     if (number := np.count_nonzero(is_chromosome)) > MAX_COMPONENTS:
-        raise noise_error(name, f"{number:,} pieces as thick as a chromosome")
+        raise noise_error(name, f"{number:,} components as thick as a chromosome")
     numbers = np.zeros(count, np.int32)
     numbers[1:][is_chromosome] = np.arange(1, number + 1)
     return numbers[labels], thickness

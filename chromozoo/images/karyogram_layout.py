@@ -97,7 +97,7 @@ def find_rows(
     found = []
     for top, end in edges.reshape(-1, 2).tolist():
         if (number := len(list_components(labels[top:end], top))) > MAX_IN_ROW:
-            raise noise_error(name, f"{number} pieces as thick as a chromosome in one row")
+            raise noise_error(name, f"{number} components as thick as a chromosome in one row")
         found.append(join_arms(labels[top:end], top, thickness))
     tallest = max((one.height for row in found for one in row), default=0)
     area = np.percentile([one.area for row in found for one in row] or [0], 90)
@@ -210,7 +210,7 @@ def divide_row(
         if deviations and len(group) == 1 and own_units[0] > max_unit:
             raise ImageError(
                 f"{row.name}: two chromosomes seem to touch at x {group[0].left}, y "
-                f"{group[0].top} and cannot be parted; move them apart"
+                f"{group[0].top} and cannot be separated; move them apart"
             )
     return copies
 

@@ -1,4 +1,4 @@
-"""The BioImLab classification DataModule on a tiny set in the published layout."""
+"""The BioImLab classification data set on a tiny set in the published layout."""
 
 import shutil
 import zipfile
@@ -18,14 +18,14 @@ from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameErro
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.synthetic import write_bioimlab_layout
 
-# By bioimlab_v1 (and by its fold 1 too): two cells train, one chooses, one tests.
+# In bioimlab_v1 and in its fold 1: two training cells, one validation and one test cell.
 TRAIN, VAL, TEST = (2, 3), 7, 6
 SMALL: dict[str, int | float | str] = {"height": 48, "width": 24, "scale": 0.5}
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder that holds the unpacked set; not to be written to."""
+    """Folder with the unpacked set; read-only."""
     root = tmp_path_factory.mktemp("data")
     write_bioimlab_layout(root / "bioimlab-classification", [*TRAIN, TEST, VAL], seed=0)
     return root
@@ -33,7 +33,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(published: Path, tmp_path: Path) -> Path:
-    """A set of one's own."""
+    """A writable copy of the set."""
     shutil.copytree(published, tmp_path / "data")
     return tmp_path / "data"
 
@@ -50,7 +50,7 @@ def module(root: Path, cache: Path, **arguments: Any) -> BioImLabDataModule:
 
 
 def zipped(root: Path) -> Path:
-    """The set as a zip file alone."""
+    """Pack the set into a zip file and remove the folder."""
     folder = root / "bioimlab-classification"
     with zipfile.ZipFile(root / "bioimlab-classification.zip", "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(folder.rglob("*.bmp")):
@@ -134,7 +134,7 @@ def test_folder_and_zip_give_the_same_crops(
     warm_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And share one cache, for it is keyed by the content."""
+    """They share one cache, because its key is the content."""
     expected = module(published, warm_cache).dataset("all")
     archive = zipped(copy) if kind == "zip" else copy / "bioimlab-classification"
     forbid_preparing(monkeypatch)
@@ -171,7 +171,7 @@ def test_second_setup_prepares_nothing(
     crops = second.prepared.crops
     assert isinstance(crops, np.memmap) and not crops.flags.writeable
     np.testing.assert_array_equal(first.prepared.crops, crops)
-    # The normalisation is no part of the cached pixels.
+    # The cached pixels are not normalised.
     module(published, tmp_path, preset=SMALL | {"mean": 0.0, "std": 1.0}).setup()
 
 
@@ -221,8 +221,8 @@ def test_an_interrupted_write_leaves_no_half_cache(
     assert len(cached_crops(tmp_path)) == 1
 
 
-def test_another_model_gets_its_own_crops(published: Path, tmp_path: Path) -> None:
-    """The crops that a data module has prepared for one model do not fit the next."""
+def test_another_preset_gets_its_own_crops(published: Path, tmp_path: Path) -> None:
+    """Crops that were prepared for one model are not used for the next."""
     data = BioImLabDataModule(root=published, cache=str(tmp_path), synthetic_cells=1)
     for height in (48, 64):
         transforms = ChromosomePreset(height=height, width=24, scale=0.5)
@@ -232,7 +232,7 @@ def test_another_model_gets_its_own_crops(published: Path, tmp_path: Path) -> No
         assert next(iter(data.train_dataloader()))["image"].shape[-2:] == (height, 24)
 
 
-# Bad data
+# Faulty data sets
 
 
 def test_rgb_and_16_bit_files_survive(copy: Path, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_class_out_of_range_is_named(copy: Path, tmp_path: Path) -> None:
         ("2/2 \u0663.bmp", "holds no file named"),
     ],
 )
-def test_numbers_of_thousands_of_digits_are_named(name: str, said: str, tmp_path: Path) -> None:
+def test_numbers_of_thousands_of_digits_are_refused(name: str, said: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr(name, b"x")
     with pytest.raises(DatasetError, match=rf"set\.zip: .*{said}") as caught:
@@ -358,7 +358,7 @@ def first_batch(data: BioImLabDataModule, epoch: int) -> dict[str, torch.Tensor]
 def test_an_epoch_follows_from_its_number_alone(
     published: Path, warm_cache: Path, num_workers: int
 ) -> None:
-    """So a resumed run sees what the uninterrupted one would have seen."""
+    """A resumed run sees the same batches as an uninterrupted one."""
     arguments: dict[str, Any] = {"batch_size": 8, "num_workers": num_workers, "augmentation": {}}
     data = module(published, warm_cache, **arguments)
     at_3, at_4, again = (first_batch(data, epoch) for epoch in (3, 4, 3))

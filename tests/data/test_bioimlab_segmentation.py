@@ -33,7 +33,7 @@ CROP = 96
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder that holds the unpacked set; not to be written to."""
+    """Folder with the unpacked set; read-only."""
     root = tmp_path_factory.mktemp("data")
     write_all(root / "bioimlab-segmentation")
     return root
@@ -46,7 +46,7 @@ def copy(published: Path, tmp_path: Path) -> Path:
 
 
 def module(root: Path, **arguments: Any) -> BioImLabSegmentationDataModule:
-    """Without the zoom to a known chromosome width, for the canvas is then the image."""
+    """A module without zoom, whose canvas is the image."""
     given: dict[str, Any] = {
         "preset": {"typical_width": 0},
         "crop": CROP,
@@ -107,7 +107,7 @@ def test_every_layout_gives_the_same_items(layout: str, copy: Path, published: P
             assert torch.equal(found[index][name], tensor), name
 
 
-def test_items_are_what_the_contract_says(published: Path) -> None:
+def test_items_have_the_documented_shapes_and_types(published: Path) -> None:
     data = module(published)
     images = data.dataset("val")
     item = images[0]
@@ -149,7 +149,7 @@ def test_evaluation_gives_whole_images_one_a_batch(published: Path) -> None:
             assert set(batch["target"][0]) == {"boxes", "labels", "masks"}
 
 
-def test_images_and_masks_are_kept_while_there_is_room(
+def test_images_and_masks_are_cached_up_to_a_limit(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = module(published)
@@ -166,7 +166,7 @@ def test_images_and_masks_are_kept_while_there_is_room(
     assert few._cache.size == sum(few[key].canvas.nbytes for key in ("2", "10"))
 
 
-def test_the_model_brings_its_preset(published: Path) -> None:
+def test_the_preset_of_the_model_is_used(published: Path) -> None:
     data = module(published, preset=None)
     transforms = MetaphasePreset(scale=0.5, typical_width=0)
     data.trainer = stub_trainer(0, transforms)
@@ -175,7 +175,7 @@ def test_the_model_brings_its_preset(published: Path) -> None:
     assert data.dataset("val")[0]["image"].shape == (1, 75, 110)
 
 
-# Faulty sets
+# Faulty data sets
 
 
 def test_a_faulty_outline_is_named(copy: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_faulty_outline_is_named(copy: Path) -> None:
         module(copy).dataset("val")[0]
 
 
-def test_a_split_of_other_images(tmp_path: Path) -> None:
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bioimlab-segmentation").mkdir()
     write(tmp_path / "bioimlab-segmentation", "2")
     with pytest.raises(DatasetError, match="none of the val images of bioimlab_segmentation_v1"):
@@ -202,7 +202,7 @@ def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
     assert "10.1016/j.bspc.2023.105199" in message and "CHROMOZOO_DATA" in message
 
 
-def test_verify_judges_every_outline(copy: Path, capsys: Any) -> None:
+def test_verify_checks_every_outline(copy: Path, capsys: Any) -> None:
     folder = copy / "bioimlab-segmentation"
     report = verify(copy)
     assert "8 images, 64 polygons" in report.lines
@@ -259,7 +259,7 @@ def same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_epoch_follows_from_its_number_alone(published: Path, num_workers: int) -> None:
-    """So a resumed run sees what the uninterrupted one would have seen, with any workers."""
+    """A resumed run sees the same crops as an uninterrupted one, for any number of workers."""
     arguments: dict[str, Any] = {"augmentation": {}, "synthetic": 0.5}
     data = module(published, **arguments)
     at_3, at_4 = epoch_of(data, 3), epoch_of(data, 4)
@@ -292,8 +292,8 @@ def crops(root: Path, **arguments: Any) -> MetaphaseCropDataset:
     return MetaphaseCropDataset(keys, data.images, **({"size": CROP, "samples": 24} | arguments))
 
 
-def test_turned_outlines_stay_on_their_light(published: Path) -> None:
-    """Half a pixel of shift between outline and image would be seen in no loss curve."""
+def test_rotated_outlines_match_the_image(published: Path) -> None:
+    """No loss curve would show half a pixel of shift between outline and image."""
     only_turns = MetaphaseAugmentation(brightness=0, contrast=0, gamma=1, blur=0, noise=0)
     dataset = crops(published, augmentation=only_turns)
     preset = dataset.images.preset
@@ -343,7 +343,7 @@ def test_each_chromosome_is_as_likely_as_another(published: Path) -> None:
     assert set(counts.tolist()) == {2, 3}
 
 
-def test_what_is_mostly_outside_is_no_target() -> None:
+def test_mostly_invisible_instances_are_dropped() -> None:
     bar = np.array([[0.0, 0], [40, 0], [40, 10], [0, 10]])
     shown = [bar + np.array(place) for place in ((-29, 5), (-31, 20), (-100, 0), (10, 40))]
     found = make_targets(shown, 64, 64)
@@ -358,7 +358,7 @@ def test_what_is_mostly_outside_is_no_target() -> None:
     assert collate_metaphases([item, item])["index"].tolist() == [3, 3]
 
 
-def test_exposure_leaves_the_ground_dark() -> None:
+def test_exposure_leaves_the_background_dark() -> None:
     canvas = np.zeros((64, 64), np.uint8)
     canvas[20:40, 20:40] = 120
     changed = []
@@ -370,7 +370,7 @@ def test_exposure_leaves_the_ground_dark() -> None:
     np.testing.assert_array_equal(IDENTITY.expose(np.random.default_rng(0), canvas), canvas)
 
 
-def test_turns_are_of_every_angle_and_within_their_scale() -> None:
+def test_matrices_have_every_angle_and_the_given_scale() -> None:
     rng = np.random.default_rng(0)
     matrices = [MetaphaseAugmentation(shear=0).draw_matrix(rng) for _ in range(400)]
     determinants = np.linalg.det(matrices)
@@ -388,7 +388,7 @@ def test_composed_crops_come_from_training_images_alone(published: Path) -> None
     assert data.bank() is data.bank()
 
 
-def test_verify_says_what_is_left_out_and_goes_on_after_damage(tmp_path: Path) -> None:
+def test_verify_reports_ignored_annotations_and_continues_after_damage(tmp_path: Path) -> None:
     data = write_all(tmp_path / "set")
     del data
     files = open_metaphases(tmp_path / "set")

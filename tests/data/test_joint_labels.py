@@ -1,4 +1,4 @@
-"""The joint labels: what they count, and that no cell stands on two sides."""
+"""The joint labels: counts, and no cell on two sides of the split."""
 
 from importlib import resources
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_all_images_of_the_split_are_labelled() -> None:
         labels["5"].classes[0] = 3
 
 
-def test_an_image_as_the_file_has_it() -> None:
+def test_labels_of_one_image() -> None:
     """Polygons of image 100: chromosome 1, X, 6, 3 and 21; the 13th has no certain class."""
     image = joint_labels()["100"]
     assert (image.cell, image.n_polygons) == (98, 47)
@@ -43,7 +43,7 @@ def test_an_image_as_the_file_has_it() -> None:
     assert image.classes.dtype == np.int64
 
 
-def test_only_images_with_a_cell_have_classes_and_no_more_than_a_cell_has() -> None:
+def test_class_counts_are_those_of_a_cell() -> None:
     for key, image in joint_labels().items():
         counts = np.bincount(certain(key), minlength=24)
         assert image.classes.min() >= -1 and len(counts) == 24
@@ -62,22 +62,22 @@ def test_the_official_test_images() -> None:
     assert sum(len(certain(key)) for key in IMAGES.test) == 615
 
 
-def test_the_validation_images_show_validation_cells() -> None:
+def test_validation_images_are_of_validation_cells() -> None:
     assert list(IMAGES.val) == ["6", "7", "31", "45", "56", "59", "82", "115"]
     cells = cells_of(IMAGES.val)
     assert len(cells) == 8
     assert set(cells) < set(CELLS.val)
 
 
-def test_no_training_image_shows_a_cell_that_chooses_or_judges() -> None:
+def test_training_images_are_of_training_cells() -> None:
     training = cells_of(IMAGES.train)
     assert set(training) <= set(CELLS.train)
     assert not set(training) & (set(CELLS.val) | set(CELLS.test))
-    # Of the cell of the image left out, too, nothing trains.
+    # The cell of the excluded image is no training cell either.
     assert set(cells_of(IMAGES.excluded)) <= set(CELLS.val)
 
 
-def test_the_file_says_where_it_comes_from_and_has_short_lines() -> None:
+def test_the_file_states_its_origin_and_has_short_lines() -> None:
     text = (resources.files("chromozoo.data.joint_labels") / "bioimlab_v1.json").read_text()
     assert "not reviewed by a cytogeneticist" in text and "MPL-2.0" in text
     assert max(map(len, text.splitlines())) < 700

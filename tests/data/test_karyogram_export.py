@@ -18,7 +18,7 @@ from chromozoo.errors import ChromozooError, OutputError
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two karyograms, and two images that are none."""
+    """Two karyograms and two other files."""
     folder = tmp_path_factory.mktemp("karyograms")
     for name, karyotype in (("male.png", MALE), ("down.tif", KARYOTYPES["47,XX,+21"])):
         Image.fromarray(draw_karyogram_page(karyotype)[0]).save(folder / name)
@@ -45,7 +45,7 @@ def test_command(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert [path.name for path in output.parent.iterdir()] == ["crops"]
 
 
-def test_a_batch_goes_on_with_the_rest(
+def test_a_refused_image_does_not_stop_the_others(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = ["blank.png", "missing.png", "male.png", "text.png"]
@@ -85,7 +85,7 @@ def test_nothing_is_written_where_nothing_can_be_cut(
 def test_any_name_of_a_file_gives_a_folder(
     name: str, folder: str | None, files: Path, tmp_path: Path
 ) -> None:
-    """And the run goes on: the other image is cut, too."""
+    """The other image is cut as well."""
     path = tmp_path / name
     try:
         path.write_bytes((files / "male.png").read_bytes())
@@ -108,7 +108,7 @@ def test_files_that_would_share_a_folder_are_named(files: Path, tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_no_file_costs_only_itself(files: Path, tmp_path: Path) -> None:
+def test_missing_files_do_not_stop_the_others(files: Path, tmp_path: Path) -> None:
     paths = [Path("/"), tmp_path, tmp_path / ("x" * 300), Path("a\0b.png"), Path("\ud800.png")]
     counts, errors = extract_files([*paths, files / "male.png"], tmp_path / "out")
     assert list(counts.values()) == [46] and len(errors) == len(paths)
@@ -123,7 +123,7 @@ def test_an_output_that_cannot_be_written(name: str, files: Path, tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_levels_that_no_png_holds_are_spread(tmp_path: Path) -> None:
+def test_grey_values_that_do_not_fit_a_png_are_stretched(tmp_path: Path) -> None:
     """An image of floats between 0 and 1 would become black."""
     image = draw_karyogram_page(MALE)[0]
     tifffile.imwrite(tmp_path / "floats.tif", image.astype(np.float32) / 255)
@@ -141,7 +141,7 @@ def test_levels_that_no_png_holds_are_spread(tmp_path: Path) -> None:
             assert np.corrcoef(deep.ravel(), other.ravel())[0, 1] > 0.9999
 
 
-def test_a_broken_run_leaves_the_old_folder(
+def test_an_interrupted_run_leaves_the_old_folder(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tmp_path / "out"
@@ -158,7 +158,7 @@ def test_a_broken_run_leaves_the_old_folder(
     assert list(tmp_path.iterdir()) == [output]
 
 
-def test_an_existing_folder_is_kept_unless_it_may_be_replaced(files: Path, tmp_path: Path) -> None:
+def test_an_existing_folder_is_replaced_only_on_request(files: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     extract_files([files / "male.png"], output)
     with pytest.raises(ChromozooError, match="exists already; choose another folder"):
@@ -168,7 +168,7 @@ def test_an_existing_folder_is_kept_unless_it_may_be_replaced(files: Path, tmp_p
     assert sorted(path.name for path in output.iterdir()) == ["down", "labels.csv"]
 
 
-def test_a_folder_of_something_else_is_never_replaced(files: Path, tmp_path: Path) -> None:
+def test_another_folder_is_never_replaced(files: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(ChromozooError, match=r"holds no labels\.csv, so it is not replaced"):
         extract_files([files / "male.png"], tmp_path, overwrite=True)

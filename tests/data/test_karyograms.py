@@ -1,4 +1,4 @@
-"""Karyograms as a data set: cut by place, split by patient, refused ones named."""
+"""Karyograms as a data set: classes by position, split by patient, and refused images."""
 
 import os
 from pathlib import Path
@@ -56,7 +56,7 @@ def warm_cache(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache
 
 
-def test_every_chromosome_has_the_class_of_its_place(folder: Path, warm_cache: Path) -> None:
+def test_every_chromosome_has_the_class_of_its_position(folder: Path, warm_cache: Path) -> None:
     found = KaryogramDataModule(folder, num_workers=0, cache=str(warm_cache)).prepared
     assert len(found.crops) == 46 * len(NAMES)
     first = found.cells == NAMES[0]
@@ -89,7 +89,7 @@ def test_a_patient_is_on_one_side(folder: Path, warm_cache: Path) -> None:
     assert batch["image"].shape[0] == batch["label"].shape[0] > 0
 
 
-def test_a_karyogram_that_leaves_a_doubt_is_left_out(
+def test_uncertain_karyograms_are_left_out(
     image: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image.save(tmp_path / "a.png")
@@ -106,7 +106,7 @@ def test_a_karyogram_that_leaves_a_doubt_is_left_out(
     assert shown.count("FAULT") == 2
 
 
-def test_what_is_no_such_set(tmp_path: Path) -> None:
+def test_folders_without_karyograms_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="root"):
         KaryogramDataModule().setup()
     with pytest.raises(DatasetError, match="holds no image"):

@@ -1,4 +1,4 @@
-"""Outlines with their classes, on drawn metaphases."""
+"""Ground truth of karyotyping, on drawn metaphases."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from chromozoo.structures.segmentation import Segmentation
 
 @pytest.fixture
 def labelled(tiny_metaphases: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The eight bars of image 5 have classes, of image 10 none is certain."""
+    """The bars of image 5 have classes; those of image 10 are uncertain."""
     labels = {
         "5": JointLabels(6, np.array([0, 0, 1, -1, 22, 23, 4, 5])),
         "10": JointLabels(None, np.full(8, -1)),
@@ -42,8 +42,8 @@ def test_outlines_and_classes_belong_together(labelled: Path) -> None:
     assert (masks[6] & masks[7]).any()  # amodal: the two that cross share pixels
 
 
-def test_a_segmentation_is_judged_as_it_is(labelled: Path) -> None:
-    """All is found in another order; the 2 is named 3, and the Y, which is flagged, X."""
+def test_evaluation_of_a_perfect_segmentation(labelled: Path) -> None:
+    """All are found in another order; the 2 is classified as 3, and the flagged Y as X."""
     true = [cell for _, cell in true_cells("bioimlab-segmentation", "test", labelled)]
     found = []
     for cell in true:
@@ -62,7 +62,7 @@ def test_a_segmentation_is_judged_as_it_is(labelled: Path) -> None:
     assert row["segmentation_recall"] == 1 and row["geometry"] == "mask"
 
 
-def test_outlines_without_a_pixel_are_left_out_with_their_class(
+def test_outlines_without_a_pixel_are_dropped_with_their_class(
     labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_the_first(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -75,13 +75,13 @@ def test_outlines_without_a_pixel_are_left_out_with_their_class(
     assert len(five.outlines.boxes) == 7
 
 
-def test_files_that_were_not_labelled_are_named(tiny_metaphases: Path, labelled: Path) -> None:
-    with pytest.raises(DatasetError, match=r"original_6\.json: has 8 polygons.*do not know"):
+def test_images_without_joint_labels_are_refused(tiny_metaphases: Path, labelled: Path) -> None:
+    with pytest.raises(DatasetError, match=r"original_6\.json: has 8 polygons.*lack the image"):
         next(true_cells("bioimlab-segmentation", "val", labelled))
 
 
 def test_other_numbers_of_polygons_are_refused(tiny_metaphases: Path) -> None:
-    with pytest.raises(DatasetError, match=r"original_5\.json: has 8 polygons.*name 46"):
+    with pytest.raises(DatasetError, match=r"original_5\.json: has 8 polygons.*have 46"):
         next(true_cells("bioimlab-segmentation", "test", tiny_metaphases))
 
 

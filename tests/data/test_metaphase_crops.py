@@ -1,4 +1,4 @@
-"""Crops for the karyotyper's classifier: by the set's outlines, and by what a segmenter finds."""
+"""Metaphase crops: cut by annotated masks and by the detections of a segmenter."""
 
 from pathlib import Path
 
@@ -34,17 +34,17 @@ def test_single_chromosomes_come_first_then_each_metaphase_twice(
         assert by_segmenter == f"{by_set}, found"
         crops = found.crops[start : start + 6]
         assert crops.any(axis=(1, 2)).all()
-        # What is too dim to be found is shown by the outline of the set.
+        # The undetected, dim one is cut by its annotated mask twice.
         assert np.array_equal(crops[1], crops[4])
 
 
-def test_what_has_boxes_alone_is_cut_by_found_outlines(data: MetaphaseCropsDataModule) -> None:
+def test_metaphases_with_boxes_are_cut_by_detections(data: MetaphaseCropsDataModule) -> None:
     found = data.prepared
     cells, crops = found.cells[-6:], found.crops[-6:]
     assert [cell[:3] for cell in cells] == ["cil"] * 6
     assert all(cell.endswith(", found") for cell in cells)
     assert found.labels[-6:].tolist() == [3, 7, 12] * 2
-    # The one that is not found is shown by its box.
+    # The undetected one is cut by its box.
     assert crops.any(axis=(1, 2)).all()
 
 
@@ -63,7 +63,7 @@ def test_prepare_data_runs_the_segmenter_once_and_a_warm_setup_decodes_nothing(
     assert len(data.dataset("val")) > 0
 
 
-def test_metaphases_alone_validate_and_test(data: MetaphaseCropsDataModule) -> None:
+def test_validation_and_test_cells_are_metaphases(data: MetaphaseCropsDataModule) -> None:
     for stage in ("val", "test"):
         cells = set(data.dataset(stage).cells)
         assert len(cells) == (5 if stage == "val" else 4)

@@ -1,4 +1,4 @@
-"""The M-FISH DataModule: chromosomes out of class maps, on tiny drawn sets."""
+"""M-FISH: instances derived from class maps, on tiny drawn sets."""
 
 import zipfile
 from pathlib import Path
@@ -77,10 +77,10 @@ def test_split_is_disjoint_by_slide() -> None:
     assert SPLIT.sha256[:12] == "461c6ece0d0c"
 
 
-# Chromosomes out of a map
+# Instances of a class map
 
 
-def test_what_an_overlap_splits_is_joined() -> None:
+def test_fragments_at_an_overlap_are_joined() -> None:
     values = drawn_map()
     found = find_instances(values)
     assert [label for label, _ in found] == [0, 0, 1, 1, 22, 23]
@@ -94,7 +94,7 @@ def test_what_an_overlap_splits_is_joined() -> None:
 
 
 def test_homologues_at_one_overlap_stay_apart() -> None:
-    """Both 1 cross the same 2 in one region: together they are too large for one 1."""
+    """Both 1 cross the same 2 in one region; together they are too large for one chromosome."""
     values = np.pad(drawn_map(), ((0, 80), (0, 0)))
     values[:, :85] = 0
     values[95:105, 5:80] = 2
@@ -114,7 +114,7 @@ def test_dust_is_left_out_and_holes_are_filled() -> None:
     assert find_instances(np.zeros((20, 20), np.uint8)) == []
 
 
-def test_outlines_give_their_masks_back() -> None:
+def test_the_outlines_give_the_masks_back() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         values = np.zeros((40, 50), np.uint8)
@@ -145,7 +145,7 @@ def test_items_carry_classes(published: Path) -> None:
 
 
 def test_training_crops_keep_class_and_place_together(published: Path) -> None:
-    """A chromosome's class is in its grey here, so a label that slips is seen."""
+    """The grey value of a chromosome is its class here, which reveals shifted labels."""
     data = module(published)
     preset = None
     seen = set()
@@ -185,7 +185,7 @@ def test_metaphases_for_karyotyping(published: Path, kind: str) -> None:
     assert image.shape == (120, 160) and image.dtype == np.float32
 
 
-# Faulty sets
+# Faulty data sets
 
 
 def test_faulty_files_are_named(published: Path, capsys: Any) -> None:
@@ -217,14 +217,16 @@ def test_faulty_files_are_named(published: Path, capsys: Any) -> None:
 
 
 def test_noise_is_no_class_map(published: Path) -> None:
-    """Its tens of thousands of pieces would be joined for hours."""
+    """Joining its tens of thousands of fragments would take hours."""
     noise = np.random.default_rng(0).choice(np.r_[np.arange(25), 255], (300, 300))
     write(published / "mfish-dapi", "A0101XY", noise.astype(np.uint8))
-    with pytest.raises(DatasetError, match=r"A0101XYK\.png: the map is of [0-9,]+ pieces, noise"):
+    with pytest.raises(
+        DatasetError, match=r"A0101XYK\.png: the map has [0-9,]+ fragments, which is noise"
+    ):
         MFishFiles(published / "mfish-dapi").read("A0101XY")
 
 
-def test_two_files_of_one_name_are_not_guessed_between(published: Path) -> None:
+def test_two_files_of_one_name_are_refused(published: Path) -> None:
     folder = published / "mfish-dapi"
     (name,) = sorted(path.name for path in folder.glob("*K.png"))[:1]
     (folder / "copy").mkdir()

@@ -1,4 +1,4 @@
-"""G-band single chromosomes in their three layouts, on tiny drawn sets."""
+"""Pki-3 and the other layouts of single chromosomes, on tiny drawn sets."""
 
 import io
 import shutil
@@ -28,14 +28,14 @@ from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameErro
 from chromozoo.images.preset import ChromosomePreset
 
 SPLIT = load_split("pki3_v1")
-# Two of one patient train.
+# Two training karyotypes, one for validation and one for testing.
 KARYOTYPES = (*SPLIT.train[:2], SPLIT.val[0], SPLIT.test[0])
 SMALL: dict[str, int | float | str] = {"height": 32, "width": 16, "scale": 0.5}
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder that holds the zip file; not to be written to."""
+    """Folder with the zip file; read-only."""
     root = tmp_path_factory.mktemp("data")
     with zipfile.ZipFile(root / FILE_NAME, "w") as archive:
         for karyotype in KARYOTYPES:
@@ -108,7 +108,7 @@ def test_labels_cells_and_stages(published: Path, unpacked: Path, tmp_path: Path
 
 
 def test_the_p_arm_stays_up(published: Path, tmp_path: Path) -> None:
-    """The bars lean by up to 25 degrees; turned upright, the dark end is still the upper one."""
+    """The bars lean by up to 25 degrees; upright, the dark end is the upper one."""
     crops = module(published, tmp_path, preset={"height": 64, "width": 32}).dataset("all").crops
     rows = crops.astype(float).sum(axis=2)
     for row in rows:
@@ -117,7 +117,7 @@ def test_the_p_arm_stays_up(published: Path, tmp_path: Path) -> None:
         assert row[:middle].sum() > row[middle:].sum()
 
 
-def test_verify_counts_and_names_what_is_amiss(unpacked: Path, capsys: Any) -> None:
+def test_verify_counts_and_reports_faults(unpacked: Path, capsys: Any) -> None:
     (unpacked / KARYOTYPES[0] / "21_3.png").write_bytes(draw_image(0))
     report = verify(unpacked)
     assert "185 chromosomes of 4 karyotypes of 3 patients" in report.lines
@@ -179,7 +179,7 @@ def test_class_folders(tmp_path: Path) -> None:
     assert data.split.name == "class-folders_drawn/fold2"
 
 
-def test_what_is_not_of_the_layout_is_counted(tmp_path: Path) -> None:
+def test_images_of_another_layout_are_counted(tmp_path: Path) -> None:
     for name in ("7/a.png", "X/b.png", "unknown/c.png", "d.tif", "7/.hidden.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / name, format="PNG")
@@ -203,7 +203,7 @@ def test_what_is_not_of_the_layout_is_counted(tmp_path: Path) -> None:
         ("file,class\n", "holds no file named in labels.csv"),
     ],
 )
-def test_faulty_tables_of_labels_are_named(text: str, said: str, tmp_path: Path) -> None:
+def test_faulty_tables_of_labels_are_reported(text: str, said: str, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(DatasetError, match=said) as caught:
@@ -242,7 +242,7 @@ def test_real_set_is_whole(real_data: Path) -> None:
     assert {file.cell for file in files} == set(SPLIT.ids("all"))
 
 
-def test_the_preset_reads_white_ground_as_nothing() -> None:
+def test_a_white_background_becomes_zero() -> None:
     canvas = ChromosomePreset(height=64, width=32).prepare(
         np.asarray(Image.open(io.BytesIO(draw_image(0))))
     )

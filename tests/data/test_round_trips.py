@@ -1,4 +1,4 @@
-"""The project reads what it writes itself, and finds in it what it has written."""
+"""Round trips: results and exports of the commands are read again without loss."""
 
 import csv
 import json
@@ -29,12 +29,12 @@ from chromozoo.structures.segmentation import Segmentation
 
 @pytest.fixture
 def segment(registered_tiny_segmenter: None, inline: None, tmp_path: Path) -> list[str]:
-    """Words of the command line before the images."""
+    """Arguments of the command before the images."""
     return ["segment", "--model", "tiny_segmenter", "--weights", str(tiny_weights(tmp_path))]
 
 
 def metaphase(shift: int = 0) -> np.ndarray:
-    """Bars; the first has a hole with something in it, and the second touches itself."""
+    """Bars; the first has a hole, and the second touches itself."""
     image = np.full((120, 160), 10, np.uint8)
     image[10:60, 10 + shift : 40 + shift] = 200
     image[20:40, 18 + shift : 34 + shift] = 10
@@ -44,7 +44,7 @@ def metaphase(shift: int = 0) -> np.ndarray:
 
 
 def masks_in(instances: list[dict]) -> np.ndarray:
-    """The masks as another program decodes them."""
+    """The masks as pycocotools decodes them."""
     return np.stack([coco_mask.decode(item["segmentation"]) for item in instances]).astype(bool)
 
 
@@ -74,19 +74,19 @@ def test_outlines_of_segment(
         np.testing.assert_array_equal(found.masks(), masks_in(document["instances"]))
         assert found.labels == ["chromosome"] * document["count"] and document["count"] >= 3
         assert not found.masks()[:, 25:35, 25 + shift].any(), "the hole is one"
-    # Each image has a JSON of its own, which says the same.
+    # The JSON of each image has the same masks.
     for path in (tmp_path / "out").glob("*.segment.json"):
         alone = open_metaphases(path)
         assert isinstance(alone, LabelmeFiles) and len(alone.keys()) == 1
         (twin,) = map(alone.read, alone.keys())
         document = json.loads(path.read_text())
         np.testing.assert_array_equal(twin.masks(), masks_in(document["instances"]))
-    # What was found on an image is never laid on another one, not even one of its size.
+    # A result is not applied to a changed image of the same size.
     Image.fromarray(metaphase(9)).save(tmp_path / "two" / "x.png")
     with pytest.raises(DatasetError, match=r"x\.png: is another image than the one that was anno"):
         files.read("x")
     (tmp_path / "two" / "x.png").unlink()
-    with pytest.raises(DatasetError, match=r"image .*x\.png is not there; put it beside the file"):
+    with pytest.raises(DatasetError, match=r"image .*x\.png is missing; put it into the folder"):
         open_metaphases(tmp_path / "out")
 
 
@@ -181,8 +181,8 @@ def test_chromosomes_that_are_drawn(tmp_path: Path) -> None:
     assert not drawn
 
 
-def test_masks_of_a_result_are_judged_as_they_are(segment: list[str], tmp_path: Path) -> None:
-    """A prediction that is read again as the truth is found to be right, to the last pixel."""
+def test_masks_of_a_result_are_exact(segment: list[str], tmp_path: Path) -> None:
+    """A prediction that is read again as ground truth has an average precision of 1."""
     Image.fromarray(metaphase()).save(tmp_path / "a.png")
     assert main([*segment, str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]) == 0
     found: Metaphase = open_metaphases(tmp_path / "out").read("a")

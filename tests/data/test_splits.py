@@ -1,4 +1,4 @@
-"""The committed id lists."""
+"""The committed splits."""
 
 import json
 from importlib import resources
@@ -102,7 +102,7 @@ def test_segmentation_sizes_and_official_test_images() -> None:
     assert len({key for part in parts for key in part}) == 150
     assert all(isinstance(key, str) for key in split.ids("all"))
     assert all(key.isdigit() for key in split.val), "validation: single-image cells"
-    # The part of a key without its letter is a cell.
+    # The key without its letter is the number of the cell.
     numbers = [{key.rstrip("abcdefgh") for key in part} for part in parts[:3]]
     assert not numbers[0] & numbers[1] and not numbers[0] & numbers[2]
     assert split.sha256 == SEGMENTATION_SHA256
@@ -110,7 +110,7 @@ def test_segmentation_sizes_and_official_test_images() -> None:
 
 @pytest.mark.data
 def test_segmentation_cells_are_on_one_side(real_data: Path) -> None:
-    """By the cell that the joint labels find, which may join images of different numbers."""
+    """Cells are those of the joint labels, which may join images of different numbers."""
     joint = read_joint_labels(real_data)
     cell_of = {key: image["cell"] for key, image in joint["images"].items()}
     split = load_split("bioimlab_segmentation_v1")
@@ -118,7 +118,7 @@ def test_segmentation_cells_are_on_one_side(real_data: Path) -> None:
     assert set(split.test) == set(joint["official_test_images"])
     train, val, test = ({cell_of[key] for key in split.ids(stage)} - {None} for stage in STAGES)
     assert not train & val and not train & test and not val & test
-    # Nor does one task train on a cell that the other is judged on.
+    # Neither task trains on validation or test cells of the other.
     classification = load_split("bioimlab_v1")
     assert not train & {*classification.val, *classification.test}
     assert val <= set(classification.val) and test <= set(classification.test)
@@ -126,8 +126,8 @@ def test_segmentation_cells_are_on_one_side(real_data: Path) -> None:
 
 
 @pytest.mark.data
-def test_segmentation_images_stand_on_the_same_side(real_data: Path) -> None:
-    """A cell that one task is judged on trains no model of the other task."""
+def test_segmentation_images_are_on_the_same_side(real_data: Path) -> None:
+    """Neither task trains on validation or test cells of the other."""
     joint = read_joint_labels(real_data)
     cell_of = {key: image["cell"] for key, image in joint["images"].items()}
     split = load_split("bioimlab_v1")

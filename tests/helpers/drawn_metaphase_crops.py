@@ -1,4 +1,4 @@
-"""Stand-ins for the sets that ``metaphase_crops`` is made of: a few drawn cells for each."""
+"""Drawn stand-ins for the data sets of ``metaphase_crops``: a few cells for each."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,17 +16,18 @@ from chromozoo.structures.karyotyped_cell import Boxes, TrueCell
 from chromozoo.structures.segmentation import Segmentation
 from helpers.tiny_segmenter import Tiny
 
-# y0, y1, x0, x1 of chromosomes; the second is too dim for the segmenter, the last has no class.
+# y0, y1, x0, x1 of the chromosomes; the second is too dim for the segmenter, and the last has an
+# uncertain class.
 PLACES = ((10, 50, 10, 22), (10, 40, 40, 52), (60, 90, 10, 24), (60, 84, 50, 62))
 LEVELS = (200, 40, 220, 180)
 LABELS = (3, 7, 12, -1)
 
 
 def drawn_cells(dataset: str, stage: str, root: Any) -> Iterator[tuple[NDArray[Any], TrueCell]]:
-    """One cell for each set and stage, which the split knows."""
+    """Yield one cell of the split for each data set and stage."""
     prefix = next(key for key, name in metaphase_crops.METAPHASES.items() if name == dataset)
     split = load_split(metaphase_crops.SPLIT)
-    # The split has no test images of CIL:54816, which is judged as its own set.
+    # The split has no test images of CIL:54816, which is evaluated as a data set of its own.
     listed = next((i for i in split.ids(stage) if i.startswith(prefix)), f"{prefix} unlisted")
     name = listed.removeprefix(f"{prefix} ").removesuffix(metaphase_crops.FOUND)
     image = np.zeros((100, 80), np.float32)
@@ -59,7 +60,7 @@ class DrawnPki3Dataset:
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replaces the metaphases, and the segmenter by connected components."""
+    """Replace the metaphases by drawn ones, and the segmenter by connected components."""
     monkeypatch.setattr(metaphase_crops, "true_cells", drawn_cells)
     monkeypatch.setattr(metaphase_crops, "Pki3Dataset", DrawnPki3Dataset)
     # Any file stands for the archives of the metaphases.

@@ -1,4 +1,4 @@
-"""Cutting karyograms: every chromosome gets the class of its place, or the image is refused."""
+"""Extraction of chromosomes from karyograms, and refusal of uncertain images."""
 
 import time
 from collections import Counter
@@ -33,7 +33,7 @@ EXAMPLE = Path(__file__).parents[2] / "docs" / "karyogram.png"
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NDArray[np.uint8], Truth]]:
-    """Draws our own karyogram of a karyotype; also says where each chromosome stands."""
+    """Draw a karyogram of ChromoZoo, with the box of each chromosome."""
     layouts = []
     lay_out = karyogram._lay_out
 
@@ -68,7 +68,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NDArray[np.uin
 
 
 def check(crops: list[KaryogramCrop], truth: Truth) -> None:
-    """Each chromosome was cut once, where it stands, and has the name of its place."""
+    """Check that each chromosome was cut once, at its box, with the class of its position."""
     assert len(crops) == len(truth)
     left = list(truth)
     for crop in crops:
@@ -127,7 +127,7 @@ def test_sixteen_bits_and_colour_channels_change_nothing() -> None:
 
 
 def test_an_image_in_false_colour() -> None:
-    """A tinted stain is no mark: all of the ink is coloured."""
+    """A tinted stain is no annotation: all ink is coloured."""
     image, truth = draw_karyogram_page(FEMALE)
     blue = np.zeros((*image.shape, 3), np.uint8)
     blue[..., 2] = 255 - image
@@ -148,7 +148,7 @@ def test_coloured_frames_do_not_come_along(
         assert (crop.image[marks] == 255).all()
 
 
-# What a crop shows
+# Content of the crops
 
 
 def test_crops_keep_the_grey_values_and_show_one_chromosome() -> None:
@@ -174,15 +174,15 @@ def test_copies_are_lettered_from_left_to_right() -> None:
     assert sorted(crop.box[0] for crop in copies) == [crop.box[0] for crop in copies]
 
 
-# What is refused
+# Refused images
 
 
-def test_homologues_that_touch_are_parted() -> None:
+def test_touching_homologues_are_separated() -> None:
     image, truth = draw_karyogram_page(MALE, seed=3, touching="9")
     check(extract_chromosomes(image), truth)
 
 
-def test_homologues_that_lie_over_each_other_are_not_taken_for_one() -> None:
+def test_overlapping_homologues_are_refused() -> None:
     image, truth = draw_karyogram_page(MALE, seed=3)
     (x, y, width, height), (second, *_) = [box for label, box in truth if label == "9"]
     between = image[int(y) : int(y + height), int(x + width / 2) : int(second + 8)]
@@ -191,16 +191,16 @@ def test_homologues_that_lie_over_each_other_are_not_taken_for_one() -> None:
         extract_chromosomes(image, "p.png")
 
 
-def test_a_class_without_any_copy_is_not_guessed(
+def test_a_missing_class_is_refused(
     drawn: Callable[..., tuple[NDArray[np.uint8], Truth]],
 ) -> None:
-    """Nothing tells the empty place; the names of all that follow would be wrong."""
+    """The empty position cannot be recognised, and all classes after it would be wrong."""
     image, _ = drawn([name for name in MALE if name != "8"])
     with pytest.raises(ImageError, match=r"row 2 shows 12 chromosomes, .* which class of 6 7 8"):
         extract_chromosomes(image)
 
 
-def test_a_gain_between_even_gaps_is_not_guessed() -> None:
+def test_a_gain_between_even_gaps_is_refused() -> None:
     image, _ = draw_karyogram_page(KARYOTYPES["47,XY,+8"], pair=20, between=4)
     with pytest.raises(ImageError, match="row 2 shows 15 chromosomes, and the gaps"):
         extract_chromosomes(image)
@@ -237,7 +237,7 @@ def test_no_karyogram(image: NDArray[np.uint8]) -> None:
 
 @pytest.mark.parametrize("kind", ["grey", "colour", "blurred", "dots"])
 def test_noise_is_refused_at_once(kind: str) -> None:
-    """Its pieces were joined two by two, for a minute."""
+    """Joining its components pair by pair took a minute."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (700, 700, 3)).astype(np.uint8)
     if kind == "grey":

@@ -74,8 +74,8 @@ class CocoFiles:
             file = find_image(row, "file_name", folder, names, path, follow=self.is_of_segment)
             if file is None:
                 raise DatasetError(
-                    f"{self.source}: image {file_name} is not there; put it beside the file or "
-                    "into images/"
+                    f"{self.source}: image {file_name} is missing; put it into the folder of "
+                    "the file or into images/"
                 )
             self._add_image(row, file)
         self.left_out = self._sort_annotations(self._rows(data, "annotations"))

@@ -54,7 +54,9 @@ class LabelmeFiles:
                     )
                 self.names[key] = name
         if not self.names:
-            raise DatasetError(f"{path}: holds no labelme file (*.json); this is no such data set")
+            raise DatasetError(
+                f"{path}: holds no labelme file (*.json); this is no labelme data set"
+            )
 
     def keys(self) -> list[str]:
         """Return the names of the images, in natural order."""
@@ -156,8 +158,9 @@ def _read_image_bytes(archive: Archive, name: str, data: dict[str, Any], source:
     file_name = path.replace("\\", "/")
     neighbour = (PurePosixPath(name).parent / PurePosixPath(file_name).name).as_posix()
     if not file_name or neighbour not in archive.names():
+        missing = file_name or "its image"
         raise DatasetError(
-            f"{source}: holds no image, and {file_name or 'its image'} is not beside it; put the "
-            "image there or save with its data"
+            f"{source}: has no embedded image, and {missing} is not in its folder; put the image "
+            "there or save the file with its image data"
         )
     return archive.read(neighbour)
