@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX
 from chromozoo.data.io.archive import find_dataset, open_archive
-from chromozoo.data.karyotyped import KARYOTYPED, true_cells
+from chromozoo.data.karyotyping_truth import KARYOTYPED, true_cells
 from chromozoo.images.reading import read_bytes
 from chromozoo.karyotype.karyotyper import Karyotyper
 from chromozoo.metrics.karyotyping import evaluate_karyotyping

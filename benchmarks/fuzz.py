@@ -45,12 +45,13 @@ from torch import nn
 from chromozoo.classes import SEX_CHROMOSOMES
 from chromozoo.data import bioimlab, karyograms
 from chromozoo.data import pki3 as gband_crops
-from chromozoo.data.base.metaphase_dataset import metaphase_files
-from chromozoo.data.cil54816 import CILFiles
+from chromozoo.data.cil54816 import Cil54816Files
 from chromozoo.data.io.coco import write_coco
-from chromozoo.data.karyogram_extract import LAYOUTS, RELATIVE_LENGTHS, extract_files
-from chromozoo.data.mfish import MFISHFiles
+from chromozoo.data.io.karyogram_export import extract_files
+from chromozoo.data.io.metaphase_files import open_metaphases
+from chromozoo.data.mfish import MFishFiles
 from chromozoo.errors import ChromozooError
+from chromozoo.images.karyogram_layout import LAYOUTS, RELATIVE_LENGTHS
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.reading import list_images, read_grey
 from chromozoo.models.registry import get_model, register_model
@@ -572,25 +573,25 @@ def _read_coco(folder: Path, data: bytes, rng: Random) -> None:
     (folder / "images").mkdir()
     (folder / "images" / "a.png").write_bytes(_images_once()[0])
     (folder / "annotations.json").write_bytes(data)
-    _read_all(metaphase_files(folder))
+    _read_all(open_metaphases(folder))
 
 
 def _read_one_json(folder: Path, data: bytes, rng: Random) -> None:
     (folder / "a.png").write_bytes(_images_once()[0])
     (folder / "b.json").write_bytes(data)
-    _read_all(metaphase_files(folder if rng.random() < 0.8 else folder / "b.json"))
+    _read_all(open_metaphases(folder if rng.random() < 0.8 else folder / "b.json"))
 
 
 def _read_voc(folder: Path, data: bytes, rng: Random) -> None:
     (folder / "1.jpg").write_bytes(_images_once()[5])
     (folder / "1.xml").write_bytes(data)
-    _read_all(CILFiles(folder))
+    _read_all(Cil54816Files(folder))
 
 
 def _read_map(folder: Path, data: bytes, rng: Random) -> None:
     (folder / "A0101XYD.png").write_bytes(_images_once()[0])
     (folder / "A0101XYK.png").write_bytes(data)
-    _read_all(MFISHFiles(folder))
+    _read_all(MFishFiles(folder))
 
 
 def _read_zip(folder: Path, data: bytes, rng: Random) -> None:
@@ -601,9 +602,9 @@ def _read_zip(folder: Path, data: bytes, rng: Random) -> None:
         lambda: [gband_crops.list_files(path, layout) for layout in ("pki3", "cir-net")],
         lambda: gband_crops.list_files(path, "class-folders"),
         lambda: gband_crops.Pki3DataModule(path, "labels-csv").chromosomes(),
-        lambda: _read_all(CILFiles(path)),
-        lambda: _read_all(MFISHFiles(path)),
-        lambda: _read_all(metaphase_files(path)),
+        lambda: _read_all(Cil54816Files(path)),
+        lambda: _read_all(MFishFiles(path)),
+        lambda: _read_all(open_metaphases(path)),
         lambda: karyograms.cut_karyograms(path),
     )
     errors = []
@@ -612,7 +613,6 @@ def _read_zip(folder: Path, data: bytes, rng: Random) -> None:
             reader()
         except ChromozooError as error:
             errors.append(error)
-    karyograms.cut_karyograms.cache_clear()
     if len(errors) == len(readers):
         raise errors[-1]
 

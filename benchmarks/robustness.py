@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.benchmark.measure_karyotyping import found_cell
-from chromozoo.data.karyotyped import true_cells
+from chromozoo.data.karyotyping_truth import true_cells
 from chromozoo.karyotype.karyotyper import Karyotyper
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
 from chromozoo.models.karyotyper import get_karyotyper

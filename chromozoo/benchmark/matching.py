@@ -35,7 +35,7 @@ from chromozoo.structures.arrays import FloatArray, IntArray
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from chromozoo.data.base.crops import CropDataset
+    from chromozoo.data.base.crop_dataset import CropDataset
 
 # Only single chromosomes can be named.
 CLASSIFICATION_SETS = sorted(datasets("classification"))

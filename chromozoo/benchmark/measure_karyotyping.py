@@ -70,7 +70,7 @@ def measure(
     """
     import torch
 
-    from chromozoo.data.karyotyped import true_cells
+    from chromozoo.data.karyotyping_truth import true_cells
     from chromozoo.data.splits import load_split
     from chromozoo.karyotype.karyotyper import Karyotyper
     from chromozoo.metrics.karyotyping import evaluate_karyotyping

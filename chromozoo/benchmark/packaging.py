@@ -262,11 +262,11 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
     from scipy.optimize import minimize_scalar
     from torch.utils.data import DataLoader
 
-    from chromozoo.data.base.composed_cells import whole_cells
+    from chromozoo.data.base.composed_cells import batch_whole_cells
     from chromozoo.tasks.classification import FLIPS
 
     flips = FLIPS if model.flip_average else FLIPS[:1]
-    batches = whole_cells(crops.cells, 64)
+    batches = batch_whole_cells(crops.cells, 64)
     with torch.inference_mode():
         logits = torch.cat(
             [

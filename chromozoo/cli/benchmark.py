@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from chromozoo.cli.output import add_output, check_output, write_rows
-from chromozoo.data.catalogue import DATASETS, dataset_info, usable_for
+from chromozoo.data.catalogue import DATASETS, dataset_info, training_sets
 from chromozoo.errors import ChromozooError
 
 DEFAULT_DATASETS = {"classification": "bioimlab", "segmentation": "bioimlab-segmentation"}
@@ -88,10 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
         if task != "segmentation":
             raise ChromozooError(f"--classifier goes with a segmenter; {name} is none")
         return _run_karyotyping(name, dataset, arguments)
-    if dataset not in usable_for(task):
+    if dataset not in training_sets(task):
         raise ChromozooError(
             f"{name} is a model for {task}, {dataset} is not a data set for it; use "
-            f"{', '.join(usable_for(task))}"
+            f"{', '.join(training_sets(task))}"
         )
     if task == "segmentation" and arguments.fold is not None:
         raise ChromozooError(f"{dataset} has no folds; leave --fold out")

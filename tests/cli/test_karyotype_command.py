@@ -267,7 +267,7 @@ def test_the_benchmark_measures_the_whole_way(
 ) -> None:
     from chromozoo.benchmark.tables.karyotyping import read_results
     from chromozoo.classes import CLASS_INDEX
-    from chromozoo.data import karyotyped
+    from chromozoo.data import karyotyping_truth
     from chromozoo.structures.karyotyped_cell import TrueCell
     from chromozoo.structures.polygons import polygon_mask
     from chromozoo.structures.segmentation import Segmentation
@@ -280,7 +280,7 @@ def test_the_benchmark_measures_the_whole_way(
             true = TrueCell(f"cell {seed}", Segmentation.from_masks(masks), classes)
             yield cell.image.astype(np.float32), true
 
-    monkeypatch.setattr(karyotyped, "true_cells", drawn_cells)
+    monkeypatch.setattr(karyotyping_truth, "true_cells", drawn_cells)
     results = tmp_path / "karyotyping.csv"
     words = ["benchmark", "tiny_segmenter", "--weights", str(weights), "--results", str(results)]
     words += ["--classifier", "vanilla_cnn", "--score", "0", "--device", "cpu"]

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from chromozoo.data.base.crops import CropDataset, prepared_crops
+from chromozoo.data.base.crop_dataset import CropDataset, prepared_crops
 from chromozoo.errors import ImageError
 from chromozoo.images import augment
 from chromozoo.images.preset import PREPARATION_VERSION, ChromosomePreset

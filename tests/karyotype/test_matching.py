@@ -340,7 +340,14 @@ def test_the_command_writes_a_row_for_each_way(
     torch.manual_seed(0)
     weights = checkpoint(tmp_path / "tiny.ckpt", Tiny())
     results = tmp_path / "results" / "matching.csv"
-    words = ["feature-matching", "tiny_matcher", "--weights", str(weights), "--root", str(tiny_bioimlab)]
+    words = [
+        "feature-matching",
+        "tiny_matcher",
+        "--weights",
+        str(weights),
+        "--root",
+        str(tiny_bioimlab),
+    ]
     words += ["--device", "cpu", "--output", str(results)]
     assert chromozoo(words) == 0
     shown = capsys.readouterr().out
@@ -413,7 +420,14 @@ def test_stored_label_feature_vectors_are_measured(
 
     def measured(name: str) -> list[dict[str, str]]:
         weights = checkpoint(tmp_path / name, model)
-        words = ["feature-matching", "tiny_matcher", "--weights", str(weights), "--root", str(tiny_bioimlab)]
+        words = [
+            "feature-matching",
+            "tiny_matcher",
+            "--weights",
+            str(weights),
+            "--root",
+            str(tiny_bioimlab),
+        ]
         assert chromozoo([*words, "--device", "cpu", "--output", str(results)]) == 0
         return [row for row in matching_benchmark.read_rows(results) if row["weights"] == name]
 

@@ -13,7 +13,7 @@ from chromozoo import visualization
 from chromozoo.classes import CLASSES
 from chromozoo.cli import figures as command
 from chromozoo.cli.main import main
-from chromozoo.data.base.crops import CropDataset
+from chromozoo.data.base.crop_dataset import CropDataset
 from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.visualization import classification

@@ -1,4 +1,4 @@
-"""Outlines with their classes, on drawn metaphases."""
+"""Ground truth of karyotyping, on drawn metaphases."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from helpers.drawn_metaphases import draw
 
-from chromozoo.data import karyotyped
+from chromozoo.data import karyotyping_truth
 from chromozoo.data.joint_labels import JointLabels
-from chromozoo.data.karyotyped import true_cells
+from chromozoo.data.karyotyping_truth import true_cells
 from chromozoo.errors import DatasetError
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
-from chromozoo.structures import polygons
+from chromozoo.structures import metaphase
 from chromozoo.structures.karyotyped_cell import PredictedCell
 from chromozoo.structures.polygons import polygon_mask
 from chromozoo.structures.segmentation import Segmentation
@@ -19,12 +19,12 @@ from chromozoo.structures.segmentation import Segmentation
 
 @pytest.fixture
 def labelled(tiny_metaphases: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The eight bars of image 5 have classes, of image 10 none is certain."""
+    """The bars of image 5 have classes; those of image 10 are uncertain."""
     labels = {
         "5": JointLabels(6, np.array([0, 0, 1, -1, 22, 23, 4, 5])),
         "10": JointLabels(None, np.full(8, -1)),
     }
-    monkeypatch.setattr(karyotyped, "joint_labels", lambda: labels)
+    monkeypatch.setattr(karyotyping_truth, "joint_labels", lambda: labels)
     return tiny_metaphases
 
 
@@ -42,8 +42,8 @@ def test_outlines_and_classes_belong_together(labelled: Path) -> None:
     assert (masks[6] & masks[7]).any()  # amodal: the two that cross share pixels
 
 
-def test_a_segmentation_is_judged_as_it_is(labelled: Path) -> None:
-    """All is found in another order; the 2 is named 3, and the Y, which is flagged, X."""
+def test_evaluation_of_a_perfect_segmentation(labelled: Path) -> None:
+    """All are found in another order; the 2 is classified as 3, and the flagged Y as X."""
     true = [cell for _, cell in true_cells("bioimlab-segmentation", "test", labelled)]
     found = []
     for cell in true:
@@ -52,7 +52,7 @@ def test_a_segmentation_is_judged_as_it_is(labelled: Path) -> None:
         named = np.where(cell.classes == 1, 2, cell.classes)
         named = np.where(named == 23, 22, named).clip(0)[::-1]
         flags = cell.classes[::-1] == 23
-        found.append(PredictedCell(cell.name, segmentation, named, review=flags))
+        found.append(PredictedCell(cell.name, segmentation, named, needs_review=flags))
     report = evaluate_karyotyping(found, true)
     row = report.to_row()
     assert (row["n_images"], row["n_named_images"], row["n_certain"]) == (2, 1, 7)
@@ -62,29 +62,30 @@ def test_a_segmentation_is_judged_as_it_is(labelled: Path) -> None:
     assert row["segmentation_recall"] == 1 and row["geometry"] == "mask"
 
 
-def test_outlines_without_a_pixel_are_left_out_with_their_class(
+def test_outlines_without_a_pixel_are_dropped_with_their_class(
     labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def without_the_first(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
         mask = polygon_mask(polygon, height, width)
         return mask & (not np.array_equal(polygon, draw("5")[1][0]))
 
-    monkeypatch.setattr(polygons, "polygon_mask", without_the_first)
+    monkeypatch.setattr(metaphase, "polygon_mask", without_the_first)
     _, five = next(iter(true_cells("bioimlab-segmentation", "test", labelled)))
     assert five.classes.tolist() == [0, 1, -1, 22, 23, 4, 5]
     assert len(five.instances.boxes) == 7
 
 
-def test_files_that_were_not_labelled_are_named(tiny_metaphases: Path, labelled: Path) -> None:
-    with pytest.raises(DatasetError, match=r"original_6\.json: has 8 polygons.*do not know"):
+def test_images_without_joint_labels_are_refused(tiny_metaphases: Path, labelled: Path) -> None:
+    with pytest.raises(DatasetError, match=r"original_6\.json: has 8 polygons.*lack the image"):
         next(true_cells("bioimlab-segmentation", "val", labelled))
 
 
 def test_other_numbers_of_polygons_are_refused(tiny_metaphases: Path) -> None:
-    with pytest.raises(DatasetError, match=r"original_5\.json: has 8 polygons.*name 46"):
+    with pytest.raises(DatasetError, match=r"original_5\.json: has 8 polygons.*have 46"):
         next(true_cells("bioimlab-segmentation", "test", tiny_metaphases))
 
 
+@pytest.mark.data
 def test_the_real_test_images(real_data: Path) -> None:
     cells = [cell for _, cell in true_cells("bioimlab-segmentation", "test", real_data)]
     found = [PredictedCell(cell.name, cell.instances, cell.classes.clip(0)) for cell in cells]

@@ -1,4 +1,4 @@
-"""Prepared crops: rotated, cut and scaled once, then memory-mapped, so no epoch waits for disk."""
+"""Prepared crops of single chromosomes: preparation, cache and data set."""
 
 import hashlib
 import os
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from chromozoo.folders import cache_folder
+from chromozoo.data.base.content_index import crops_folder
 from chromozoo.images import augment
 from chromozoo.images.preset import ChromosomePreset
 
@@ -28,26 +28,27 @@ def prepared_crops(
     folder: Path | None = None,
     cells: Sequence[Any] | NDArray[Any] | None = None,
 ) -> NDArray[np.uint8]:
-    """The prepared crops of a data set, from the cache where it holds them.
+    """Return the prepared crops of a data set from the cache, and prepare them on a miss.
 
     Args:
         label: Name of the data set, the beginning of the cache file's name.
-        content_sha256: Hash of the data set's content; with the preset's key it names the file,
-            so a changed file or another preprocessing never meets an old cache.
+        content_sha256: Hash of the content of the data set. It names the cache file together with
+            the key of the preset, so a changed file or another preparation never meets an old
+            cache.
         preset: Prepares each crop.
-        read: Gives the images ``(name, array)`` in order; called only on a miss.
-        folder: Of the cache; :func:`cache_folder` where None.
-        cells: Of the images. Those of one cell, which follow one another, are brought to the
-            preset's typical length together, as when they are named together
-            (:meth:`ChromosomePreset.cell_zoom`); None keeps the scale of all.
+        read: Yields the images as ``(name, array)`` in order; called only on a miss.
+        folder: Folder of the cache; the user's cache folder where None.
+        cells: ``(N,)`` cells of the images. Successive images of one cell are brought to the
+            typical length of the preset together (:meth:`ChromosomePreset.cell_zoom`), as in
+            prediction; None keeps the scale of all.
 
     Returns:
         Read-only memory map ``(N, height, width)`` uint8, or ``(N, height, width, views)``.
     """
-    folder = folder or cache_folder() / "crops"
+    folder = folder or crops_folder()
     path = folder / f"{label}-{content_sha256[:12]}-{preset.key}.npy"
     if not path.exists():
-        crops = np.stack(list(_prepared(preset, read(), cells)))
+        crops = np.stack(list(_prepare(preset, read(), cells)))
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".npy.part")
         try:
@@ -61,7 +62,7 @@ def prepared_crops(
     return mapped
 
 
-def _prepared(
+def _prepare(
     preset: ChromosomePreset,
     images: Iterable[tuple[str, NDArray[np.generic]]],
     cells: Sequence[Any] | NDArray[Any] | None,
@@ -76,7 +77,7 @@ def _prepared(
 
 
 def sha256_of(parts: Iterable[bytes]) -> str:
-    """Hash of several byte strings; moving a byte from one to the next changes it."""
+    """Return a hash of several byte strings that also depends on where each of them ends."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "little") + part)
@@ -86,19 +87,19 @@ def sha256_of(parts: Iterable[bytes]) -> str:
 class CropDataset(Dataset[dict[str, Tensor]]):
     """Prepared crops with labels.
 
-    An item holds ``image`` (channels, H, W) float32 normalised, ``label`` and ``index`` (the
-    item's place in this data set) as int64 scalars, ``cell``, the number of its cell in this data
-    set, and ``upright``, whether the p arm is known to be up, as bool scalar. All views of a
-    chromosome are augmented alike.
+    An item holds ``image`` (channels, H, W) float32 normalised, ``label`` and ``index`` (its place
+    in this data set) as int64 scalars, ``cell``, the number of its cell in this data set, and
+    ``upright``, whether the p arm is known to be up, as bool scalar. All views of a chromosome are
+    augmented alike.
 
     Args:
         crops: ``(N, H, W)`` or ``(N, H, W, views)`` uint8.
         labels: ``(N,)`` class indices.
         cells: ``(N,)`` ids of the cells, numbers or names.
-        preset: Normalises.
+        preset: Normalises the crops.
         augmentation: albumentations pipeline for training, or None.
-        upright: ``(N,)`` bool: the p arm is known to be up, in the augmented image too; None
-            where it is not known of any.
+        upright: ``(N,)`` bool: the p arm is known to be up, also in the augmented image; None
+            where it is unknown for all.
     """
 
     def __init__(
