@@ -17,7 +17,7 @@ from chromozoo.classes import CLASSES
 from chromozoo.cli.train import main
 from chromozoo.errors import UnknownNameError, WeightsError
 from chromozoo.models import registry
-from chromozoo.models.layers.backbone import without_head
+from chromozoo.models.layers.backbone import remove_head
 from chromozoo.models.registry import get_weight, list_models, model_info
 from chromozoo.models.weights.storage import save_weights
 from chromozoo.structures.weights_entry import MAX_BYTES
@@ -177,7 +177,7 @@ def test_senet50_is_resnet50_with_attention() -> None:
         assert module.fc2.out_channels == module.fc1.in_channels
         assert module.fc1.bias is None and module.fc2.bias is None
     # Without it, torchvision's ResNet-50 is left.
-    plain = without_head(torchvision.models.resnet50(), "fc").eval()
+    plain = remove_head(torchvision.models.resnet50(), "fc").eval()
     plain.load_state_dict(model.network.body.state_dict(), strict=False)
     for name in attention:
         model.network.body.set_submodule(name, nn.Identity())

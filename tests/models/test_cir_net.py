@@ -104,7 +104,7 @@ def test_images_of_another_size_are_refused(network: CIRNetNetwork) -> None:
 def test_built_by_name() -> None:
     model = get_model("cir_net", weights=None, preset=MIN_INPUT_SIDE)
     with torch.inference_mode():
-        assert model.predict_probabilities(torch.zeros(1, 1, 75, 75)).shape == (1, 24)
+        assert model.predict_with_polarity(torch.zeros(1, 1, 75, 75))[0].shape == (1, 24)
 
 
 # The Image Adaptive Interface
