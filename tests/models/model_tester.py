@@ -37,8 +37,8 @@ class Case:
     arguments: dict[str, Any] = field(default_factory=dict)
     sizes: tuple[tuple[int, int], ...] = ((64, 32), (48, 40))
     channels: int = 1
-    batch: int = 6
-    steps: int = 2
+    batch: int = 4
+    steps: int = 1
     settings: dict[str, Any] = field(default_factory=dict)
     idle: frozenset[str] = frozenset()
 
@@ -53,6 +53,11 @@ class ModelTester:
     The fixture ``model`` must give a model in evaluation mode and is shared by all checks of a
     case, so each leaves it as it was.
     """
+
+    rebuilt_on = "meta"
+
+    def prepare(self, model: Any) -> None:
+        """Make a model that was just built quick to run."""
 
     def batch_of(self, case: Case) -> dict[str, Any]:
         raise NotImplementedError
@@ -70,8 +75,9 @@ class ModelTester:
             model: Any = get_model(case.name, weights=None)
         assert count_parameters(model.network) == case.parameters
         doc = " ".join(model_info(case.name).doc.split())
-        if "parameters" in doc:
-            assert f"{case.parameters:,} parameters" in doc or f"{case.parameters:,}" in doc
+        assert "parameters" not in doc or f"{case.parameters:,}" in doc
+        # The config of the shipped weights may build another size; their entry counts it.
+        assert "our config" not in doc
 
     def test_outputs_are_finite_and_deterministic(self, case: Case, model: Any) -> None:
         for size in case.sizes:
@@ -85,17 +91,18 @@ class ModelTester:
         file.seek(0)
         stored = torch.load(file, weights_only=True)
         json.dumps(stored["hparams"])
-        again: Any = get_model(case.name, weights=None, **stored["hparams"])
+        # On `meta` nothing is filled with random numbers first.
+        with torch.device(self.rebuilt_on):
+            again: Any = get_model(case.name, weights=None, **stored["hparams"])
         assert again.hparams == model.hparams
         assert again.transforms == model.transforms
-        again.load_state_dict(stored["state"])
-        for key, value in case.settings.items():
-            setattr(again, key, value)
+        again.load_state_dict(stored["state"], assign=True)
+        self.prepare(again)
         size = case.sizes[0]
         assert torch.equal(self.outputs_of(again, case, size), self.outputs_of(model, case, size))
         needed = model.builder_arguments(stored["hparams"])
         assert not {"lr", "optimizer", "weight_decay"} & needed.keys()
-        with torch.device("meta") if "karyoset" not in case.name else torch.device("cpu"):
+        with torch.device("meta"):
             smaller: Any = get_model(case.name, weights=None, **needed)
         assert {k: v.shape for k, v in smaller.network.state_dict().items()} == {
             k: v.shape for k, v in model.network.state_dict().items()
@@ -116,7 +123,7 @@ class ModelTester:
         unchanged = {
             name for name, p in trained.network.named_parameters() if torch.equal(p, before[name])
         }
-        assert unchanged <= case.idle
+        assert not unchanged - case.idle
         assert all(parameter.isfinite().all() for parameter in trained.network.parameters())
 
     @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -18,7 +18,12 @@ from chromozoo.data.pki3 import Pki3DataModule
 from chromozoo.data.splits import load_split
 from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.models.classifiers.karyoset import SHARPNESS, Karyoset, KaryosetNetwork, solve_class_duals
+from chromozoo.models.classifiers.karyoset import (
+    SHARPNESS,
+    Karyoset,
+    KaryosetNetwork,
+    solve_class_duals,
+)
 
 PRESET = {"height": 48, "width": 40}
 LABELS = np.repeat(np.arange(23), 2)  # a female cell: 1 to 22 and X, two of each

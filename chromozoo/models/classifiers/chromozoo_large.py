@@ -130,7 +130,7 @@ def _is_of_chrnet4(path: str) -> bool:
     default_weights="bioimlab",
 )
 def chromozoo_large(**kwargs: Any) -> ChromozooLarge:
-    """Large, two views of a chromosome, 16.4 M parameters; input ``(B, 2, H, W)``, two views.
+    """Large, two views of a chromosome, 16,404,312 parameters; input ``(B, 2, H, W)``.
 
     One trunk, that of ChrNet4, sees the upright and the straightened chromosome, which the preset
     makes from one image; they are the channels of the input, 32x32 or larger.

@@ -38,5 +38,5 @@ class ChromozooSmall(BackboneClassifier):
     default_weights="pki3",
 )
 def chromozoo_small(**kwargs: Any) -> ChromozooSmall:
-    """Small and fast: HGNetV2-B0, 4.0 M parameters; ``(B, 1 or 3, H, W)``, 32x32 or larger."""
+    """Small and fast: HGNetV2-B0, 3,996,438 parameters; ``(B, 1 or 3, H, W)``, 32x32 or larger."""
     return ChromozooSmall(**kwargs)
