@@ -50,7 +50,7 @@ def cell_log_probabilities(
     from torch.utils.data import DataLoader
 
     from chromozoo.metrics.classification import MIN_PROBABILITY
-    from chromozoo.tasks.classification import FLIPS
+    from chromozoo.tasks.classify import FLIPS
 
     if not model.sees_cells:
         log_p = np.log(np.maximum(predict(model, crops)[0], MIN_PROBABILITY))

@@ -155,7 +155,7 @@ def extract_features(model: Any, crops: "CropDataset", batch_size: int = 64) -> 
     import torch
     from torch.utils.data import DataLoader
 
-    from chromozoo.tasks.classification import FLIPS
+    from chromozoo.tasks.classify import FLIPS
 
     flips = FLIPS if model.flip_average else FLIPS[:1]
     found = []

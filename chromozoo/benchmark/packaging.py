@@ -196,7 +196,7 @@ def choose_classifier(
         {
             "classes": list(CLASSES),
             "input_size": [model.transforms.height, model.transforms.width],
-            "init_args": _builder_arguments(path) | {"preset": preset},
+            "init_args": _builder_arguments(model, path) | {"preset": preset},
             "preprocessing": preset,
             "temperature": temperature,
             "doc": doc
@@ -242,7 +242,7 @@ def choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -
         {
             "classes": list(model.categories),
             "input_size": [],
-            "init_args": _builder_arguments(path) | {"preset": model.transforms.to_dict()},
+            "init_args": _builder_arguments(model, path) | {"preset": model.transforms.to_dict()},
             "preprocessing": model.transforms.to_dict(),
             "doc": doc
             + "Masks are amodal: chromosomes that cross share pixels."
@@ -263,7 +263,7 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
     from torch.utils.data import DataLoader
 
     from chromozoo.data.base.composed_cells import batch_whole_cells
-    from chromozoo.tasks.classification import FLIPS
+    from chromozoo.tasks.classify import FLIPS
 
     flips = FLIPS if model.flip_average else FLIPS[:1]
     batches = batch_whole_cells(crops.cells, 64)
@@ -307,11 +307,10 @@ def typical_length(data: Any) -> float:
     return float(np.median([np.median(lengths[crops.cells == c]) for c in np.unique(crops.cells)]))
 
 
-def _builder_arguments(checkpoint: Path) -> dict[str, Any]:
+def _builder_arguments(model: Any, checkpoint: Path) -> dict[str, Any]:
     """What the builder needs to make this network; the recipe's own arguments are in the config."""
     from chromozoo.models.weights.checkpoint import load_checkpoint
 
     arguments, _ = load_checkpoint(checkpoint)
-    losses = {"label_smoothing", "centre_loss", "contrastive"}
-    training_only = {"lr", "optimizer", "weight_decay", "count", "hidden", *losses}
-    return {key: value for key, value in arguments.items() if key not in training_only}
+    needed: dict[str, Any] = model.builder_arguments(arguments)
+    return needed

@@ -8,12 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from chromozoo.classes import CLASSES
 from chromozoo.errors import UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.signal import foreground
 from chromozoo.models.classifiers.iapp_cnn import (
-    BASES,
     SCALES,
     IappCnn,
     IappCnnNetwork,
@@ -23,7 +21,6 @@ from chromozoo.models.classifiers.iapp_cnn import (
     part_mask,
     zoom,
 )
-from chromozoo.models.registry import get_model
 from chromozoo.synthetic import Appearance, draw_chromosome
 
 SMALL = {"height": 80, "width": 40, "scale": 0.8}
@@ -288,17 +285,13 @@ def test_parameter_count_with_resnet50() -> None:
         ("resnet50", 72_244_488, 32),
     ],
 )
-def test_every_base_runs_forward_and_backward(base: str, count: int, least: int) -> None:
-    network = IappCnnNetwork(base).train()
-    assert parameters(network) == count
-    assert BASES[base].least == least
-    logits = network(torch.rand(2, 1, least, least + 6))
-    assert logits.shape == (2, 24) and logits.isfinite().all()
-    logits.logsumexp(dim=1).sum().backward()
-    stems = [next(branch.parameters()) for branch in network.branches.values()]
-    assert all(stem.grad is not None and stem.grad.isfinite().all() for stem in stems)
-    with pytest.raises(ValueError, match=rf"{base} takes images of {least}x{least} pixels"):
-        network(torch.rand(2, 1, least - 1, 100))
+def test_every_base(base: str, count: int, least: int) -> None:
+    with torch.device("meta"):  # counts and shapes without computing
+        network = IappCnnNetwork(base)
+        assert parameters(network) == count
+        assert network(torch.rand(2, 1, least, least + 6)).shape == (2, 24)
+        with pytest.raises(ValueError, match=rf"{base} takes images of {least}x{least} pixels"):
+            network(torch.rand(2, 1, least - 1, 100))
 
 
 def test_unknown_names_are_refused() -> None:
@@ -359,37 +352,6 @@ def test_losses_of_all_branches_are_summed(model: IappCnn) -> None:
         torch.testing.assert_close(model.loss(batch), expected)
 
 
-@pytest.mark.parametrize("scales", [None, ["global", "part"]])
-def test_every_parameter_learns(scales: list[str] | None) -> None:
-    torch.manual_seed(0)
-    model = IappCnn(preset=SMALL, base="alexnet", scales=scales).train()
-    model.loss({"image": torch.rand(6, 1, 80, 40), "label": torch.arange(6)}).backward()
-    silent = [n for n, p in model.network.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not silent
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_grey_equals_three_equal_channels(model: IappCnn, channels: int) -> None:
-    x = torch.rand(2, 1, 96, 48, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        torch.testing.assert_close(model(x.expand(-1, channels, -1, -1)), model(x))
-
-
-@pytest.mark.parametrize("autocast", [True, False], ids=["mixed", "true"])
-def test_half_precision(autocast: bool) -> None:
-    torch.manual_seed(0)
-    network = IappCnnNetwork("alexnet").eval()
-    x = torch.rand(2, 1, 80, 40)
-    with torch.inference_mode():
-        expected = network(x)
-        if autocast:
-            with torch.autocast("cpu", torch.bfloat16):
-                found = network(x)
-        else:
-            found = network.bfloat16()(x.bfloat16())
-    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
-
-
 def test_recipe_of_the_paper_is_the_default() -> None:
     model = iapp_cnn(base="alexnet")
     assert (model.optimizer, model.lr, model.weight_decay) == ("sgd", 0.02, 1e-5)
@@ -405,33 +367,3 @@ def test_background_follows_the_preset() -> None:
     seen = what_branches_see(network, white_spot)
     assert (black == -0.5).all()
     assert (seen["object"][..., 1:-1, 1:-1] == 2).all()
-
-
-def test_classify() -> None:
-    model = get_model(
-        "iapp_cnn", weights=None, base="alexnet", preset=SMALL, scales=["global", "object"]
-    )
-    rng = np.random.default_rng(0)
-    images = [draw_chromosome(name, Appearance(), rng).image for name in ("1", "21")]
-    together, apart = model.classify(images), model.classify(images, batch_size=1)  # type: ignore[operator]
-    for one, other in zip(together, apart, strict=True):
-        assert one.label in CLASSES and one.probabilities.sum() == pytest.approx(1)
-        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
-
-
-def test_a_checkpoint_rebuilds_the_same_model(tmp_path: Any) -> None:
-    from lightning import Trainer
-
-    torch.manual_seed(0)
-    model = IappCnn(
-        preset={**SMALL, "mean": 0.2}, base="alexnet", scales=["global", "part"], reductions=[4]
-    )
-    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    trainer.strategy.connect(model)
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
-    again = get_model("iapp_cnn", weights=tmp_path / "a.ckpt")
-    network: Any = again.network
-    assert network.scales == ("global", "part") and network.mean == 0.2
-    x = torch.rand(2, 1, 80, 40)
-    with torch.inference_mode():
-        torch.testing.assert_close(again(x), model.eval()(x))

@@ -43,33 +43,11 @@ def batch_of(labels: list[int], seed: int = 0) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("size", "count"), [((224, 224), 1_416_281), ((144, 60), 168_281)])
 def test_parameter_count(size: tuple[int, int], count: int) -> None:
-    network = SiameseNetNetwork(size)
+    with torch.device("meta"):
+        network = SiameseNetNetwork(size)
     assert sum(p.numel() for p in network.parameters()) == count
     # Odd, and only the single unit of the pair head makes it so.
     assert sum(p.numel() for p in network.embed.parameters()) == count - 101
-
-
-def test_the_builder_is_as_published_unless_told() -> None:
-    assert sum(p.numel() for p in siamese_net().parameters()) == 1_416_281
-
-
-@pytest.mark.parametrize("size", [(112, 48), (36, 36)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_output_shape(size: tuple[int, int], channels: int) -> None:
-    network = SiameseNetNetwork(size).eval()
-    with torch.inference_mode():
-        features = network.forward_features(torch.rand(2, channels, *size))
-        logits = network.forward_head(features)
-    assert features.shape == (2, 100) and logits.shape == (2, 24) and logits.isfinite().all()
-
-
-def test_grey_equals_three_equal_channels(model: SiameseNet) -> None:
-    grey = torch.rand(2, 1, 44, 40)
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            model.network.forward_features(grey),  # type: ignore[operator]
-            model.network.forward_features(grey.expand(-1, 3, -1, -1)),  # type: ignore[operator]
-        )
 
 
 def test_the_logit_of_a_class_is_the_pair_head_on_its_prototype(model: SiameseNet) -> None:
@@ -120,13 +98,6 @@ def test_batches_without_one_kind_of_pair(model: SiameseNet, labels: list[int]) 
     loss.backward()
     assert loss.isfinite()
     assert bool(loss > 0) == (len(labels) > 1)
-
-
-def test_every_parameter_learns(model: SiameseNet) -> None:
-    model.train().loss(batch_of([0, 0, 1, 1, 2, 2])).backward()
-    gradients = {name: p.grad for name, p in model.network.named_parameters()}
-    assert len(gradients) == 12
-    assert not [name for name, grad in gradients.items() if grad is None or not grad.any()]
 
 
 def test_learns_to_name_what_it_only_compared(model: SiameseNet) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from chromozoo.cli.train import main
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from chromozoo import environment
@@ -25,6 +24,7 @@ from chromozoo.errors import ChromozooError, TrainingError, WeightsError
 from chromozoo.models.registry import get_model
 from chromozoo.models.weights.storage import read_entry
 from chromozoo.tasks.optimisation import one_cycle
+from chromozoo.training.command import main
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "configs" / "classification" / "chrnet4_bioimlab.yaml"

@@ -15,7 +15,7 @@ from chromozoo.losses.embedding import CentreLossPreset
 from chromozoo.models.init_from import initialise_from
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.networks import ClassifierNetwork
 
 BLOCKS_PER_STAGE = (2, 3, 3, 2)
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -81,7 +81,7 @@ class ChrBlock(nn.Module):
         return result
 
 
-class ChrNet4Network(nn.Module):
+class ChrNet4Network(ClassifierNetwork):
     """The pure network.
 
     Input ``(B, 1, H, W)`` or ``(B, 3, H, W)`` float, any H and W from 32 up (the paper: 224x224;
@@ -132,9 +132,6 @@ class ChrNet4Network(nn.Module):
         logits: Tensor = self.fc(features)
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 class ChrNet4(ChromosomeClassifier):
     """ChrNet4 with the recipe of the paper: cross-entropy + centre loss, rotate & crop.
@@ -143,44 +140,26 @@ class ChrNet4(ChromosomeClassifier):
     flipped copies of the training images are the vertical flips of our augmentation.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`.
         centre_loss: ``"wen"``, ``"paper-literal"`` or None, see
             :class:`chromozoo.losses.embedding.CentreLoss`.
+        lr: Highest learning rate.
         init_from: Name of a timm model with ImageNet weights whose tensors are taken over where
             name and shape agree (``"resnext50_32x4d.tv_in1k"``: all but attention and head), for
             strategies (b) to (d) of table II; a checkpoint (``.ckpt``) of this model, or
             ``"chromozoo/chrnet4"``, to tune further; None starts from random numbers, strategy (e).
-        contrastive, optimizer, lr, weight_decay, label_smoothing, flip_average, polarity: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
+
+    network: ChrNet4Network
 
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
         centre_loss: CentreLossPreset | None = "wen",
-        init_from: str | None = None,
-        contrastive: float = 0.0,
-        optimizer: OptimizerName = "adamw",
         lr: float = 2e-3,
-        weight_decay: float = 0.05,
-        label_smoothing: float = 0.1,
-        flip_average: bool = True,
-        polarity: bool = False,
+        init_from: str | None = None,
+        **recipe: Any,
     ) -> None:
-        self.save_hyperparameters(ignore=["init_from"])
-        super().__init__(
-            ChrNet4Network(),
-            FEATURES,
-            preset=preset,
-            centre_loss=centre_loss,
-            contrastive=contrastive,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            flip_average=flip_average,
-            polarity=polarity,
-        )
+        super().__init__(ChrNet4Network(), FEATURES, centre_loss=centre_loss, lr=lr, **recipe)
         if init_from is not None:
             initialise_from(self.network, init_from)
 

@@ -19,14 +19,17 @@ class ChromozooSmall(BackboneClassifier):
     """The small classifier with its training.
 
     Args:
-        preset: Arguments of :class:`ChromosomePreset`.
-        **kwargs: See :class:`BackboneClassifier`.
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments. The
+            network is built for its canvas.
+        **recipe: See :class:`BackboneClassifier`.
     """
 
-    def __init__(self, preset: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        canvas = ChromosomePreset(**(preset or {}))
+    def __init__(
+        self, preset: dict[str, Any] | ChromosomePreset | None = None, **recipe: Any
+    ) -> None:
+        canvas = self.make_preset(preset)
         network = timm_network(BACKBONE, canvas.height, canvas.width)
-        super().__init__(network, network.fc.in_features, preset=preset, **kwargs)
+        super().__init__(network, network.fc.in_features, preset=preset, **recipe)
 
 
 @register_model(
@@ -35,5 +38,5 @@ class ChromozooSmall(BackboneClassifier):
     default_weights="pki3",
 )
 def chromozoo_small(**kwargs: Any) -> ChromozooSmall:
-    """Small and fast: HGNetV2-B0, 4.0 M parameters; ``(B, 1 or 3, H, W)``, 32x32 or larger."""
+    """Small and fast: HGNetV2-B0, 3,996,438 parameters; ``(B, 1 or 3, H, W)``, 32x32 or larger."""
     return ChromozooSmall(**kwargs)

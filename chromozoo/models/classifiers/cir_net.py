@@ -7,21 +7,20 @@ leaves open (kernel of the IAI, where it stands) is stated where it is set.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
+from chromozoo.images.preset import ChromosomePreset
 from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.layers.fixed_size import check_input_size, flattened_map
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.networks import ClassifierNetwork
 
 SYSTEM = "CIR-Net"
-# As published: 224x224, not turned upright.
-PUBLISHED_PRESET: dict[str, Any] = {"height": 224, "width": 224, "rotate_crop": "none"}
 MAP_CHANNELS = 1536
 # What shrinks the map in Inception-ResNet-v2: stem, Mixed_6a, Mixed_7a.
 LAYERS = ((3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2))
@@ -82,7 +81,7 @@ class ImageAdaptiveInterface(nn.Module):
         return adapted
 
 
-class CIRNetNetwork(nn.Module):
+class CIRNetNetwork(ClassifierNetwork):
     """The pure network: timm's Inception-ResNet-v2 up to its last map, flattened, one linear layer.
 
     Input ``(B, 1 or 3, H, W)`` float (with an interface: ``channels`` of them); H and W are those
@@ -135,9 +134,6 @@ class CIRNetNetwork(nn.Module):
         logits: Tensor = self.fc(features)
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 class CIRNet(ChromosomeClassifier):
     """CIR-Net with cross-entropy.
@@ -147,37 +143,35 @@ class CIRNet(ChromosomeClassifier):
     random weights is our choice. Label smoothing is off, as in the paper.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`; height and width
-            are the network's input size. What is not given is as published: 224x224, not turned.
-        interface: Height and width that the trunk shall see, see :class:`CIRNetNetwork`.
-        optimizer, lr, weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments;
+            height and width are the network's input size. What is not given is as published:
+            224x224, not turned upright.
+        interface: Height and width of the trunk's input, see :class:`CIRNetNetwork`.
+        label_smoothing: Share of the target that is spread over all classes.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
+
+    default_preset: ClassVar[dict[str, Any]] = {
+        "height": 224,
+        "width": 224,
+        "rotate_crop": "none",
+    }
 
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
+        preset: dict[str, Any] | ChromosomePreset | None = None,
         interface: list[int] | None = None,
-        optimizer: OptimizerName = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
         label_smoothing: float = 0.0,
-        flip_average: bool = True,
+        **recipe: Any,
     ) -> None:
-        preset = PUBLISHED_PRESET | (preset or {})
-        self.save_hyperparameters()
-        network = CIRNetNetwork(
-            (preset["height"], preset["width"]), interface, preset.get("channels", 1)
-        )
+        canvas = self.make_preset(preset)
+        network = CIRNetNetwork((canvas.height, canvas.width), interface, canvas.channels)
         super().__init__(
             network,
             network.fc.in_features,
             preset=preset,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
             label_smoothing=label_smoothing,
-            flip_average=flip_average,
+            **recipe,
         )
 
 

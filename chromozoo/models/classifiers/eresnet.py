@@ -1,9 +1,10 @@
 """EResNet: ResNet-50 with an extended block, whose features are matched to label feature vectors.
 
 Paper: C. Wang et al., "Extended ResNet and Label Feature Vector Based Chromosome Classification",
-IEEE Access 8:201098, 2020. The network is figure 3 of the paper; matching and label
-redistribution are in :mod:`chromozoo.karyotype.matching` and work for every classifier. The paper leaves open: width of the extended block, dropout rate, input size, optimiser,
-learning rate, batch size and pre-training; what stands here for them is our choice.
+IEEE Access 8:201098, 2020. The network is figure 3 of the paper; matching, label redistribution and
+the matching of two images of a cell are in :mod:`chromozoo.karyotype.matching` and work for every
+classifier. The paper leaves open: width of the extended block, dropout rate, input size, optimiser,
+learning rate, batch size and pre-training; their values here are our choice.
 """
 
 from itertools import pairwise
@@ -19,7 +20,7 @@ from chromozoo.models.init_from import initialise_from
 from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.networks import ClassifierNetwork
 
 POOLED = 2048
 MIN_SIDE = 32  # the trunk halves the image five times
@@ -29,7 +30,7 @@ MIN_SIDE = 32  # the trunk halves the image five times
 MEMORY = 0.99
 
 
-class EResNetNetwork(nn.Module):
+class EResNetNetwork(ClassifierNetwork):
     """The pure network.
 
     Input ``(B, 1, H, W)`` or ``(B, 3, H, W)`` float, H and W from 32 up; a grey image becomes
@@ -109,9 +110,6 @@ class EResNetNetwork(nn.Module):
         logits: Tensor = self.fc(self.block[self.feature_unit :](features))
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
     @torch.no_grad()
     def follow(self, features: Tensor, labels: Tensor) -> None:
         """Moves the label feature vectors towards the features of a training batch.
@@ -143,57 +141,36 @@ class EResNet(ChromosomeClassifier):
     some steps ago); ``chromozoo match`` computes exact ones, and measures both.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`.
         units, feature_unit, width, dropout: See :class:`EResNetNetwork`.
         centre_loss: ``"wen"``, ``"paper-literal"`` or None, see
             :class:`chromozoo.losses.embedding.CentreLoss`.
         init_from: Name of a timm ResNet-50 with ImageNet weights for the trunk
             (``"resnet50.tv_in1k"``); or a checkpoint (``.ckpt``) of this model to tune further;
             None starts from random numbers.
-        contrastive, optimizer, lr, weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
 
     network: EResNetNetwork
 
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
         units: int = 1,
         feature_unit: int = 0,
         width: int = 512,
         dropout: float = 0.5,
         centre_loss: CentreLossPreset | None = "wen",
         init_from: str | None = None,
-        contrastive: float = 0.0,
-        optimizer: OptimizerName = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        label_smoothing: float = 0.1,
-        flip_average: bool = True,
+        **recipe: Any,
     ) -> None:
-        self.save_hyperparameters(ignore=["init_from"])
         network = EResNetNetwork(units, feature_unit, width, dropout)
-        super().__init__(
-            network,
-            network.features,
-            preset=preset,
-            centre_loss=centre_loss,
-            contrastive=contrastive,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            flip_average=flip_average,
-        )
+        super().__init__(network, network.features, centre_loss=centre_loss, **recipe)
         if init_from is not None:
             initialise_from(self.network, init_from, prefix="trunk.")
 
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        features = self.network.forward_features(batch["image"])
-        loss = self.class_loss(features, batch["label"])
+    def class_loss(self, features: Tensor, label: Tensor) -> Tensor:
+        loss = super().class_loss(features, label)
         if self.training:
-            self.network.follow(features.detach(), batch["label"])
+            self.network.follow(features.detach(), label)
         return loss
 
 

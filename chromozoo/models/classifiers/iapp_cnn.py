@@ -23,7 +23,8 @@ from chromozoo.errors import UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.registry import register_model
-from chromozoo.tasks.classification import ChromosomeClassifier
+from chromozoo.tasks.classification import FEATURE_LOSSES, ChromosomeClassifier
+from chromozoo.tasks.networks import ClassifierNetwork
 from chromozoo.tasks.optimisation import OptimizerName
 
 SCALES = ("global", "object", "part")
@@ -222,7 +223,7 @@ class Excitation(nn.Module):
         return weight
 
 
-class IappCnnNetwork(nn.Module):
+class IappCnnNetwork(ClassifierNetwork):
     """The pure network.
 
     Input ``(B, 1 or 3, H, W)`` float, a signal image (background 0, chromosome up to 1) less
@@ -354,9 +355,6 @@ class IappCnnNetwork(nn.Module):
         logits = list(self.branch_logits(apart).values())
         return integrate(torch.stack(logits, dim=1), self.uncertainty, self.vote)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 def _check_known(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
     for name in names:
@@ -373,19 +371,23 @@ class IappCnn(ChromosomeClassifier):
     epochs); the one-cycle schedule of the base class is ours.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`. At 112x48 pixels
-            the last map of ResNet-50 has 4x2 cells and the part is coarse; the paper's 224x224
-            give 7x7.
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments. At
+            112x48 pixels the last map of ResNet-50 has 4x2 cells and the part is coarse; the
+            paper's 224x224 give 7x7.
         base, uncertainty, vote, literal_mask: See :class:`IappCnnNetwork`.
         scales: Branches that vote; None: all three.
         reductions: Of the excitations; None: 16 and 8.
-        optimizer, lr, weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        optimizer, lr, weight_decay, label_smoothing: See ``recipe``; the defaults are the paper's.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
+
+    fixed_arguments = FEATURE_LOSSES
+
+    network: IappCnnNetwork
 
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
+        preset: dict[str, Any] | ChromosomePreset | None = None,
         base: str = "resnet50",
         scales: list[str] | None = None,
         uncertainty: bool = True,
@@ -396,10 +398,9 @@ class IappCnn(ChromosomeClassifier):
         lr: float = 0.02,
         weight_decay: float = 1e-5,
         label_smoothing: float = 0.0,
-        flip_average: bool = True,
+        **recipe: Any,
     ) -> None:
-        self.save_hyperparameters()
-        normalisation = ChromosomePreset(**(preset or {}))
+        normalisation = self.make_preset(preset)
         network = IappCnnNetwork(
             base,
             SCALES if scales is None else scales,
@@ -418,13 +419,15 @@ class IappCnn(ChromosomeClassifier):
             lr=lr,
             weight_decay=weight_decay,
             label_smoothing=label_smoothing,
-            flip_average=flip_average,
+            centre_loss=None,
+            contrastive=0.0,
+            polarity=False,
+            **recipe,
         )
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Sum of the branches' cross-entropies (equation 14); see the base class."""
-        network: Any = self.network
-        logits = network.branch_logits(network.branch_features(batch["image"]))
+        logits = self.network.branch_logits(self.network.branch_features(batch["image"]))
         losses = [self.cross_entropy(found, batch["label"]) for found in logits.values()]
         return torch.stack(losses).sum()
 

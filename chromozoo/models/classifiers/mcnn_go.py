@@ -7,9 +7,9 @@ count, and its "concatenation layer with 4096 nodes" cannot join three vectors o
 """
 
 import math
-from collections.abc import Sequence
-from itertools import accumulate
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from chromozoo.classes import CLASSES
 from chromozoo.errors import TrainingError
 from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.registry import register_model
-from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import total_steps
+from chromozoo.tasks.classification import FEATURE_LOSSES, ChromosomeClassifier
+from chromozoo.tasks.networks import ClassifierNetwork
+from chromozoo.tasks.optimisation import build_optimizer, total_steps
 
 Merge = Literal["linear", "sum"]
 
@@ -33,14 +34,6 @@ HIDDEN = 1024
 MIN_SIDE = 64
 WARM_UP = 0.15
 
-# Original, straightened and cropped image: 128x64, and 64x32 where the ResNets begin.
-DEFAULT_PRESET: dict[str, Any] = {
-    "height": 128,
-    "width": 64,
-    "scale": 1.3,
-    "views": ["upright", "straight", "crop"],
-}
-
 
 def _trunk() -> nn.Module:
     # Each block begins as its shortcut (Goyal et al. 2017): steadier first epochs.
@@ -49,7 +42,7 @@ def _trunk() -> nn.Module:
     return trunk
 
 
-class McnnGoNetwork(nn.Module):
+class McnnGoNetwork(ClassifierNetwork):
     """The pure network: three branches, a layer that merges them, and two hidden layers.
 
     Input ``(B, 3, H, W)`` float, H and W from 64 up (the paper: 64x32 where the ResNets begin, so
@@ -129,9 +122,6 @@ class McnnGoNetwork(nn.Module):
         logits: Tensor = self.classifier(merged)
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 class McnnGo(ChromosomeClassifier):
     """mCNN_GO with its training in three stages, as one run.
@@ -154,30 +144,35 @@ class McnnGo(ChromosomeClassifier):
     ``--trainer.strategy ddp_find_unused_parameters_true``.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`; what is not given is
-            128x64, scale 1.3, views upright, straight and crop.
         merge: See :class:`McnnGoNetwork`.
         stage_epochs: Epochs of the three stages. Their sum is ``trainer.max_epochs``.
-        lr: Highest learning rate of the first two stages.
-        fine_tune_lr: Highest learning rate of the third.
-        weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        fine_tune_lr: Highest learning rate of the third stage; ``lr`` is that of the others.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`. The preset is
+            128x64 at scale 1.3, views upright, straight and crop, by default.
 
     Raises:
         ValueError: ``stage_epochs`` are not three numbers of epochs, or the preset does not give
             three views.
     """
 
+    # Three images of 128x64: 64x32 where the ResNets begin.
+    default_preset: ClassVar[dict[str, Any]] = {
+        "height": 128,
+        "width": 64,
+        "scale": 1.3,
+        "views": ["upright", "straight", "crop"],
+    }
+    training_arguments = ChromosomeClassifier.training_arguments | {"stage_epochs", "fine_tune_lr"}
+    fixed_arguments = FEATURE_LOSSES
+
+    network: McnnGoNetwork
+
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
         merge: Merge = "linear",
         stage_epochs: Sequence[int] = (9, 3, 6),
-        lr: float = 1e-3,
         fine_tune_lr: float = 5e-4,
-        weight_decay: float = 0.05,
-        label_smoothing: float = 0.1,
-        flip_average: bool = True,
+        **recipe: Any,
     ) -> None:
         stage_epochs = list(stage_epochs)
         if len(stage_epochs) != 3 or min(stage_epochs) < 0 or not sum(stage_epochs):
@@ -185,15 +180,13 @@ class McnnGo(ChromosomeClassifier):
                 f"stage_epochs is {stage_epochs}; give the epochs of the three stages, such as "
                 "[9, 3, 6]"
             )
-        self.save_hyperparameters()
         super().__init__(
             McnnGoNetwork(merge=merge),
             FEATURES,
-            preset=DEFAULT_PRESET | (preset or {}),
-            lr=lr,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            flip_average=flip_average,
+            centre_loss=None,
+            contrastive=0.0,
+            polarity=False,
+            **recipe,
         )
         if len(self.transforms.views) != len(BRANCHES):
             raise ValueError(
@@ -224,10 +217,9 @@ class McnnGo(ChromosomeClassifier):
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy; in the first stage the mean over those of the three branches."""
-        network: Any = self.network
-        features = network.forward_features(batch["image"])
+        features = self.network.forward_features(batch["image"])
         if self.stage > 1:
-            loss: Tensor = self.cross_entropy(network.forward_head(features), batch["label"])
+            loss: Tensor = self.cross_entropy(self.network.forward_head(features), batch["label"])
             return loss
         losses = [self.cross_entropy(logits, batch["label"]) for logits in self._apart(features)]
         return torch.stack(losses).mean()
@@ -241,14 +233,16 @@ class McnnGo(ChromosomeClassifier):
         if self.stage > 1:
             super().validation_step(batch, batch_idx)
             return
-        network: Any = self.network
-        features = network.forward_features(batch["image"])
+        features = self.network.forward_features(batch["image"])
         apart = torch.stack([logits.softmax(dim=-1) for logits in self._apart(features)])
         self.branch_accuracy(apart.mean(dim=0), batch["label"])
         self.log("val/branch_accuracy", self.branch_accuracy, prog_bar=True)
         # Mirror images would cost four times as much and tell no more of what has not learnt.
-        self.val_accuracy(network.forward_head(features), batch["label"])
+        self.val_accuracy(self.network.forward_head(features), batch["label"])
         self.log("val/accuracy", self.val_accuracy, prog_bar=True)
+
+    def trained_parameters(self) -> Iterator[nn.Parameter]:
+        return chain(self.network.parameters(), self.branch_heads.parameters())
 
     def configure_optimizers(self) -> Any:
         """AdamW (ours), and one cycle a stage.
@@ -262,15 +256,12 @@ class McnnGo(ChromosomeClassifier):
                 f"trainer.max_epochs is {epochs}, but stage_epochs {self.stage_epochs} make "
                 f"{sum(self.stage_epochs)}: set max_epochs to that, or stage_epochs to others"
             )
-        learning = [*self.network.parameters(), *self.branch_heads.parameters()]
-        groups = [
-            {"params": [p for p in learning if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-        ]
         # 100 million parameters: on CPUs the fused step takes a tenth of the time. Lightning does
         # not clip gradients for it.
         fused = self.trainer.gradient_clip_val is None
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=fused)
+        optimizer = build_optimizer(
+            self.trained_parameters(), self.optimizer, self.lr, self.weight_decay, fused
+        )
         steps_an_epoch = total_steps(self) / (epochs or 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self._relative_lr(step / steps_an_epoch)

@@ -12,27 +12,27 @@ prototypes is our choice, as are activations, loss weights and optimiser.
 """
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
+from chromozoo.images.preset import ChromosomePreset
 from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.layers.fixed_size import check_input_size, flattened_map
 from chromozoo.models.registry import register_model
-from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.classification import FEATURE_LOSSES, ChromosomeClassifier
+from chromozoo.tasks.networks import ClassifierNetwork
 
 SYSTEM = "SiameseNet"
-PUBLISHED_PRESET: dict[str, Any] = {"height": 224, "width": 224}
 LAYERS = ((5, 1), (2, 2)) * 3
 FEATURES = 100
 # Images of a class that its prototype remembers: half an epoch of BioImLab.
 MEMORY = 100
 
 
-class SiameseNetNetwork(nn.Module):
+class SiameseNetNetwork(ClassifierNetwork):
     """The pure network: an embedding, and a head that compares two of them.
 
     Input ``(B, 1 or 3, H, W)`` float; H and W are those of ``input_size``, 36 or more. Output:
@@ -91,9 +91,6 @@ class SiameseNetNetwork(nn.Module):
         # A class that no training image showed has no prototype: it must not win.
         return self.compare(features[:, None], self.prototypes) - 100.0 * (self.seen == 0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
     @torch.no_grad()
     def follow(self, features: Tensor, labels: Tensor) -> None:
         """Moves the prototypes to embeddings ``(B, 100)`` with labels ``(B,)``.
@@ -121,35 +118,35 @@ class SiameseNet(ChromosomeClassifier):
     (``EMAWeightAveraging``) would average buffers, too, and lag behind: leave it out.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`; height and width
-            are the network's input size, 224x224 where they are not given.
-        optimizer, lr, weight_decay, flip_average: See
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments;
+            height and width are the network's input size, 224x224 where they are not given.
+        **recipe: ``optimizer``, ``lr``, ``weight_decay``, ``flip_average``; see
             :class:`chromozoo.tasks.classification.ChromosomeClassifier`. AdamW is our choice.
     """
 
+    default_preset: ClassVar[dict[str, Any]] = {"height": 224, "width": 224}
+    fixed_arguments = FEATURE_LOSSES | {"label_smoothing"}
+
+    network: SiameseNetNetwork
+
     def __init__(
-        self,
-        preset: dict[str, Any] | None = None,
-        optimizer: OptimizerName = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        flip_average: bool = True,
+        self, preset: dict[str, Any] | ChromosomePreset | None = None, **recipe: Any
     ) -> None:
-        preset = PUBLISHED_PRESET | (preset or {})
-        self.save_hyperparameters()
+        canvas = self.make_preset(preset)
         super().__init__(
-            SiameseNetNetwork((preset["height"], preset["width"])),
+            SiameseNetNetwork((canvas.height, canvas.width)),
             FEATURES,
             preset=preset,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            flip_average=flip_average,
+            label_smoothing=0.0,
+            centre_loss=None,
+            contrastive=0.0,
+            polarity=False,
+            **recipe,
         )
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Pair loss of all pairs of the batch; moves the prototypes when in training."""
-        network = cast(SiameseNetNetwork, self.network)
+        network = self.network
         labels = batch["label"]
         features = network.forward_features(batch["image"])
         if self.training:

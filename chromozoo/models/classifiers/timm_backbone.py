@@ -48,10 +48,10 @@ def timm_network(backbone: str, height: int, width: int) -> Backbone:
         ) from error
     try:
         _features(body, SMALL, SMALL)
-        least = SMALL
+        min_side = SMALL
     except Exception:  # of one fixed size, or too deep for small images
-        least = min(height, width)
-    return Backbone(body, features, least=least, channels=1)
+        min_side = min(height, width)
+    return Backbone(body, features, min_side=min_side, channels=1)
 
 
 def _features(body: torch.nn.Module, height: int, width: int) -> int:
@@ -68,16 +68,20 @@ class TimmBackbone(BackboneClassifier):
 
     Args:
         backbone: Name of an architecture in ``timm.list_models()``.
-        preset: Arguments of :class:`ChromosomePreset`. The network is tried on its canvas.
-        **kwargs: See :class:`BackboneClassifier`.
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments. The
+            network is built for its canvas.
+        **recipe: See :class:`BackboneClassifier`.
     """
 
     def __init__(
-        self, backbone: str = "resnet18", preset: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        backbone: str = "resnet18",
+        preset: dict[str, Any] | ChromosomePreset | None = None,
+        **recipe: Any,
     ) -> None:
-        canvas = ChromosomePreset(**(preset or {}))
+        canvas = self.make_preset(preset)
         network = timm_network(backbone, canvas.height, canvas.width)
-        super().__init__(network, network.fc.in_features, preset=preset, **kwargs)
+        super().__init__(network, network.fc.in_features, preset=preset, **recipe)
 
 
 @register_model(task="classification", paper="Wightman 2019, PyTorch Image Models (timm)")

@@ -7,22 +7,22 @@ leaves open (activations, optimiser, schedule, start) is stated where it is set.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
+from chromozoo.images.preset import ChromosomePreset
 from chromozoo.models.layers.fixed_size import check_input_size, flattened_map
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.networks import ClassifierNetwork
 
 SYSTEM = "Vanilla-CNN"
-PUBLISHED_PRESET: dict[str, Any] = {"height": 224, "width": 224}
 LAYERS = ((5, 1), (3, 1), (3, 3), (3, 1), (3, 3), (3, 1))
 
 
-class VanillaCNNNetwork(nn.Module):
+class VanillaCNNNetwork(ClassifierNetwork):
     """The pure network: two blocks of convolutions, flattened, one linear layer.
 
     Input ``(B, 1, H, W)`` float, or three channels, of which the mean is taken (the network of the
@@ -75,9 +75,6 @@ class VanillaCNNNetwork(nn.Module):
         logits: Tensor = self.fc(features)
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 class VanillaCNN(ChromosomeClassifier):
     """Vanilla-CNN with cross-entropy.
@@ -86,33 +83,28 @@ class VanillaCNN(ChromosomeClassifier):
     cycle is our choice. Label smoothing is off, as in the paper.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`; height and width
-            are the network's input size, 224x224 where they are not given.
-        optimizer, lr, weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments;
+            height and width are the network's input size, 224x224 where they are not given.
+        label_smoothing: Share of the target that is spread over all classes.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
+
+    default_preset: ClassVar[dict[str, Any]] = {"height": 224, "width": 224}
 
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
-        optimizer: OptimizerName = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
+        preset: dict[str, Any] | ChromosomePreset | None = None,
         label_smoothing: float = 0.0,
-        flip_average: bool = True,
+        **recipe: Any,
     ) -> None:
-        preset = PUBLISHED_PRESET | (preset or {})
-        self.save_hyperparameters()
-        network = VanillaCNNNetwork((preset["height"], preset["width"]))
+        canvas = self.make_preset(preset)
+        network = VanillaCNNNetwork((canvas.height, canvas.width))
         super().__init__(
             network,
             network.fc.in_features,
             preset=preset,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
             label_smoothing=label_smoothing,
-            flip_average=flip_average,
+            **recipe,
         )
 
 
