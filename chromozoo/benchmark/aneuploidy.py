@@ -1,20 +1,13 @@
-"""TODO docstring."""
+"""Detection of gained and lost chromosomes, as rows for each kind of cells."""
 
 import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from chromozoo.benchmark.publishing import label
-from chromozoo.benchmark.repository import ROOT
+from chromozoo.benchmark.provenance import weights_label
 from chromozoo.benchmark.results_file import interval_columns
-from chromozoo.benchmark.tables.classification import percent
+from chromozoo.benchmark.tables.markdown import percent
 from chromozoo.data.catalogue import dataset_info
-
-RESULTS = ROOT / "benchmarks" / "results" / "aneuploidy.csv"
-
-
-TABLES = ROOT / "benchmarks" / "README.md"
-
 
 FIGURES = {
     "detected": "called abnormal (%)",
@@ -72,7 +65,7 @@ def measure(
     crops = data.dataset(stage)
     measured = {
         "model": name,
-        "weights": label(model.weights_entry),
+        "weights": weights_label(model.weights_entry),
         "weights_sha256": model.weights_entry.sha256[:12],
         "dataset": dataset,
         "split": f"{data.split.name}/{stage}",

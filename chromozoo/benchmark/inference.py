@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Predictions of a classifier for all crops of a data set."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Classification by label feature vectors beside softmax, as in Wang et al. 2020 (EResNet)."""
 
 import datetime
 import hashlib
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chromozoo.benchmark.publishing import label
-from chromozoo.benchmark.repository import ROOT
+from chromozoo.benchmark.provenance import weights_label
 from chromozoo.benchmark.results_file import ResultsFile, as_text, interval_columns
-from chromozoo.benchmark.tables.classification import percent
+from chromozoo.benchmark.tables.markdown import percent
 from chromozoo.data.catalogue import dataset_info, datasets
 from chromozoo.errors import ChromozooError, WeightsError
 from chromozoo.karyotype.assignment import assign_cell
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
 
 # Only single chromosomes can be named.
 CLASSIFICATION_SETS = sorted(datasets("classification"))
-
-
-RESULTS = ROOT / "benchmarks" / "results" / "matching.csv"
 
 
 BETAS = range(1, 46)
@@ -257,7 +253,7 @@ def _origin(model: Any, weights: str) -> dict[str, str]:
     """Name and hash of the weights, be they packaged or a checkpoint."""
     if model.weights_entry is not None:
         return {
-            "weights": label(model.weights_entry),
+            "weights": weights_label(model.weights_entry),
             "weights_sha256": model.weights_entry.sha256[:12],
         }
     path = Path(weights)

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Evaluation from image to karyotype: a segmenter and a classifier on a data set."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chromozoo.benchmark import measure as measure_benchmark
-from chromozoo.benchmark.publishing import label
+from chromozoo.benchmark.provenance import weights_label
 from chromozoo.data.catalogue import dataset_info
 
 if TYPE_CHECKING:
@@ -86,14 +86,14 @@ def measure(
     report = evaluate_karyotyping(
         karyotyped(karyotyper, images, seconds), (cell for _, cell in true)
     )
-    about = measure_benchmark.about(models[0], note)
+    about = measure_benchmark.provenance(models[0], note)
     entries = [model.weights_entry for model in models]
     row = {
         "segmenter": entries[0].model,
-        "segmenter_weights": label(entries[0]),
+        "segmenter_weights": weights_label(entries[0]),
         "segmenter_sha256": entries[0].sha256[:12],
         "classifier": entries[1].model,
-        "classifier_weights": label(entries[1]),
+        "classifier_weights": weights_label(entries[1]),
         "classifier_sha256": entries[1].sha256[:12],
         "assignment": assignment,
         "dataset": dataset,

@@ -23,6 +23,7 @@ class DatasetInfo:
         source: Who published it.
         licence: As far as it is known.
         tag: Of weights trained on it: both sets of BioImLab are ``bioimlab``.
+        parts: Tags of the sets that it is made of, if it is made of others.
     """
 
     name: str
@@ -34,6 +35,7 @@ class DatasetInfo:
     source: str
     licence: str
     tag: str
+    parts: tuple[str, ...] = ()
 
     def load_module(self) -> Any:
         """The file that reads it (imports torch): has ``INSTRUCTIONS`` and ``verify(root)``."""
@@ -84,6 +86,7 @@ DATASETS: dict[str, DatasetInfo] = {
             licence="BioImLab: none stated, its polygons MPL-2.0; Pki-3, CIL:54816: not verified; "
             "M-FISH: free with its notice; together: research use",
             tag="metaphase",
+            parts=("bioimlab", "pki3", "mfish", "cil"),
         ),
         DatasetInfo(
             name="pki3",
@@ -101,7 +104,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="Images of arranged karyograms, cut by the places of the classes",
             task="classification",
             module="chromozoo.data.karyograms",
-            data_module="Karyograms",
+            data_module="KaryogramDataModule",
             size="your own images, about 46 chromosomes each",
             source="your own",
             licence="your own",
@@ -112,7 +115,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="M-FISH DAPI metaphases",
             task="segmentation",
             module="chromozoo.data.mfish",
-            data_module="MFISH",
+            data_module="MFishDataModule",
             size="163 images of about 645x517 with a 24-class map, many of them abnormal",
             source="Advanced Digital Imaging Research, PSI M-FISH image set 1, 2000",
             licence="free to use, copy, modify and distribute with its notice (mfish-README.txt)",
@@ -130,13 +133,14 @@ DATASETS: dict[str, DatasetInfo] = {
             licence="BioImLab: none stated, its polygons MPL-2.0; CIL:54816: not verified; M-FISH: "
             "free with its notice; together: research use",
             tag="metaphase",
+            parts=("bioimlab", "mfish", "cil"),
         ),
         DatasetInfo(
             name="cil54816",
             title="CIL:54816 G-band metaphases with boxes",
             task="detection",
             module="chromozoo.data.cil54816",
-            data_module="CIL54816",
+            data_module="Cil54816DataModule",
             size="1,100 images of the published 5,000 with about 46 boxes each, 24 classes",
             source="Cell Image Library, doi 10.7295/W9CIL54816; Tseng et al. 2023, Scientific Data",
             licence="licence not verified",

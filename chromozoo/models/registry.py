@@ -53,6 +53,7 @@ class ModelInfo:
         doc: Docstring of the builder.
         default_weights: The tag that ``DEFAULT`` stands for, or None where there is no choice.
         stain_weights: The tag that is better than the default one, by stain (``"q"``, ``"g"``).
+        class_name: Name of the LightningModule that the builder returns, from its annotation.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ModelInfo:
     doc: str
     default_weights: str | None
     stain_weights: Mapping[str, str] = field(default_factory=dict)
+    class_name: str = ""
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -114,6 +116,9 @@ def register_model(
             doc=inspect.getdoc(builder) or "",
             default_weights=default_weights,
             stain_weights=stain_weights or {},
+            class_name=str(builder.__annotations__.get("return", ""))
+            .rpartition(".")[2]
+            .strip("'>"),
         )
         known = models().get(info.name)
         if known is not None and known.module != info.module:
@@ -391,6 +396,7 @@ def _models_of_file(file: Path, module: str) -> tuple[ModelInfo, ...]:
                     doc=ast.get_docstring(node) or "",
                     default_weights=arguments.get("default_weights"),
                     stain_weights=arguments.get("stain_weights") or {},
+                    class_name=ast.unparse(node.returns) if node.returns else "",
                 )
             )
     return tuple(found)

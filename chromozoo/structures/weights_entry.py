@@ -52,7 +52,10 @@ class WeightsEntry:
         metrics: Measured on the stored file, such as
             ``{'bioimlab_v1/test': {'accuracy': 0.97}}``, fractions 0..1.
         result_row: The row of the results table that holds the metrics: ``file`` and ``key``.
-        config: Config file of the training, relative to the repository.
+        config: Config file of the training, relative to the repository; ``config_sha256`` is the
+            hash of the resolved config.
+        lineage: Every stage of the training, the first one first
+            (:mod:`chromozoo.benchmark.lineage`).
         seed: Seed of the training.
         training: How it was trained, in words.
         versions: Library versions of the training.
@@ -94,6 +97,8 @@ class WeightsEntry:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     result_row: dict[str, str] = field(default_factory=dict)
     intended_use: str = "research use only, not for diagnosis"
+    config_sha256: str = ""
+    lineage: list[dict[str, Any]] = field(default_factory=list)
     urls: list[str] = field(default_factory=list)
     doc: str = ""
     file: str = ""

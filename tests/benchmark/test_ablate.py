@@ -267,7 +267,7 @@ def test_a_table_of_two_data_sets_has_columns_of_each() -> None:
 
 
 def test_the_tables_shown_are_those_of_the_csv() -> None:
-    from chromozoo.benchmark.tables.classification import readme_is_current
+    from chromozoo.benchmark.tables.markdown import table_is_current
 
     tables = ablation_benchmark.tables(ablation_benchmark.read_rows(ablation_benchmark.RESULTS))
-    assert readme_is_current(ablation_benchmark.TABLES, "ablations", tables)
+    assert table_is_current(ablation_benchmark.TABLES, "ablations", tables)

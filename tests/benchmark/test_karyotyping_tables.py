@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from chromozoo.benchmark.results_file import ResultsError
-from chromozoo.benchmark.tables.classification import CITATION, readme_is_current, update_readme
+from chromozoo.benchmark.tables.markdown import CITATION, table_is_current, replace_table
 from chromozoo.benchmark.tables.karyotyping import (
     KEY_COLUMNS,
     OPTIONAL_COLUMNS,
@@ -153,8 +153,8 @@ def test_the_table_ranks_by_full_karyotyping_accuracy(tmp_path: Path) -> None:
     readme.write_text(
         "<!-- leaderboard:karyotyping:begin -->\n<!-- leaderboard:karyotyping:end -->"
     )
-    update_readme(readme, "karyotyping", table)
-    assert readme_is_current(readme, "karyotyping", table)
+    replace_table(readme, "karyotyping", table)
+    assert table_is_current(readme, "karyotyping", table)
 
 
 def test_the_table_refuses_an_unmeasured_split_and_mixed_split_files(tmp_path: Path) -> None:

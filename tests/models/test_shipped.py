@@ -20,7 +20,8 @@ from chromozoo.benchmark.publish_karyotyping import RESULTS as KARYOTYPING_RESUL
 from chromozoo.benchmark.results_file import ResultsFile
 from chromozoo.benchmark.tables import karyotyping as leaderboard_karyotyping
 from chromozoo.benchmark.tables import segmentation as leaderboard_segmentation
-from chromozoo.benchmark.tables.classification import read_results, readme_is_current
+from chromozoo.benchmark.tables.classification import read_results
+from chromozoo.benchmark.tables.markdown import table_is_current
 from chromozoo.classes import CLASSES
 from chromozoo.data.catalogue import dataset_of_tag
 from chromozoo.data.splits import load_split
@@ -149,7 +150,7 @@ def test_rows_of_cells_are_of_shipped_weights_and_shown(command: Any) -> None:
         assert row["weights_sha256"] in shipped
         assert load_split(row["split"].split("/")[0]).sha256[:12] == row["split_sha256"]
     mark = "aneuploidy" if command is aneuploidy else "calibration"
-    assert readme_is_current(command.TABLES, mark, command.table(rows))
+    assert table_is_current(command.TABLES, mark, command.table(rows))
 
 
 def test_the_leaderboards_of_the_readme_are_those_of_the_csvs() -> None:
@@ -158,7 +159,7 @@ def test_the_leaderboards_of_the_readme_are_those_of_the_csvs() -> None:
         ("bioimlab-segmentation", publish.segmentation_table()),
         ("karyotyping", publish_karyotyping.table()),
     ):
-        assert readme_is_current(publish.README, name, table), name
+        assert table_is_current(publish.README, name, table), name
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import chromozoo
-from chromozoo.benchmark.tables.classification import readme_is_current
+from chromozoo.benchmark.tables.markdown import table_is_current
 from chromozoo.cli.main import COMMANDS, TRAINER_COMMANDS
 from chromozoo.models import registry
 
@@ -169,7 +169,7 @@ def test_the_pipeline_calls_the_test_command_of_the_readme() -> None:
 
 
 def test_the_readme_has_a_place_for_the_leaderboard() -> None:
-    assert readme_is_current(ROOT / "README.md", "bioimlab", "no such table") is False
+    assert table_is_current(ROOT / "README.md", "bioimlab", "no such table") is False
 
 
 def test_the_readme_leads_to_every_part_of_a_model() -> None:

@@ -1,17 +1,19 @@
-"""``chromozoo package``: turns a trained checkpoint into published weights.
+"""``chromozoo zoo package``: make weights of a trained checkpoint.
 
 Everything is chosen on the validation cells: the checkpoint, and the temperature that calibrates
-the probabilities of a classifier. Then the file that will be shipped is measured, once, on the test
-cells. With ``--output`` the weights are the user's own: a file in that folder, and the repository
-stays as it is.
+the probabilities of a classifier. Then the stored file is measured, once, on the test cells. With
+``--output`` the weights are the user's own: a file in that folder, and the repository stays as it
+is.
 """
 
 import argparse
 from pathlib import Path
 
-from chromozoo.benchmark.packaging import _chosen, _store, entry_of, package
-from chromozoo.benchmark.recipe import RUNS, read_recipe
+from chromozoo.benchmark.packaging import choose, entry_of, package, store
+from chromozoo.benchmark.publish import kind_of_task
+from chromozoo.benchmark.repository import LEADERBOARD, WEIGHTS, require_checkout
 from chromozoo.errors import WeightsError
+from chromozoo.training.recipe import RUNS, read_recipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,11 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replace", action="store_true", help="replace weights that are as good on validation"
     )
+    parser.add_argument("--dry-run", action="store_true", help="only list what would change")
     parser.add_argument(
         "--output",
         type=Path,
         metavar="DIR",
-        help="folder for a weights file of your own; nothing is published",
+        help="folder for a weights file of your own; the repository stays as it is",
     )
 
 
@@ -46,10 +49,21 @@ def run(arguments: argparse.Namespace) -> int:
             f"{folder}: no checkpoint; train first: chromozoo fit --config {arguments.config}"
         )
     if arguments.output is not None:
-        choice, data = _chosen(recipe, candidates, arguments.root)
+        choice, data = choose(recipe, candidates, arguments.root)
         entry = entry_of(recipe, choice, data.split, arguments.training)
-        file, _ = _store(recipe, choice, entry, arguments.output, arguments.storage)
+        file, _ = store(recipe, choice, entry, arguments.output, arguments.storage)
         print(f"{file}: your own weights; load them with --weights {file}")
+        return 0
+    require_checkout()
+    if arguments.dry_run:
+        name = f"{recipe.model}_{recipe.tag}"
+        kind = kind_of_task(recipe.dataset.task)
+        print(
+            f"{WEIGHTS / name}-HASH.safetensors: new weights of {', '.join(map(str, candidates))}"
+        )
+        print(f"entry {name}.json, card {recipe.model}.md")
+        print(f"{kind.path}: rows of validation and test")
+        print(f"{LEADERBOARD}: tables {', '.join(kind.tables)}")
         return 0
     package(
         recipe,

@@ -1,7 +1,6 @@
-"""``chromozoo train-zoo``: trains the configs in turn within a time budget, and packages them.
+"""``chromozoo zoo train``: train the configs in turn within a time budget, and package them.
 
-It can be stopped at any time and called again: a finished config is skipped, a begun one goes on
-from its last epoch (``runs/<config>/last.ckpt``).
+It can be stopped at any time and called again, see :mod:`chromozoo.benchmark.zoo_training`.
 """
 
 import argparse
@@ -9,8 +8,8 @@ import math
 import time
 
 from chromozoo.benchmark.packaging import package
-from chromozoo.benchmark.recipe import RUNS
-from chromozoo.benchmark.zoo_training import SECONDS_TO_STOP, _fit, _Record, find_recipes
+from chromozoo.benchmark.repository import require_checkout
+from chromozoo.benchmark.zoo_training import SECONDS_TO_STOP, TrainingRecord, find_recipes, fit
 from chromozoo.errors import ChromozooError
 
 
@@ -22,16 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--only", nargs="+", default=["*"], metavar="NAME", help="configs or models, * allowed"
     )
     parser.add_argument("--root", help="folder of the data")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be done")
 
 
 def run(arguments: argparse.Namespace) -> int:
     if not 0 < arguments.budget < math.inf:
         raise ChromozooError(f"--budget {arguments.budget}: give minutes, more than 0")
+    require_checkout()
     recipes = find_recipes(arguments.only)
     end = time.monotonic() + 60 * arguments.budget
     for recipe in recipes:
-        record = _Record(RUNS / recipe.stem)
+        record = TrainingRecord(recipe)
         if record.packaged:
             print(f"{recipe.stem}: done")
             continue
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         if left < SECONDS_TO_STOP:
             print("budget spent; call the same command again to go on")
             return 1
-        if not record.trained and not _fit(recipe, record, left, arguments.root):
+        if not record.trained and not fit(recipe, record, left, arguments.root):
             print(f"{recipe.stem}: budget spent; call the same command again to go on")
             return 1
         entry = package(

@@ -1,15 +1,19 @@
-"""``chromozoo fit|validate|test|predict``: LightningCLI in subclass mode."""
+"""``chromozoo fit|validate|test|predict``: LightningCLI in subclass mode, with composed configs."""
 
 import csv
 import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TextIO
 
 import torch
+import yaml
 from lightning import LightningDataModule, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import BasePredictionWriter
@@ -19,18 +23,19 @@ from chromozoo import __version__
 from chromozoo.classes import CLASSES
 from chromozoo.errors import TrainingError, WeightsError
 from chromozoo.models.weights.checkpoint import load_checkpoint
+from chromozoo.training.configs import TrainingConfig, config_arguments
 
 # What Lightning itself takes for the path of a checkpoint.
 CHECKPOINT_WORDS = ("best", "last", "hpc", "registry")
 
 
 class PredictionTable(BasePredictionWriter):
-    """Writes what ``chromozoo predict`` found as ``predictions.csv`` in the run's folder.
+    """Write the predictions of ``chromozoo predict`` into the run's folder.
 
-    Under DDP each process writes its own share, ``predictions-<rank>.csv``. Columns: ``index``
-    (of the item in the predicted data set), ``label``, ``probability``, then one for each class.
-    Of segmenters it writes ``predictions.json``, a list of ``index`` and ``instances``, as
-    ``chromozoo segment`` writes them.
+    Classifiers give ``predictions.csv`` with the columns ``index`` (of the item in the predicted
+    data set), ``label``, ``probability`` and one for each class; segmenters ``predictions.json``,
+    a list of ``index`` and ``instances`` as ``chromozoo segment`` writes them. Under DDP each
+    process writes its own share, ``predictions-<rank>.csv``.
     """
 
     def __init__(self) -> None:
@@ -77,9 +82,9 @@ def _write_instances(file: TextIO, predictions: Sequence[Any]) -> None:
 
 
 class TrainingCLI(LightningCLI):
-    """LightningCLI that looks at a checkpoint before anything is built of it.
+    """LightningCLI that checks a checkpoint before anything is built from it.
 
-    Lightning takes the class of the model, too, from the checkpoint, without a word.
+    Lightning would silently take the class of the model, too, from the checkpoint.
     """
 
     def parse_arguments(self, *arguments: Any) -> None:
@@ -100,36 +105,50 @@ class TrainingCLI(LightningCLI):
 
 
 def main(arguments: list[str]) -> LightningCLI:
-    """Runs one command; ``arguments`` is the command line without the program's name.
+    """Run one command.
+
+    Args:
+        arguments: The command line without the program's name.
 
     Example:
         >>> main(["fit", "--config", "configs/classification/chrnet4_bioimlab.yaml"])
     """
     parser: dict[str, Any] = {"prog": "chromozoo", "version": __version__}
     defaults: dict[str, Any] = {"callbacks": PredictionTable()} if arguments[0] == "predict" else {}
-    return TrainingCLI(
-        model_class=LightningModule,
-        datamodule_class=LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults=defaults,
-        parser_kwargs=parser,
-        # None: LightningCLI reads the command line itself, and warns when it is told both.
-        args=None if arguments == sys.argv[1:] else arguments,
-    )
+    with TemporaryDirectory() as folder:
+        words = config_arguments(arguments, partial(_write_resolved, Path(folder)))
+        if words != sys.argv[1:]:
+            # LightningCLI warns of words that are not those of the process.
+            warnings.filterwarnings("ignore", "LightningCLI's args parameter is intended")
+        return TrainingCLI(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults=defaults,
+            parser_kwargs=parser,
+            # None: LightningCLI reads the command line itself, and warns if it is given both.
+            args=None if words == sys.argv[1:] else words,
+        )
+
+
+def _write_resolved(folder: Path, config: TrainingConfig) -> Path:
+    path = folder / config.path.name
+    path.write_text(yaml.safe_dump(config.content))
+    return path
 
 
 def run(arguments: list[str]) -> int:
-    """Runs one command for its effect; returns the exit status.
+    """Run one command and return the exit status.
 
     Raises:
         TrainingError: The settings do not go together, or a model or data set refuses them.
         WeightsError: The checkpoint is missing, damaged or of another model.
     """
     if hasattr(signal, "SIGBREAK"):
-        # On Windows the interrupt that another process can send (see train_zoo).
+        # On Windows the interrupt that another process can send (see chromozoo.benchmark.zoo_training).
         signal.signal(signal.SIGBREAK, signal.default_int_handler)
     try:
         main(arguments)
@@ -143,7 +162,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _refusals(text: str) -> list[str]:
-    """What a class of the config says of its arguments, of the page that jsonargparse prints."""
+    """Return what a class says of its arguments, from the page that jsonargparse prints."""
     if "Does not validate against any of the Union subtypes" not in text:
         return []
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]

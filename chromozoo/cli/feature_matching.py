@@ -1,6 +1,6 @@
-"""``chromozoo match``: how well a model's features name chromosomes, beside its softmax.
+"""``chromozoo feature-matching``: classify by label feature vectors, beside softmax.
 
-The ways of Wang et al. 2020 (EResNet), for every classifier, on the same cells:
+The modes of Wang et al. 2020 (EResNet), for any classifier, on the same cells:
 
 * ``softmax``: the most probable class (the paper's DCNN);
 * ``lfv``: the nearest label feature vector;
@@ -13,29 +13,15 @@ images, which stay free for choosing here. Chosen on the validation cells are be
 the label redistribution, of all that the paper tried (1 to 45 of 46; of equally good ones the
 nearest to its 40), and the temperature that makes distances comparable with prior costs. The paper
 chose beta on its test cells. Features are averaged over the four mirror images, as probabilities
-are. The paper's fifth way, matching two images of a cell, is
-:func:`chromozoo.karyotype.matching.match_cells`: the classification set has one image of each cell.
+are.
 """
 
 import argparse
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from chromozoo.benchmark.matching import (
-    BETAS,
-    CLASSIFICATION_SETS,
-    RESULTS,
-    add_rows,
-    measure,
-    table,
-)
-from chromozoo.benchmark.publishing import destination
-from chromozoo.karyotype.matching import (
-    METRICS,
-)
-
-if TYPE_CHECKING:
-    pass
+from chromozoo.benchmark.matching import BETAS, CLASSIFICATION_SETS, measure, table
+from chromozoo.benchmark.publish import KINDS
+from chromozoo.cli.output import add_output, check_output, write_rows
+from chromozoo.karyotype.matching import METRICS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,14 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--root", help="folder of the data")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument(
-        "--results",
-        type=Path,
-        help="CSV of the rows (default: that of the repository, for its own weights)",
-    )
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    check_output(arguments.output)
     rows = measure(
         arguments.model,
         arguments.weights,
@@ -70,17 +53,9 @@ def run(arguments: argparse.Namespace) -> int:
         root=arguments.root,
         device=arguments.device,
     )
-    to = destination(
-        arguments.results,
-        RESULTS,
-        [(row["model"], row["weights"], row["weights_sha256"]) for row in rows],
-    )
-    if to.path is not None:
-        add_rows(to.path, rows)
-    print(table(rows))
+    write_rows(KINDS["matching"], rows, arguments.output, table)
     if arguments.stage == "val":
-        print("beta and temperature were chosen on these very cells: only test cells judge them")
-    print(f"{len(rows)} {to.say()}")
+        print("beta and temperature were chosen on these cells: only test cells measure them")
     return 0
 
 
