@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from chromozoo.benchmark.results_file import ResultsError
-from chromozoo.benchmark.tables.classification import KEY_COLUMNS, OPTIONAL_COLUMNS, RESULT_COLUMNS, append_row, leaderboard_markdown, read_results
-from chromozoo.benchmark.tables.markdown import CITATION, table_is_current, replace_table
+from chromozoo.benchmark.tables.classification import (
+    KEY_COLUMNS,
+    OPTIONAL_COLUMNS,
+    RESULT_COLUMNS,
+    append_row,
+    leaderboard_markdown,
+    read_results,
+)
+from chromozoo.benchmark.tables.markdown import CITATION, replace_table, table_is_current
 from chromozoo.metrics.classification import METRICS, evaluate_classification
 
 PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "results" / "published.csv"

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from chromozoo.benchmark.results_file import ResultsError
-from chromozoo.benchmark.tables.markdown import CITATION, table_is_current, replace_table
 from chromozoo.benchmark.tables.karyotyping import (
     KEY_COLUMNS,
     OPTIONAL_COLUMNS,
@@ -16,6 +15,7 @@ from chromozoo.benchmark.tables.karyotyping import (
     leaderboard_markdown,
     read_results,
 )
+from chromozoo.benchmark.tables.markdown import CITATION, replace_table, table_is_current
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
 from chromozoo.structures.karyotyped_cell import Boxes, FoundCell, TrueCell
 

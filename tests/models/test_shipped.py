@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from chromozoo.benchmark.publish_karyotyping import RESULTS as KARYOTYPING_RESULTS
 from PIL import Image
 
 from chromozoo.benchmark import aneuploidy, calibration, publish, publish_karyotyping
 from chromozoo.benchmark.cards import card_markdown, card_path
 from chromozoo.benchmark.measure import measure, measure_segmenter
 from chromozoo.benchmark.publish import RESULTS, SEGMENTATION_RESULTS
-from chromozoo.benchmark.publish_karyotyping import RESULTS as KARYOTYPING_RESULTS
 from chromozoo.benchmark.results_file import ResultsFile
 from chromozoo.benchmark.tables import karyotyping as leaderboard_karyotyping
 from chromozoo.benchmark.tables import segmentation as leaderboard_segmentation
