@@ -16,8 +16,10 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+# Of `chromozoo karyotype`, which loads the segmenter of dark images for every run.
+DEFAULT_WEIGHTS = ("chr_fast_metaphase", "chr_fast_cil", "chrnet4_metaphase")
 EXAMPLE, ISCN = ROOT / "examples" / "trisomy_47XX.png", "47,XX,+21"
-WEIGHTS = ("chr_fast_metaphase-*.safetensors", "chrnet4_metaphase-*.safetensors")
+WEIGHTS = tuple(f"{name}-*.safetensors" for name in DEFAULT_WEIGHTS)
 # Files that are no Python, and how many of them the package holds at least.
 CONTENTS = {
     "chromozoo/py.typed": 1,

@@ -101,7 +101,7 @@ def text_files() -> list[Path]:
             and not (top and name in NOT_OURS)
             and not name.endswith(".egg-info")
         ]
-        files += [Path(folder) / name for name in names]
+        files += [Path(folder) / name for name in names if name != ".git"]  # of a worktree
     return [f for f in files if f.suffix not in (".png", ".safetensors", ".pyc", ".ckpt", ".zip")]
 
 
