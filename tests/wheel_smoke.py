@@ -1,8 +1,9 @@
 """Smoke test of the wheel: install it alone in a fresh environment and karyotype an example.
 
-Run: ``python tests/wheel_smoke.py [--wheel FILE] [--folder DIR]``. It needs uv and a network for the
-dependencies. The environment lies outside the repository, and all commands run in another folder, so
-nothing of the clone can be imported by chance. The weights are copied into ``CHROMOZOO_HOME``.
+Run: ``python tests/wheel_smoke.py [--wheel FILE] [--folder DIR]``. It needs uv, and a network for
+the dependencies. The environment lies outside the repository, and all commands run in another
+folder, so nothing of the clone can be imported by chance. The weights are copied into
+``CHROMOZOO_HOME``.
 """
 
 import argparse
@@ -85,7 +86,7 @@ def smoke(wheel: Path, folder: Path) -> None:
     check(done.returncode == 0, f"the import fails:\n{done.stderr}")
     print(done.stdout, end="")
 
-    karyotype = [chromozoo, "karyotype", "metaphase.png", "--output", "results"]
+    karyotype: list[str | Path] = [chromozoo, "karyotype", "metaphase.png", "--output", "results"]
     done = run(*karyotype)
     text = done.stdout + done.stderr
     check(done.returncode != 0, "karyotypes without weights")

@@ -205,7 +205,9 @@ def test_the_readme_is_short() -> None:
 
 
 def test_the_leaderboard_has_a_place_for_every_table() -> None:
-    marks = re.findall(r"^<!-- leaderboard:(.+):(begin|end) -->$", LEADERBOARD.read_text(), re.M)
+    marks = re.findall(
+        r"^<!-- leaderboard:(.+):(begin|end) -->$", LEADERBOARD.read_text(), re.MULTILINE
+    )
     assert [side for _, side in marks] == ["begin", "end"] * len(TABLES)
     assert [name for name, _ in marks[::2]] == [name for name, _ in marks[1::2]]
     assert {name for name, _ in marks} == TABLES
@@ -217,7 +219,9 @@ def test_figures_of_the_readme_are_those_of_the_leaderboard() -> None:
     published = (ROOT / "benchmarks" / "results").glob("published*.csv")
     others = " ".join(path.read_text(encoding="utf-8") for path in published)
     section = README.partition("## Results\n")[2].partition("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if "`" in line and "|" in line]
+    rows = [
+        line.strip("|").split("|") for line in section.splitlines() if "`" in line and "|" in line
+    ]
     assert len(rows) >= 8
     for _, data, models, measured, theirs in rows:
         names = [*re.findall(r"`(\w+)`", models), measured.strip()]
