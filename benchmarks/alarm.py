@@ -28,7 +28,7 @@ from chromozoo.karyotype.karyotyper import Karyotyper
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
 from chromozoo.models.karyotyper import get_karyotyper
 from chromozoo.models.registry import get_model
-from chromozoo.structures.karyotyped_cell import FoundCell
+from chromozoo.structures.karyotyped_cell import PredictedCell
 
 LABORATORIES = "other-laboratories.zip"
 FIELDS = ("unbanded", "g-software-metaphases")
@@ -45,10 +45,10 @@ def karyotype_validation(name: str, karyotyper: Karyotyper, root: str | None) ->
         found = karyotyper.karyotype(image, true.name)
         classes = np.array([CLASS_INDEX[item.label] for item in found.chromosomes], np.int64)
         report = evaluate_karyotyping(
-            [FoundCell(true.name, found.segmentation, classes)], [true], n_bootstrap=1
+            [PredictedCell(true.name, found.segmentation, classes)], [true], n_bootstrap=1
         )
         cell = report.cells[0]
-        right = cell.correct / max(cell.correct + cell.misnamed, 1)
+        right = cell.correct / max(cell.correct + cell.misclassified, 1)
         yield true.name, found.iscn, found.mean_probability, right, found.alarms
 
 

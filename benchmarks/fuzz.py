@@ -52,10 +52,10 @@ from chromozoo.data.karyogram_extract import LAYOUTS, RELATIVE_LENGTHS, extract_
 from chromozoo.data.mfish import MFISHFiles
 from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.images.reading import images_of, read_grey
+from chromozoo.images.reading import list_images, read_grey
 from chromozoo.models.registry import get_model, register_model
 from chromozoo.models.weights import storage as storage_weights
-from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, faults
+from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, find_faults
 from chromozoo.structures.weights_entry import METADATA_KEY, STORAGES, WeightsEntry
 
 # Processor time for one input; the slowest input takes a quarter of it on a slow machine.
@@ -556,14 +556,14 @@ def _read_image(folder: Path, data: bytes, rng: Random) -> None:
     path = folder / f"a{rng.choice(('.png', '.tif', '.jpg'))}"
     path.write_bytes(data)
     choices: tuple[dict[str, Any], ...] = ({}, {}, {"page": 1}, {"channel": 1})
-    for image in images_of(path, **choices[int(rng.integers(4))])[:3]:
+    for image in list_images(path, **choices[int(rng.integers(4))])[:3]:
         read_grey(image)
 
 
 def _read_all(files: MetaphaseFiles) -> None:
     for key in files.keys():  # noqa: SIM118
         metaphase = files.read(key)
-        if not faults(metaphase):
+        if not find_faults(metaphase):
             metaphase.masks()
 
 

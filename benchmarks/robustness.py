@@ -26,7 +26,7 @@ from chromozoo.data.karyotyped import true_cells
 from chromozoo.karyotype.karyotyper import Karyotyper
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
 from chromozoo.models.karyotyper import get_karyotyper
-from chromozoo.structures.karyotyped_cell import Boxes, FoundCell, TrueCell
+from chromozoo.structures.karyotyped_cell import Boxes, PredictedCell, TrueCell
 
 StoredMetaphase = NDArray[np.float32]
 Change = Callable[[StoredMetaphase], NDArray[np.generic]]
@@ -357,7 +357,7 @@ def _eight_bit(image: StoredMetaphase) -> NDArray[np.uint8]:
 class Outcome:
     """Result for one changed image: cell (in pixels of the unchanged one), flags and alarms."""
 
-    found: FoundCell
+    found: PredictedCell
     flags: tuple[str, ...]
     alarms: tuple[str, ...]
 
@@ -381,7 +381,7 @@ def outcome(karyotyper: Karyotyper, image: StoredMetaphase, true: TrueCell, name
     karyotype = karyotyper.karyotype(changed, true.name)
     found = found_cell(karyotype, karyotyper.assignment == "cell")
     # Large images are reduced first, and the result is in pixels of the reduced one.
-    boxes = found.outlines.boxes * changed.shape[1] / found.outlines.shape[1]
+    boxes = found.instances.boxes * changed.shape[1] / found.instances.shape[1]
     if isinstance(change, Frame | Screen):
         left, top, _, _ = change.margins(image.shape)
         boxes = boxes - (left, top, left, top)
@@ -389,7 +389,7 @@ def outcome(karyotyper: Karyotyper, image: StoredMetaphase, true: TrueCell, name
         boxes = boxes - FRAME
     else:
         boxes = boxes * image.shape[1] / changed.shape[1]
-    found = dataclasses.replace(found, outlines=Boxes(image.shape, boxes))
+    found = dataclasses.replace(found, instances=Boxes(image.shape, boxes))
     return Outcome(found, karyotype.flags, karyotype.alarms)
 
 
@@ -403,7 +403,7 @@ def main() -> None:
 
     karyotyper = get_karyotyper()
     cells = [
-        (image, dataclasses.replace(true, outlines=Boxes(image.shape, true.outlines.boxes)))
+        (image, dataclasses.replace(true, instances=Boxes(image.shape, true.instances.boxes)))
         for image, true in islice(true_cells(arguments.dataset, "val"), arguments.cells)
     ]
     truth = [true for _, true in cells]

@@ -116,7 +116,7 @@ def all_folds(recipe: Recipe) -> dict[str, Any]:
         joined["probabilities"],
         joined["targets"],
         joined["cells"],
-        p_arm_up=joined.get("p_arm_up"),
+        prob_p_arm_up=joined.get("prob_p_arm_up"),
     )
     shas = "".join(row["weights_sha256"] for row in rows)
     split = rows[0]["split"].rsplit("/", 1)[0]

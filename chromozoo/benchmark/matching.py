@@ -18,11 +18,11 @@ from chromozoo.karyotype.matching import (
     METRICS,
     PUBLISHED_BETA,
     Metric,
+    distances_to_log_probabilities,
     feature_distances,
     fit_temperature,
     head_size,
     label_feature_vectors,
-    log_probabilities,
     redistribute_labels,
 )
 from chromozoo.metrics.classification import (
@@ -141,7 +141,7 @@ def measure(
         add("lfv", distances.argmin(axis=1), metric=metric)
         redistributed = redistribute(distances, judged.cells, own_beta)
         add("lfv+lrd", redistributed, metric=metric, beta=own_beta)
-        log_p = log_probabilities(distances, temperature)
+        log_p = distances_to_log_probabilities(distances, temperature)
         assigned = by_cell(log_p, judged.cells, lambda p: assign_cell(p).classes)
         add("lfv+assignment", assigned, metric=metric, temperature=round(temperature, 6))
         if (stored := _stored_vectors(model.network)) is not None:

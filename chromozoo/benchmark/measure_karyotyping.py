@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chromozoo.karyotype.karyotype import Karyotype
     from chromozoo.karyotype.karyotyper import Karyotyper
     from chromozoo.metrics.karyotyping import KaryotypingReport
-    from chromozoo.structures.karyotyped_cell import FoundCell, TrueCell
+    from chromozoo.structures.karyotyped_cell import PredictedCell, TrueCell
 
 SHOWN = (
     "fka",
@@ -117,7 +117,7 @@ def karyotyped(
     karyotyper: "Karyotyper",
     cells: "Iterable[tuple[NDArray[np.generic], TrueCell]]",
     seconds: list[float],
-) -> "Iterator[FoundCell]":
+) -> "Iterator[PredictedCell]":
     """What a karyotyper makes of images, one by one; each adds its seconds to ``seconds``."""
     for image, true in cells:
         start = time.perf_counter()
@@ -126,14 +126,14 @@ def karyotyped(
         yield found_cell(found, karyotyper.assignment == "cell")
 
 
-def found_cell(karyotype: "Karyotype", is_assigned: bool) -> "FoundCell":
+def found_cell(karyotype: "Karyotype", is_assigned: bool) -> "PredictedCell":
     """A karyotype as the metrics take it, with the names before the assignment if there was one."""
     from chromozoo.classes import CLASS_INDEX
-    from chromozoo.structures.karyotyped_cell import FoundCell
+    from chromozoo.structures.karyotyped_cell import PredictedCell
 
     items = karyotype.chromosomes
     alone = [int(item.probabilities.argmax()) for item in items]
-    return FoundCell(
+    return PredictedCell(
         karyotype.name,
         karyotype.segmentation,
         np.array([CLASS_INDEX[item.label] for item in items], np.int64),

@@ -13,7 +13,8 @@ images, which stay free for choosing here. Chosen on the validation cells are be
 the label redistribution, of all that the paper tried (1 to 45 of 46; of equally good ones the
 nearest to its 40), and the temperature that makes distances comparable with prior costs. The paper
 chose beta on its test cells. Features are averaged over the four mirror images, as probabilities
-are.
+are. The paper's fifth way, matching two images of a cell, is left out: the classification set has
+one image of each cell.
 """
 
 import argparse

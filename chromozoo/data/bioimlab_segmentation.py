@@ -18,7 +18,7 @@ from chromozoo.data.io.archive import exists, find_dataset, name_bytes, open_arc
 from chromozoo.data.splits import load_split
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.images.reading import IMAGE_SUFFIXES
-from chromozoo.structures.metaphase import MetaphaseFiles, faults
+from chromozoo.structures.metaphase import MetaphaseFiles, find_faults
 
 FILE_NAME = "bioimlab-segmentation.zip"
 SPLIT = "bioimlab_segmentation_v1"
@@ -72,7 +72,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         except DatasetError as error:
             found.append(str(error))
             continue
-        found += faults(metaphase)
+        found += find_faults(metaphase)
         polygons[key] = len(metaphase.polygons)
         sizes.add(metaphase.image.shape[::-1])
     found += split_faults(split, keys, "image")

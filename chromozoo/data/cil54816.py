@@ -37,7 +37,7 @@ from chromozoo.data.io.archive import Archive, find_dataset, name_bytes, open_ar
 from chromozoo.data.splits import load_split
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 from chromozoo.structures.metaphase import Metaphase
 
 FILE_NAME = "gband-cil54816.zip"
@@ -244,7 +244,7 @@ class CILFiles:
                 name = shape.findtext("name", "")
                 match = _NAME.match(name)
                 if match is None or match["label"] not in CLASS_INDEX:
-                    raise ValueError(f"unknown class {shown(name)}")
+                    raise ValueError(f"unknown class {short_repr(name)}")
                 corners = [
                     _number(shape, f"bndbox/{end}") for end in ("xmin", "ymin", "xmax", "ymax")
                 ]
@@ -356,7 +356,7 @@ def _number(element: ElementTree.Element, path: str) -> float:
     except ValueError:
         number = math.nan
     if not abs(number) <= MAX_SIDE:
-        raise ValueError(f"{path} is {shown(text)}")
+        raise ValueError(f"{path} is {short_repr(text)}")
     return number
 
 

@@ -27,7 +27,7 @@ from chromozoo.data.karyotyped import true_cells
 from chromozoo.data.pki3 import Pki3DataModule
 from chromozoo.data.splits import STAGES, load_split
 from chromozoo.images.extract import Extraction
-from chromozoo.images.metaphase import signal_metaphase
+from chromozoo.images.levels import measure_levels
 from chromozoo.structures.instance import Instance, mask_iou
 from chromozoo.structures.karyotyped_cell import Boxes, TrueCell
 from chromozoo.structures.segmentation import Segmentation
@@ -123,17 +123,17 @@ class MetaphaseCropsDataModule(ChromosomeDataModule):
 
 def _ways(cell: TrueCell) -> tuple[str, ...]:
     """What is said after a cell's name of the ways in which its chromosomes are cut out."""
-    return (FOUND,) if isinstance(cell.outlines, Boxes) else ("", FOUND)
+    return (FOUND,) if isinstance(cell.instances, Boxes) else ("", FOUND)
 
 
 def _cut(
     name: str, image: NDArray[np.float32], cell: TrueCell, segmenter: Any
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """The certain chromosomes of a metaphase: by the set's outlines, then by found ones."""
-    outlines = cell.outlines
-    signal, _ = signal_metaphase(image)
+    outlines = cell.instances
+    signal = measure_levels(image).signal
     cut = Extraction()
-    found = segmenter.segment(image, name).above(MIN_SCORE)
+    found = segmenter.segment(image, name).filter_by_score(MIN_SCORE)
     by_segmenter = cut(signal, found.crops, found.corners)
     rows = np.flatnonzero(cell.classes >= 0)
     if isinstance(outlines, Boxes):

@@ -27,7 +27,7 @@ from chromozoo.data.catalogue import Verification
 from chromozoo.data.io.archive import Archive, exists, find_dataset, open_archive
 from chromozoo.data.splits import draw_split, load_split
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 
 FILE_NAME = "gband-pki3.zip"
 SPLIT = "pki3_v1"
@@ -128,8 +128,8 @@ def _files_of_table(path: Path, archive: Archive, name: str) -> list[ChromosomeF
         label = _label(row.get("class") or row.get("label") or "", "class-folders")
         if file not in names or file in found or label is None:
             raise DatasetError(
-                f"{source}: row {number} names the file {shown(row.get('file'))} and the class "
-                f"{shown(row.get('class', row.get('label')))}; give each file of the folder once, "
+                f"{source}: row {number} names the file {short_repr(row.get('file'))} and the class "
+                f"{short_repr(row.get('class', row.get('label')))}; give each file of the folder once, "
                 "with a class of 1 to 22, X and Y"
             )
         cell = PurePosixPath(file).parent.as_posix()

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from chromozoo.classes import CLASSES
 from chromozoo.errors import ChromozooError, ImageError, UnknownNameError, WeightsError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.images.sources import ImageLike, as_list, name_of, plain
-from chromozoo.karyotype.alarm import cell_alarms, image_alarms, marked
-from chromozoo.karyotype.conformal import threshold
-from chromozoo.karyotype.naming import Predictions, to_predictions
+from chromozoo.images.sources import ImageLike, as_list, image_name, to_image_source
+from chromozoo.karyotype.alarm import cell_alarms, image_alarms, mark_iscn
+from chromozoo.karyotype.conformal import get_threshold
 from chromozoo.karyotype.polarity import band_contrast
+from chromozoo.karyotype.predictions import Predictions, to_predictions
 from chromozoo.losses.embedding import CentreLoss, CentreLossPreset, SupervisedContrastiveLoss
 from chromozoo.tasks.base import BaseTask
 from chromozoo.tasks.onednn_bf16 import fix_narrow_maps
@@ -276,9 +276,11 @@ class ChromosomeClassifier(BaseTask):
         limit = None
         if error_rate is not None:
             stored = self.weights_entry.conformal if self.weights_entry else {}
-            limit = threshold(stored.get("cell" if as_cell else "alone", {}), error_rate)
+            limit = get_threshold(stored.get("cell" if as_cell else "alone", {}), error_rate)
         given = as_list(images)
-        names = [name_of(image, f"image {number}") for number, image in enumerate(given, start=1)]
+        names = [
+            image_name(image, f"image {number}") for number, image in enumerate(given, start=1)
+        ]
         tensors, lengths, errors = self._prepared(given, names, as_cell, on_error)
         probabilities = np.full((len(given), len(CLASSES)), np.nan)
         arms = np.full_like(probabilities, np.nan) if self.polarity else None
@@ -326,7 +328,7 @@ class ChromosomeClassifier(BaseTask):
             contrasts = [band_contrast(view) for view in first_views]
         zoom = preset.typical_length / length if preset.typical_length else 1.0
         predictions.alarms = cell_alarms(probabilities, cell, band_contrasts=contrasts, zoom=zoom)
-        predictions.cell = replace(cell, iscn=marked(cell.iscn, predictions.alarms))
+        predictions.cell = replace(cell, iscn=mark_iscn(cell.iscn, predictions.alarms))
 
     def _prepared(
         self, images: list[ImageLike], names: list[str], as_cell: bool, on_error: str
@@ -356,7 +358,7 @@ class ChromosomeClassifier(BaseTask):
                 errors[index] = str(reason)
 
         def read(index: int, image: ImageLike) -> None:
-            signal = preset.signal(plain(image, names[index]), names[index])
+            signal = preset.signal(to_image_source(image, names[index]), names[index])
             length = preset.length_of(signal)
             if as_cell:  # drawn when all lengths are known
                 signals[index] = signal

@@ -89,7 +89,7 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, *arguments: Any) -> None:
         super().parse_arguments(*arguments)
-        config = self.config[self.config.subcommand]
+        config = self.config.get(self.config.get("subcommand") or "", {})
         path = config.get("ckpt_path")
         if not path or path.startswith(CHECKPOINT_WORDS) or "://" in path:
             return

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from chromozoo.classes import AUTOSOMES, CLASSES
 from chromozoo.cli.main import main
@@ -76,8 +76,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NDArray[np.uin
             title="cell 7",
             iscn="a karyotype",
             footer="drawn by a test",
-            stain_background=background,  # type: ignore[arg-type]
         )
+        if background == "dark":
+            drawn = ImageOps.invert(drawn)
         truth = [
             (place.label, (place.left, place.top, place.width, place.height))
             for place in layouts[-1].places

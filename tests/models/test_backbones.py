@@ -9,12 +9,12 @@ import timm
 import torch
 import torchvision
 import yaml
+from chromozoo.cli.train import main
 from helpers.entries import make_entry
 from lightning import Trainer
 from torch import nn
 
 from chromozoo.classes import CLASSES
-from chromozoo.cli.train import main
 from chromozoo.errors import UnknownNameError, WeightsError
 from chromozoo.models import registry
 from chromozoo.models.layers.backbone import without_head

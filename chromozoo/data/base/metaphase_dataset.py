@@ -24,7 +24,7 @@ from chromozoo.data.io.labelme import LabelmeFiles, parse_json
 from chromozoo.data.io.result_files import is_result
 from chromozoo.errors import DatasetError
 from chromozoo.images.metaphase import MetaphasePreset
-from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, check
+from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, check_metaphase
 from chromozoo.structures.polygons import mask_box, polygon_area, polygon_mask
 from chromozoo.synthetic.cut_and_paste import RADIUS, Bank, compose
 
@@ -165,7 +165,7 @@ class MetaphaseStore:
         return self._cache.get(key, lambda: self._prepare(key), lambda made: made.canvas.nbytes)
 
     def _prepare(self, key: str) -> StoredMetaphase:
-        metaphase = check(self.files.read(key))
+        metaphase = check_metaphase(self.files.read(key))
         canvas = self.preset(metaphase.image, metaphase.source).canvas
         zoom = np.array(canvas.shape[::-1]) / metaphase.image.shape[::-1]
         labels = (
@@ -213,7 +213,7 @@ class MetaphaseDataset(Dataset[dict[str, Tensor]]):
 
     def metaphase(self, index: int) -> Metaphase:
         """The image and its outlines as in the file, for evaluation at full size."""
-        return check(self.images.files.read(self.keys[index]))
+        return check_metaphase(self.images.files.read(self.keys[index]))
 
 
 class MetaphaseCropDataset(Dataset[dict[str, Tensor]]):

@@ -1,9 +1,8 @@
 """EResNet: ResNet-50 with an extended block, whose features are matched to label feature vectors.
 
 Paper: C. Wang et al., "Extended ResNet and Label Feature Vector Based Chromosome Classification",
-IEEE Access 8:201098, 2020. The network is figure 3 of the paper; matching, label redistribution
-and the matching of two images of a cell are in :mod:`chromozoo.karyotype.matching` and work for every
-classifier. The paper leaves open: width of the extended block, dropout rate, input size, optimiser,
+IEEE Access 8:201098, 2020. The network is figure 3 of the paper; matching and label
+redistribution are in :mod:`chromozoo.karyotype.matching` and work for every classifier. The paper leaves open: width of the extended block, dropout rate, input size, optimiser,
 learning rate, batch size and pre-training; what stands here for them is our choice.
 """
 

@@ -347,7 +347,7 @@ class ChrFastNetwork(nn.Module):
         turned = [strips.flip(axes) if axes else strips for axes in ((), (-1,), (-2,), (-2, -1))]
         found = torch.stack([self.names(strip).float().softmax(-1) for strip in turned]).mean(0)
         return [
-            replace(piece, strip=None, names=own, label=int(own.argmax()))
+            replace(piece, strip=None, class_probabilities=own, label=int(own.argmax()))
             for piece, own in zip(pieces, found.float().cpu().numpy(), strict=True)
         ]
 

@@ -1,8 +1,8 @@
-"""How evenly a field is lit: vignettes and gradients are evened out, where they are strong.
+"""Correction of uneven illumination: strong vignettes and gradients.
 
-A segmenter expects one background. Light that falls off towards the corners makes the ground there
-as dark as a chromosome in the middle, so a smooth surface is fitted to the background and taken
-out. Where the light is even, as a rule, the image stays as it is to the last bit.
+A segmenter expects one background level. With a vignette, the background in the corners may be as
+dark as a chromosome in the middle, so a smooth surface is fitted to the background and removed. An
+evenly lit image, which is the rule, is not changed by a single bit.
 """
 
 from dataclasses import dataclass
@@ -12,70 +12,70 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from chromozoo.images.field import reduced
+from chromozoo.images.field import downscale
 from chromozoo.structures.arrays import FloatArray
 
-# The background is the median of blocks of this many pixels of a reduced copy.
+# The background is estimated by medians of BLOCK x BLOCK pixels of a small copy.
 BLOCK, MIN_BLOCKS = 8, 60
-# It is fitted with polynomials of these degrees.
+# Degrees of the fitted polynomials.
 DEGREES = (2, 4)
 # Quantiles of the blocks that a fit starts from: chromosomes may be bright, dark, or few.
 QUANTILES = (0.5, 0.85, 0.15)
 FIRST_STEPS, STEPS = 8, 16
-# A block is background where it is this near to it, in units of the contrast of the chromosomes.
+# A block is explained by a surface if it is this near to it, in units of the contrast.
 NEAR = 0.15
-# Light is uneven where a surface explains this much more of the blocks than one level does, this
-# share of them in all, and where it varies by this many contrasts. Of 328 validation and training
-# images of BioImLab, M-FISH and CIL:54816 none gains more than 0.21.
+# Illumination is uneven if a surface explains MIN_EXPLAINED of the blocks, MIN_GAIN more of them
+# than a single level does, and varies by MIN_VARIATION contrasts. The largest gain in 328
+# validation and training images of BioImLab, M-FISH and CIL:54816 is 0.21.
 MIN_GAIN, MIN_EXPLAINED, MIN_VARIATION = 0.25, 0.45, 0.3
-# Where one level explains this share of the blocks, one surface is fitted only.
+# If a single level explains this share of the blocks, only one surface is fitted.
 MAX_FLAT = 0.6
-# The first of several surfaces is taken, unless another one explains this much more of the blocks.
+# A later surface replaces an earlier one if it explains this much more of the blocks.
 MIN_BETTER = 0.03
-# Of the departures from the background of all pixels: about the contrast of the chromosomes.
+# Percentile of the departures from the background that estimates the contrast of the chromosomes.
 CONTRAST_PERCENTILE = 98.0
-# Light is divided out where its darkest part is more than this share of the brightest.
+# The surface is divided out if its darkest part has more than this share of the brightest.
 MIN_LIGHT = 0.05
 
 
 @dataclass(frozen=True)
-class Light:
-    """Uneven light, which was evened out.
+class Illumination:
+    """Uneven illumination that was corrected.
 
     Attributes:
-        share: Background in its darkest part by that in its brightest, 0..1.
+        share: Ratio of the darkest to the brightest part of the background, 0..1.
     """
 
     share: float
 
-    def words(self) -> str:
-        """What was done."""
+    def describe(self) -> str:
+        """Return a sentence for the user."""
         return (
             f"uneven light was evened out: the darkest part of the background has {self.share:.0%} "
             "of the brightest"
         )
 
 
-def even_light(
+def correct_illumination(
     grey: NDArray[np.float32],
     field: NDArray[np.bool_] | None = None,
     small: NDArray[np.float32] | None = None,
-) -> tuple[NDArray[np.float32], Light | None]:
-    """Evens out the light of a field that is lit unevenly.
+) -> tuple[NDArray[np.float32], Illumination | None]:
+    """Correct uneven illumination.
 
-    Dark chromosomes take away a share of the light, so the image is divided by the fitted surface;
-    from bright ones it is subtracted.
+    Dark chromosomes absorb a share of the light, so the image is divided by the fitted surface. If
+    chromosomes are bright, the surface is subtracted.
 
     Args:
         grey: ``(H, W)`` in any units.
-        field: ``(H, W)`` bool, what belongs to the field; None where that is all.
-        small: The image :func:`~chromozoo.images.field.reduced`, where it is at hand.
+        field: ``(H, W)`` bool, mask of the field of view; the whole image by default.
+        small: Output of :func:`~chromozoo.images.field.downscale`, if it has been computed already.
 
     Returns:
         ``(H, W)`` with one background, the same array where the light is even; and how uneven it
         was.
     """
-    small = reduced(grey) if small is None else small
+    small = downscale(grey) if small is None else small
     within = np.ones(small.shape, bool)
     if field is not None:
         size = (small.shape[1], small.shape[0])
@@ -87,7 +87,7 @@ def even_light(
     level = _mode(values)
     if (np.abs(values - level) <= 0.01 * np.ptp(small[within])).mean() > 1 - MIN_GAIN:
         return grey, None  # a surface cannot explain much more
-    best = _best_surface(values, level, is_whole, small, within)
+    best = _fit_best_surface(values, level, is_whole, small, within)
     if best is None:
         return grey, None
     degree, weights, contrast = best
@@ -104,20 +104,20 @@ def even_light(
         or bright <= 0
     ):
         return grey, None
-    light = _laid_out(surface, grey.shape)
+    light = _resize_surface(surface, grey.shape)
     middle = np.float32(np.median(fitted))
-    is_dark = _is_dark((small - _laid_out(surface, small.shape))[within])
+    is_dark = _is_dark((small - _resize_surface(surface, small.shape))[within])
     share = max(dark, 0.0) / bright
     if is_dark and share > MIN_LIGHT:
         light = np.maximum(light, np.float32(0.5 * dark))
-        return np.asarray(grey * (middle / light), np.float32), Light(share)
-    return np.asarray(grey - light + middle, np.float32), Light(share)
+        return np.asarray(grey * (middle / light), np.float32), Illumination(share)
+    return np.asarray(grey - light + middle, np.float32), Illumination(share)
 
 
 def _blocks(
     small: NDArray[np.float32], within: NDArray[np.bool_]
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Medians of blocks ``(h / 8, w / 8)``, and whether all of each lies in the field."""
+    """Return the medians of blocks ``(h / 8, w / 8)``, and which lie entirely in the field."""
     rows, columns = (side // BLOCK for side in small.shape)
 
     def split(image: NDArray[Any]) -> NDArray[Any]:
@@ -129,7 +129,7 @@ def _blocks(
 
 
 def _terms(shape: tuple[int, ...], degree: int) -> FloatArray:
-    """``(h * w, terms)`` of a polynomial over blocks ``(h, w)``, whose outer middles are -1, 1."""
+    """Return the terms ``(h * w, terms)`` of a polynomial over blocks ``(h, w)``, from -1 to 1."""
     down, across = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
     return np.stack(
         [(across**i * down**j).ravel() for i in range(degree + 1) for j in range(degree + 1 - i)],
@@ -137,11 +137,10 @@ def _terms(shape: tuple[int, ...], degree: int) -> FloatArray:
     )
 
 
-def _laid_out(surface: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A surface over blocks ``(h, w)``, for all pixels of an image of that shape.
+def _resize_surface(surface: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Resize a surface over blocks ``(h, w)`` to the shape of an image.
 
-    The blocks leave out a few pixels at the end, so the surface is stretched by as much: less than
-    2 % of the image.
+    The blocks omit a few pixels at the end, so the surface is stretched by less than 2 %.
     """
     return np.asarray(
         cv2.resize(
@@ -151,44 +150,44 @@ def _laid_out(surface: FloatArray, shape: tuple[int, ...]) -> NDArray[np.float32
     )
 
 
-def _best_surface(
+def _fit_best_surface(
     values: FloatArray,
     level: float,
     is_whole: NDArray[np.bool_],
     small: NDArray[np.float32],
     within: NDArray[np.bool_],
 ) -> tuple[int, FloatArray, float] | None:
-    """Degree and weights of the surface that explains most, and the contrast over it.
+    """Return the degree and weights of the best surface, and the contrast over it.
 
-    None where the first one shows that one level does as well.
+    None if the first surface explains hardly more than a single level.
     """
-    found: list[tuple[int, FloatArray, float, FloatArray]] = []
+    fits: list[tuple[int, FloatArray, float, FloatArray]] = []
     for degree in DEGREES:
-        over_all = _terms(is_whole.shape, degree)
-        terms = over_all[is_whole.ravel()]
+        all_terms = _terms(is_whole.shape, degree)
+        terms = all_terms[is_whole.ravel()]
         for quantile in QUANTILES:
             weights = _fit(terms, values, quantile)
-            surface = _laid_out((over_all @ weights).reshape(is_whole.shape), small.shape)
+            surface = _resize_surface((all_terms @ weights).reshape(is_whole.shape), small.shape)
             apart = np.abs(small - surface)[within]
             contrast = float(np.percentile(apart, CONTRAST_PERCENTILE))
             departure = np.abs(values - terms @ weights)
-            if not found:
+            if not fits:
                 explained = float((departure < NEAR * contrast).mean())
                 flat = float((np.abs(values - level) < NEAR * contrast).mean())
                 if flat > MAX_FLAT and explained - flat < MIN_GAIN / 2:
                     return None
-            found.append((degree, weights, contrast, departure))
-    near = NEAR * min(contrast for _, _, contrast, _ in found)
-    best, most = found[0][:3], -1.0
-    for degree, weights, contrast, departure in found:
+            fits.append((degree, weights, contrast, departure))
+    near = NEAR * min(contrast for _, _, contrast, _ in fits)
+    best, best_share = fits[0][:3], -1.0
+    for degree, weights, contrast, departure in fits:
         explained = float((departure < near).mean())
-        if explained > most + MIN_BETTER:
-            best, most = (degree, weights, contrast), explained
+        if explained > best_share + MIN_BETTER:
+            best, best_share = (degree, weights, contrast), explained
     return best
 
 
 def _fit(terms: FloatArray, values: FloatArray, quantile: float) -> FloatArray:
-    """Weights of a robust fit that starts from a quantile of the values."""
+    """Return the weights ``(terms,)`` of a robust fit that starts from a quantile of the values."""
     usual = 1e-3 * float(np.ptp(values)) + 1e-12
     weight: FloatArray = np.ones(len(values))
     solved: FloatArray = np.zeros(terms.shape[1])
@@ -205,6 +204,7 @@ def _fit(terms: FloatArray, values: FloatArray, quantile: float) -> FloatArray:
 
 
 def _mode(values: FloatArray) -> float:
+    """Return the most frequent value, from a histogram of 64 bins."""
     counts, edges = np.histogram(values, bins=64)
     peak = int(np.argmax(np.convolve(counts, np.ones(3), mode="same")))
     near = (values >= edges[max(peak - 1, 0)]) & (values <= edges[min(peak + 2, 64)])
@@ -212,6 +212,6 @@ def _mode(values: FloatArray) -> float:
 
 
 def _is_dark(departure: NDArray[np.float32]) -> bool:
-    """Whether what stands out is darker than the background."""
+    """Return whether the foreground is darker than the background."""
     low, high = (float(value) for value in np.percentile(departure, (0.5, 99.5)))
     return -low > high
