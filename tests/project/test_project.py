@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -285,6 +286,20 @@ def test_paths_in_the_commands_of_the_readme_exist() -> None:
     }
     assert len(paths) >= 2
     assert [path for path in sorted(paths) if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_names_of_the_documents_exist(document: str) -> None:
+    """Dotted names of modules, classes and functions of the package."""
+    names = {
+        n for code in code_of(document) for n in re.findall(r"\bchromozoo(?:\.[a-z]\w*)+", code)
+    }
+    for name in sorted(names):
+        found = import_module("chromozoo")
+        for part in name.split(".")[1:]:
+            if not hasattr(found, part):
+                import_module(f"{found.__name__}.{part}")
+            found = getattr(found, part)
 
 
 def headings(path: Path) -> set[str]:
