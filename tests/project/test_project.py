@@ -1,4 +1,4 @@
-"""What the repository says of itself: dependencies, versions, commands, paths and links."""
+"""Consistency of the repository: dependencies, versions, commands, paths and links."""
 
 import ast
 import importlib.util
@@ -32,12 +32,12 @@ TABLES = {
     *("karyotyping", "karyotyping-laboratories", "aneuploidy", "calibration", "ablations"),
 }
 
-# What a torch.hub user's model imports; benchmark and command line are not among it.
+# Packages that the model of a torch.hub user imports.
 HUB_PACKAGES = ("models", "tasks", "losses", "karyotype", "images", "structures")
 # Optional libraries, and the only modules that may import them.
 EXTRAS = {"figures": ("visualization/classification.py",)}
 
-# Folders that are made here and never committed, as in .gitignore.
+# Folders of results, which .gitignore lists.
 NOT_OURS = {"runs", "data", "dist", "build", "chromozoo-results", "lightning_logs"}
 MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(?:home|Users|root|work|mnt|srv|opt)/\w|[A-Z]:\\Users\\")
 GROUPS = ("data", "zoo")  # commands with actions
@@ -47,7 +47,7 @@ PACKAGE_HOST = re.compile(
 
 
 def declared(*extras: str) -> set[str]:
-    """Distributions in pyproject.toml, normalised as PEP 503 asks, with those of some extras."""
+    """Return the dependencies and those of some extras, normalised as in PEP 503."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"]]
     lines += [line for extra in extras for line in project["optional-dependencies"][extra]]
@@ -60,7 +60,7 @@ def normalised(name: str) -> str:
 
 
 def third_party_imports(*paths: Path) -> set[str]:
-    """Top-level names that the files import anywhere, without those of Python and our own."""
+    """Return the top-level names that files import, without the standard library and ChromoZoo."""
     files = [f for path in paths for f in (path.rglob("*.py") if path.is_dir() else [path])]
     found = set()
     for file in files:
@@ -83,7 +83,7 @@ def hub_dependencies() -> list[str]:
 
 
 def code_of(document: str) -> list[str]:
-    """Lines of code blocks, and code within sentences and tables."""
+    """Return the lines of code blocks, and code within sentences and tables."""
     text = (ROOT / document).read_text(encoding="utf-8")
     blocks = re.findall(r"```\w*\n(.*?)```", text.replace("\\\n", ""), flags=re.DOTALL)
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
@@ -140,7 +140,7 @@ def test_every_import_is_declared() -> None:
 
 
 def test_no_dependency_is_idle() -> None:
-    """Each declared library is imported, or needed by another one that does not bring it."""
+    """Each declared library is imported, or needed by another library that does not install it."""
     needed_by_others = {"jsonargparse"}  # of LightningCLI
     used = third_party_imports(ROOT / "chromozoo", ROOT / "hubconf.py")
     of = packages_distributions()
@@ -169,7 +169,7 @@ def test_one_version_everywhere() -> None:
 def test_commands_of_the_documents_exist(
     document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sub-commands and options; those of a config are LightningCLI's own."""
+    """Sub-commands and options; LightningCLI checks those of configs."""
     monkeypatch.setenv("COLUMNS", "1000")
     named = re.compile(
         r"(?:(?<![\w/.\\-])chromozoo|python3 run\.py(?: chromozoo)?) +([a-z][\w-]*)(.*)"
@@ -303,7 +303,7 @@ def test_names_of_the_documents_exist(document: str) -> None:
 
 
 def headings(path: Path) -> set[str]:
-    """Anchors of the headings of a document, as GitHub makes them."""
+    """Return the anchors of the headings of a document, as GitHub makes them."""
     text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
     titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
@@ -366,7 +366,7 @@ def test_the_model_of_the_contributing_guide_works(
     assert model.classify(image)[0].label in chromozoo.CLASSES
 
 
-# A stand-in for uv: notes the call, and makes a command `chromozoo` that tells how it was called.
+# A stand-in for uv: it records the call and makes a command `chromozoo` that prints its own call.
 FAKE_UV = """#!/bin/sh
 echo "$@" >> uv-calls
 printf '#!/bin/sh\\necho "$@ in $(pwd)"\\nexit 3\\n' > .venv/bin/chromozoo
