@@ -185,7 +185,7 @@ def _caption(
     if split.endswith("/folds"):
         caption += (
             " Each cell is named by weights that were trained without it, one set for each fold "
-            "(`chromozoo cross-validate`)."
+            "(`chromozoo zoo cross-validate`)."
         )
     if published:
         caption += (
