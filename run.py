@@ -2,8 +2,8 @@
 
 The first call makes .venv beside this file and installs ChromoZoo into it; later calls do so again
 only when pyproject.toml has changed. The rest of the line is then a `chromozoo` command. Two words
-are for contributors: `test` runs pytest, with the arguments that follow (Lightning's own test
-command is `run.py chromozoo test ...`), and `check` runs ruff, mypy and the test of the layers.
+are for contributors: `test` runs the test suite, with arguments of pytest, and `check` runs ruff,
+mypy and the test of the layers. `test --config FILE` is the `chromozoo` command, as on its own.
 """
 
 import hashlib
@@ -68,11 +68,13 @@ def check() -> int:
 
 
 words = sys.argv[1:] or ["--help"]
+# pytest has no configs, and a test of LightningCLI does not go without one.
+is_suite = words[0] == "test" and not any(word.startswith("--config") for word in words)
 set_up("dev" if words[0] == "check" else "test")
 if words[0] == "check":
     sys.exit(check())
-command = [str(BIN / "chromozoo"), *(words[1:] if words[0] == "chromozoo" else words)]
-if words[0] == "test":
+command = [str(BIN / "chromozoo"), *words]
+if is_suite:
     os.chdir(ROOT)
     # The whole suite in two processes; chosen tests in one, as they were asked for.
     command = [str(PYTHON), "-m", "pytest", *(words[1:] or ["-n", "2"])]

@@ -43,7 +43,7 @@ def main() -> None:
                 preset(image)
 
         data = bioimlab.BioImLabDataModule(
-            root=root, preset=preset.to_dict(), cache=str(Path(temporary) / "cache")
+            root=root, preset=preset, cache=str(Path(temporary) / "cache")
         )
         crops = data.dataset("train")
 
