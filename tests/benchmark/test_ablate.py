@@ -64,7 +64,10 @@ def test_an_unknown_ablation_is_refused_with_the_known_ones(capsys) -> None:
     ("changes", "message"),
     [
         ({"also": ["pki4"]}, "unknown data set 'pki4': did you mean pki3"),
-        ({"variants": {"a": {}, "b": {"weights_of": "c", "attributes": {}}}}, "'c', .* those are 'a'"),
+        (
+            {"variants": {"a": {}, "b": {"weights_of": "c", "attributes": {}}}},
+            "'c', .* those are 'a'",
+        ),
         ({"variants": {"a": {}, "b": {"weights_of": "a"}}}, "takes attributes"),
         (
             {"variants": {"a": {}, "b": {"weights_of": "a", "attributes": {}, "data.x": 1}}},

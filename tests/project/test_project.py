@@ -35,7 +35,12 @@ TABLES = {
 # Packages that the model of a torch.hub user imports.
 HUB_PACKAGES = ("models", "tasks", "losses", "karyotype", "images", "structures")
 # Optional libraries, and the only modules that may import them.
-EXTRAS = {"figures": ("visualization/classification.py",)}
+EXTRAS = {
+    "figures": (
+        "visualization/classification.py",
+        "visualization/grad_cam.py",
+    )
+}
 
 # Folders of results, which .gitignore lists.
 NOT_OURS = {"runs", "data", "dist", "build", "chromozoo-results", "lightning_logs"}
