@@ -99,5 +99,5 @@ def _add_ellipse(
     ellipse = level * cv2.GaussianBlur(mask, (0, 0), softness) * uneven
     patch = Patch(np.asarray(ellipse, np.float32), mask, mask > 0, np.zeros((1, 2)))
     patch.corner = np.array([column - half, row - half])
-    image, part = patch.windows(*canvas.shape)
+    image, part = patch.overlap_slices(*canvas.shape)
     canvas[image] += np.maximum(patch.light[part], 0)

@@ -203,8 +203,8 @@ def draw_bands(
     count = max(16, round(length)) + 1
     place = np.linspace(0.0, 1.0, count, dtype=np.float32)
 
-    signal, offset, radius, centromere = _profiles(bands, place, length, appearance, rng)
-    axis = _axis(place, length, centromere, angle, appearance, rng)
+    signal, offset, radius, centromere = _draw_profiles(bands, place, length, appearance, rng)
+    axis = _draw_axis(place, length, centromere, angle, appearance, rng)
     margin = 0.5 * appearance.width + 2.0 * appearance.blur + rng.uniform(1.0, 6.0)
     low = np.floor(axis.min(axis=0) - margin)
     axis -= low
@@ -244,7 +244,7 @@ def _chromosome_1_extent() -> tuple[float, float]:
     return _extent(bands_of("1"))
 
 
-def _profiles(
+def _draw_profiles(
     bands: Sequence[Band],
     place: FloatArray,
     length: float,
@@ -306,7 +306,7 @@ def _profiles(
     )
 
 
-def _axis(
+def _draw_axis(
     place: FloatArray,
     length: float,
     centromere: float,

@@ -144,7 +144,7 @@ def compose(
         chromosomes, some of which may lie mostly outside of a crop. Chromosomes that do not fit
         are left out.
     """
-    signal, placed = _compose(
+    signal, placed = _compose_patches(
         rng,
         bank,
         height,
@@ -184,7 +184,7 @@ def compose_cell(
     Raises:
         ChromozooError: One of them does not fit.
     """
-    signal, placed = _compose(
+    signal, placed = _compose_patches(
         rng,
         Bank(list(chromosomes), []),
         height,
@@ -209,7 +209,7 @@ def compose_cell(
     )
 
 
-def _compose(
+def _compose_patches(
     rng: np.random.Generator,
     bank: Bank,
     height: int,

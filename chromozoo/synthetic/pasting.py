@@ -82,7 +82,9 @@ class Patch:
         outline = self.polygon + self.corner
         return bool(outline.min() >= 0 and (outline.max(axis=0) <= (width, height)).all())
 
-    def windows(self, height: int, width: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    def overlap_slices(
+        self, height: int, width: int
+    ) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Return the part of the image that the patch covers, and the same part of the patch."""
         (left, top), (h, w) = self.corner.tolist(), self.mask.shape
         rows = slice(min(max(top, 0), height), min(max(top + h, 0), height))
@@ -235,7 +237,7 @@ def _count_covered(
     patch: Patch, occupied: NDArray[np.uint8], mask: NDArray[np.bool_], flags: np.uint8
 ) -> int:
     """Count the pixels of a mask that chromosomes or bright ground occupy."""
-    image, part = patch.windows(*occupied.shape)
+    image, part = patch.overlap_slices(*occupied.shape)
     return int(np.count_nonzero(((occupied[image] & flags) > 0) & mask[part]))
 
 
@@ -243,7 +245,7 @@ def paste(
     canvas: NDArray[np.float32], occupied: NDArray[np.uint8], patch: Patch, light: str
 ) -> None:
     """Paste a patch into the canvas, by adding light, by the maximum, or by hiding (``"over"``)."""
-    image, part = patch.windows(*occupied.shape)
+    image, part = patch.overlap_slices(*occupied.shape)
     alpha, ground = patch.alpha[part], canvas[image]
     pasted = patch.light[part] * alpha
     if light == "add":

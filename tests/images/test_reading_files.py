@@ -845,7 +845,7 @@ def test_bad_arrays_are_refused(kind: str) -> None:
 def test_tifffile_logs_outside_of_reading(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """tifffile is silent while an image is read, but not for other users of it."""
+    """Reading an image silences tifffile, but not for its other users."""
     path = tmp_path / "a.tif"
     path.write_bytes(tiff_of(claimed(offset=8, bytes=2**30, photometric=1), bytes(100)))
     with pytest.raises(ImageError):
