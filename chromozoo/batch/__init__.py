@@ -1,1 +1,1 @@
-"""TODO"""
+"""Runs over many image files: workers, result folders, resuming."""

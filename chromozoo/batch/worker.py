@@ -53,7 +53,7 @@ class ImageTask:
 
     Args:
         settings: As :func:`chromozoo.cli.options.settings_of` gives them; ``reading`` are the
-            arguments of :func:`chromozoo.images.reading.images_of`.
+            arguments of :func:`chromozoo.images.reading.list_images`.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -68,7 +68,7 @@ class ImageTask:
         """Makes the results of one image and writes them.
 
         Args:
-            image: As :func:`chromozoo.images.reading.images_of` gave it.
+            image: As :func:`chromozoo.images.reading.list_images` gave it.
             name: Of the results.
             source: What is to stand in the results of the image: ``shown``, ``path`` and
                 ``content``, the part of the identity.
@@ -83,13 +83,13 @@ class ImageTask:
         may take; afterwards ``done`` or ``failed`` with the name. A failure has a ``message``,
         perhaps ``details``, and ``full`` where the disk takes no more.
         """
-        from chromozoo.images.reading import images_of
+        from chromozoo.images.reading import list_images
 
         file = Path(job["file"])
         with attempt(job["name"], shown(file), report) as attempted:
             # The content first: what changes while it is read is then another image.
             content = digest(file)
-            images = images_of(file, **self.reading)
+            images = list_images(file, **self.reading)
         if attempted.failed:
             return
         names = [

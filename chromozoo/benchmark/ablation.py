@@ -1,4 +1,14 @@
-"""TODO docstring."""
+"""Ablations: training with and without one part of a system, measured on validation alone.
+
+An ablation is a file in ``configs/ablations``: a base config, a number of epochs, seeds, and the
+changes that each variant makes to the base. All variants have the same budget and are measured on
+the validation cells or images; the test part is never touched.
+
+- ``also: [cil54816-crops]``: data sets whose validation part every variant is measured on as well,
+  prepared as the model's own images are, which shows what is left in another laboratory.
+- A variant with ``weights_of: NAME`` is not trained: the weights of the variant NAME are measured
+  with other attributes of the model, ``judge: {flip_average: false}``.
+"""
 
 import datetime
 from collections.abc import Iterator, Sequence
@@ -6,21 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chromozoo.benchmark.recipe import RUNS
-from chromozoo.benchmark.repository import ROOT
+from chromozoo.benchmark.repository import CONFIGS
 from chromozoo.benchmark.results_file import ResultsFile, interval_columns
-from chromozoo.benchmark.trainings import change, keep_last_alone, train
 from chromozoo.data.catalogue import dataset_info, dataset_of_tag
 from chromozoo.environment import fast_precision
 from chromozoo.errors import ChromozooError, UnknownNameError
+from chromozoo.training.configs import change, read_config
+from chromozoo.training.recipe import RUNS
+from chromozoo.training.runs import keep_last_checkpoint, train
 
-ABLATIONS = ROOT / "configs" / "ablations"
-
-
-RESULTS = ROOT / "benchmarks" / "results" / "ablations.csv"
-
-
-TABLES = ROOT / "benchmarks" / "README.md"
+ABLATIONS = CONFIGS / "ablations"
 
 
 # What classifiers, and what segmenters are measured by, and the words of the tables.
@@ -78,16 +83,14 @@ class Ablation:
 
     def config(self, variant: str, seed: int, epochs: int) -> dict[str, Any]:
         """The base with the variant's changes, ``epochs`` long, in a run folder of its own."""
-        import yaml
-
-        config: dict[str, Any] = yaml.safe_load(self.base.read_text(encoding="utf-8"))
+        config = read_config(self.base).content
         change(config, self.variants[variant])
         config["seed_everything"] = config["data"]["init_args"]["seed"] = seed
         trainer = config["trainer"]
         trainer["max_epochs"] = epochs
         # One look, at the end.
         trainer["check_val_every_n_epoch"] = epochs
-        keep_last_alone(config, self.folder(variant, seed, epochs))
+        keep_last_checkpoint(config, self.folder(variant, seed, epochs))
         # No averaged weights: the average of the last 500 steps lags in so short a run.
         trainer["callbacks"] = [
             callback
@@ -148,7 +151,7 @@ def read_ablation(name: str) -> Ablation:
     )
 
 
-def _measure(
+def measure_variant(
     ablation: Ablation, variant: str, seed: int, epochs: int, root: str | None
 ) -> Iterator[dict[str, Any]]:
     """Trains a variant unless that is done, and measures its last weights on validation.
@@ -156,9 +159,9 @@ def _measure(
     Yields:
         A row for the base's own data set, and for each that is measured also.
     """
-    from chromozoo.benchmark.measure import judge
-    from chromozoo.benchmark.recipe import read_recipe
+    from chromozoo.benchmark.measure import evaluate_on_validation
     from chromozoo.models.registry import get_model, model_info
+    from chromozoo.training.recipe import read_recipe
 
     recipe = read_recipe(ablation.base)
     trained, attributes = ablation.judged.get(variant, (variant, {}))
@@ -178,7 +181,7 @@ def _measure(
         if task == "classification":
             found = _classified(model, data)
         else:
-            found = judge(model, data).to_row() | {"input_size": "whole images"}
+            found = evaluate_on_validation(model, data).to_row() | {"input_size": "whole images"}
         yield {
             "ablation": ablation.name,
             "variant": variant,
@@ -262,10 +265,3 @@ def tables(rows: Sequence[dict[str, str]]) -> str:
     """All ablations that have rows, each under its name."""
     names = dict.fromkeys(row["ablation"] for row in rows)
     return "\n\n".join(f"**{name}**\n\n{table(rows, name)}" for name in names)
-
-
-def update_tables() -> None:
-    """Makes the tables of ``benchmarks/README.md`` anew from the CSV."""
-    from chromozoo.benchmark.tables.classification import update_readme
-
-    update_readme(TABLES, "ablations", tables(read_rows(RESULTS)))

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Predictions of a classifier for all crops of a data set."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -18,9 +18,9 @@ def predict(model: Any, crops: Any, batch_size: int = 64) -> Any:
     import torch
     from torch.utils.data import DataLoader
 
-    from chromozoo.data.base.composed_cells import whole_cells
+    from chromozoo.data.base.composed_cells import batch_whole_cells
 
-    batches = whole_cells(crops.cells, batch_size)
+    batches = batch_whole_cells(crops.cells, batch_size)
     with torch.inference_mode():
         found = [
             model.predict_with_polarity(

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Classification by label feature vectors beside softmax, as in Wang et al. 2020 (EResNet)."""
 
 import datetime
 import hashlib
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from chromozoo.benchmark.publishing import label
-from chromozoo.benchmark.repository import ROOT
+from chromozoo.benchmark.provenance import weights_label
 from chromozoo.benchmark.results_file import ResultsFile, as_text, interval_columns
-from chromozoo.benchmark.tables.classification import percent
+from chromozoo.benchmark.tables.markdown import percent
 from chromozoo.data.catalogue import dataset_info, datasets
 from chromozoo.errors import ChromozooError, WeightsError
 from chromozoo.karyotype.assignment import assign_cell
@@ -19,11 +18,11 @@ from chromozoo.karyotype.matching import (
     METRICS,
     PUBLISHED_BETA,
     Metric,
+    distances_to_log_probabilities,
     feature_distances,
     fit_temperature,
     head_size,
     label_feature_vectors,
-    log_probabilities,
     redistribute_labels,
 )
 from chromozoo.metrics.classification import (
@@ -36,13 +35,10 @@ from chromozoo.structures.arrays import FloatArray, IntArray
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from chromozoo.data.base.crops import CropDataset
+    from chromozoo.data.base.crop_dataset import CropDataset
 
 # Only single chromosomes can be named.
 CLASSIFICATION_SETS = sorted(datasets("classification"))
-
-
-RESULTS = ROOT / "benchmarks" / "results" / "matching.csv"
 
 
 BETAS = range(1, 46)
@@ -145,7 +141,7 @@ def measure(
         add("lfv", distances.argmin(axis=1), metric=metric)
         redistributed = redistribute(distances, judged.cells, own_beta)
         add("lfv+lrd", redistributed, metric=metric, beta=own_beta)
-        log_p = log_probabilities(distances, temperature)
+        log_p = distances_to_log_probabilities(distances, temperature)
         assigned = by_cell(log_p, judged.cells, lambda p: assign_cell(p).classes)
         add("lfv+assignment", assigned, metric=metric, temperature=round(temperature, 6))
         if (stored := _stored_vectors(model.network)) is not None:
@@ -257,7 +253,7 @@ def _origin(model: Any, weights: str) -> dict[str, str]:
     """Name and hash of the weights, be they packaged or a checkpoint."""
     if model.weights_entry is not None:
         return {
-            "weights": label(model.weights_entry),
+            "weights": weights_label(model.weights_entry),
             "weights_sha256": model.weights_entry.sha256[:12],
         }
     path = Path(weights)

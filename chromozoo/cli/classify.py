@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from chromozoo.images.reading import ImagePage
-    from chromozoo.karyotype.naming import Predictions
+    from chromozoo.karyotype.predictions import Predictions
     from chromozoo.structures.prediction import Prediction
 
 TASK = "chromozoo.cli.classify:ClassifyTask"
@@ -258,7 +258,7 @@ class _Item:
     """One image, and what became of it.
 
     Attributes:
-        image: As :func:`chromozoo.images.reading.images_of` gave it; None where that failed.
+        image: As :func:`chromozoo.images.reading.list_images` gave it; None where that failed.
         name: How results and messages call it.
         about: What the JSON says of it besides: the hash of its content, and which part it is.
         prediction: What the model says; None where it was not asked.
@@ -323,11 +323,11 @@ class ClassifyTask:
             careful: Also do by itself what the model does with each of them, which is done again
                 with all of them: what ends the process is then known by its name.
         """
-        from chromozoo.images.reading import images_of, read_grey
+        from chromozoo.images.reading import list_images, read_grey
 
         try:
             content = digest(file)
-            images = images_of(file, **self.settings["reading"])
+            images = list_images(file, **self.settings["reading"])
         except BaseException as error:
             return [self._failed(None, shown(file), error)]
         items = []

@@ -160,7 +160,7 @@ class SegmentTask(ImageTask):
         from chromozoo.visualization.overlay import draw_overlay
 
         grey = read_grey(image, source["shown"])
-        found = self.model.segment(grey, source["shown"]).above(self.score)
+        found = self.model.segment(grey, source["shown"]).filter_by_score(self.score)
         self.results.remove(name, JSON)
         overlay = Image.fromarray(draw_overlay(grey, found))
         write_image(self.results.path(name, OVERLAY), overlay)
@@ -185,7 +185,7 @@ class SegmentTask(ImageTask):
             "categories": list(self.model.categories),
             "count": len(found),
             "warnings": list(found.warnings),
-            "instances": found.instances(self.model.categories),
+            "instances": found.to_records(self.model.categories),
         }
 
 

@@ -56,6 +56,7 @@ class ModelInfo:
         doc: Docstring of the builder.
         default_weights: The tag of ``DEFAULT``, or None where there is no choice.
         stain_weights: Tags that are better than the default one for a stain (``"q"``, ``"g"``).
+        class_name: Name of the LightningModule that the builder returns, from its annotation.
     """
 
     name: str
@@ -66,6 +67,7 @@ class ModelInfo:
     doc: str
     default_weights: str | None
     stain_weights: Mapping[str, str] = field(default_factory=dict)
+    class_name: str = ""
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -117,6 +119,9 @@ def register_model(
             doc=inspect.getdoc(builder) or "",
             default_weights=default_weights,
             stain_weights=stain_weights or {},
+            class_name=str(builder.__annotations__.get("return", ""))
+            .rpartition(".")[2]
+            .strip("'>"),
         )
         known = models().get(info.name)
         if known is not None and known.module != info.module:
@@ -431,6 +436,7 @@ def _models_of_file(file: Path, module: str) -> tuple[ModelInfo, ...]:
                     doc=ast.get_docstring(node) or "",
                     default_weights=arguments.get("default_weights"),
                     stain_weights=arguments.get("stain_weights") or {},
+                    class_name=ast.unparse(node.returns) if node.returns else "",
                 )
             )
     return tuple(found)

@@ -13,11 +13,11 @@ from torch import Tensor
 from chromozoo.classes import CLASSES
 from chromozoo.errors import ChromozooError, ImageError, UnknownNameError, WeightsError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.images.sources import ImageLike, as_list, name_of, plain
-from chromozoo.karyotype.alarm import cell_alarms, image_alarms, marked
-from chromozoo.karyotype.conformal import threshold
-from chromozoo.karyotype.naming import Predictions, to_predictions
+from chromozoo.images.sources import ImageLike, as_list, image_name, to_image_source
+from chromozoo.karyotype.alarm import cell_alarms, image_alarms, mark_iscn
+from chromozoo.karyotype.conformal import get_threshold
 from chromozoo.karyotype.polarity import band_contrast
+from chromozoo.karyotype.predictions import Predictions, to_predictions
 from chromozoo.tasks.base import BaseTask
 from chromozoo.tasks.networks import ClassifierNetwork
 
@@ -150,9 +150,13 @@ class ClassifierInference(BaseTask[ChromosomePreset]):
         set_threshold = None
         if error_rate is not None:
             stored = self.weights_entry.conformal if self.weights_entry else {}
-            set_threshold = threshold(stored.get("cell" if as_cell else "alone", {}), error_rate)
+            set_threshold = get_threshold(
+                stored.get("cell" if as_cell else "alone", {}), error_rate
+            )
         listed = as_list(images)
-        names = [name_of(image, f"image {number}") for number, image in enumerate(listed, start=1)]
+        names = [
+            image_name(image, f"image {number}") for number, image in enumerate(listed, start=1)
+        ]
         prepared = prepare_images(self.transforms, listed, names, as_cell, on_error)
         probabilities = np.full((len(listed), len(CLASSES)), np.nan)
         arms = np.full_like(probabilities, np.nan) if self.polarity else None
@@ -248,7 +252,7 @@ def prepare_images(
             prepared.errors[index] = str(reason)
 
     def read(index: int, image: ImageLike) -> None:
-        signal = preset.signal(plain(image, names[index]), names[index])
+        signal = preset.signal(to_image_source(image, names[index]), names[index])
         length = preset.length_of(signal)
         if as_cell:  # drawn when all lengths are known
             signals[index] = signal
@@ -296,7 +300,7 @@ def add_alarms(
         contrasts = [band_contrast(view) for view in first_views]
     zoom = preset.typical_length / length if preset.typical_length else 1.0
     predictions.alarms = cell_alarms(probabilities, cell, band_contrasts=contrasts, zoom=zoom)
-    predictions.cell = replace(cell, iscn=marked(cell.iscn, predictions.alarms))
+    predictions.cell = replace(cell, iscn=mark_iscn(cell.iscn, predictions.alarms))
 
 
 def at_least_float32(values: Tensor) -> Tensor:

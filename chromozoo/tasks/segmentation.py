@@ -10,7 +10,7 @@ from torch import Tensor
 
 from chromozoo.images.levels import Levels
 from chromozoo.images.metaphase import MetaphasePreset, PreparedMetaphase
-from chromozoo.images.sources import ImageLike, name_of, plain
+from chromozoo.images.sources import ImageLike, image_name, to_image_source
 from chromozoo.structures.instance import Instance, crop_to_mask, mask_nms
 from chromozoo.structures.segmentation import CATEGORIES, Segmentation, merge_instances
 from chromozoo.tasks.base import BaseTask
@@ -89,7 +89,7 @@ class ChromosomeSegmenter(BaseTask[MetaphasePreset]):
         return {
             "index": batch["index"],
             "instances": [
-                merge_instances(self.detect(image), _size(image)).instances(self.categories)
+                merge_instances(self.detect(image), _size(image)).to_records(self.categories)
                 for image in batch["image"]
             ],
         }
@@ -120,7 +120,9 @@ class ChromosomeSegmenter(BaseTask[MetaphasePreset]):
             predicted = {
                 "boxes": torch.from_numpy(found.boxes),
                 "scores": torch.from_numpy(
-                    found.scores if found.names is None else found.scores * found.names.max(axis=1)
+                    found.scores
+                    if found.class_probabilities is None
+                    else found.scores * found.class_probabilities.max(axis=1)
                 ),
                 "labels": torch.from_numpy(found.labels) + 1,
             }
@@ -188,7 +190,7 @@ class ChromosomeSegmenter(BaseTask[MetaphasePreset]):
         Raises:
             ImageError: The image cannot be read.
         """
-        image = plain(image, name or name_of(image, "tensor"))
+        image = to_image_source(image, name or image_name(image, "tensor"))
         prepared = self.transforms(image, name, levels=levels)
         warnings = prepared.warnings
         if not prepared.canvas.any():

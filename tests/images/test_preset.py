@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from chromozoo.data.base.crops import CropDataset, prepared_crops
+from chromozoo.data.base.crop_dataset import CropDataset, prepared_crops
 from chromozoo.errors import ImageError
 from chromozoo.images import augment
 from chromozoo.images.preset import PREPARATION_VERSION, ChromosomePreset
@@ -288,7 +288,7 @@ def test_a_number_is_one_number_however_it_is_written() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"height": 112.5}, "height is 112.5; give a whole number"),
+        ({"height": 112.5}, "height is 112.5; give an integer"),
         ({"scale": "large"}, "scale is 'large'; give a number"),
         ({"width": None}, "width is None; give a number"),
         ({"scale": 0}, "scale is 0, which no image"),

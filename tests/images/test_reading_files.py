@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from chromozoo.errors import ImageError
-from chromozoo.images.reading import ImagePage, images_of, read_bytes, read_grey
+from chromozoo.images.reading import ImagePage, list_images, read_bytes, read_grey
 
 RNG = np.random.default_rng(5)
 DEEP = RNG.integers(0, 2**16, (24, 20), dtype=np.uint16)
@@ -214,7 +214,7 @@ def test_levels_far_from_zero_keep_their_differences(kind: str, low: int, size: 
 
 def test_pages_of_their_own_give_one_image_each(tmp_path: Path) -> None:
     path = tiff(tmp_path / "cell.tif", STACK[:2], photometric="minisblack")
-    images = images_of(path)
+    images = list_images(path)
     assert images == [ImagePage(path, 1), ImagePage(path, 2)]
     assert [str(image) for image in images] == [f"{path} (page 1)", f"{path} (page 2)"]
     assert [image.suffix for image in images if isinstance(image, ImagePage)] == ["page1", "page2"]
@@ -224,11 +224,11 @@ def test_pages_of_their_own_give_one_image_each(tmp_path: Path) -> None:
         read_grey(path)
     with pytest.raises(ImageError, match="holds 2 pages"):
         read_bytes(path.read_bytes(), "cell.tif")
-    assert images_of(path, page=2) == [ImagePage(path, 2)]
-    assert images_of(path, projection="max") == [ImagePage(path, projection="max")]
-    assert np.array_equal(read_grey(images_of(path, projection="max")[0]), STACK[:2].max(axis=0))
+    assert list_images(path, page=2) == [ImagePage(path, 2)]
+    assert list_images(path, projection="max") == [ImagePage(path, projection="max")]
+    assert np.array_equal(read_grey(list_images(path, projection="max")[0]), STACK[:2].max(axis=0))
     with pytest.raises(ImageError, match="there is no page 3, the file holds 2 pages"):
-        images_of(path, page=3)
+        list_images(path, page=3)
 
 
 def test_pages_of_several_sizes_and_kinds(tmp_path: Path) -> None:
@@ -237,12 +237,12 @@ def test_pages_of_several_sizes_and_kinds(tmp_path: Path) -> None:
         file.write(DEEP, photometric="minisblack")
         file.write(GREY[:17, :11], photometric="miniswhite")
         file.write(COLOUR[:9], photometric="rgb")
-    first, second, third = images_of(path)
+    first, second, third = list_images(path)
     assert np.array_equal(read_grey(first), DEEP)
     assert np.array_equal(read_grey(second), 255 - GREY[:17, :11])
     assert np.abs(read_grey(third) - luma(COLOUR[:9])).max() <= 0.02
     with pytest.raises(ImageError, match="cannot be projected"):
-        read_grey(images_of(path, projection="max")[0])
+        read_grey(list_images(path, projection="max")[0])
 
 
 ZCYX = np.stack([STACK[:3], STACK[1:4]], axis=1)  # 3 z-planes, 2 channels
@@ -290,25 +290,25 @@ def test_a_z_stack_with_channels(kind: str, tmp_path: Path) -> None:
     path = STACKS[kind](tmp_path / "stack.tif")
     for asked in ({}, {"page": 2}, {"channel": 1}):
         with pytest.raises(ImageError, match=r"holds 3 z-planes in 2 channels.*--") as caught:
-            images_of(path, **asked)
+            list_images(path, **asked)
         assert ("--page" in str(caught.value)) == ("page" not in asked)
         assert ("--channel" in str(caught.value)) == ("channel" not in asked)
     with pytest.raises(ImageError, match=r"--page N \(1 to 3\) or --projection max and"):
         read_grey(path)
     for z in range(3):
         for c in range(2):
-            (image,) = images_of(path, page=z + 1, channel=c + 1)
+            (image,) = list_images(path, page=z + 1, channel=c + 1)
             assert np.array_equal(read_grey(image), ZCYX[z, c])
-    (image,) = images_of(path, channel=2, projection="max")
+    (image,) = list_images(path, channel=2, projection="max")
     assert isinstance(image, ImagePage)
     assert (str(image), image.suffix) == (f"{path} (channel 2, max projection)", "channel2-max")
     assert np.array_equal(read_grey(image), ZCYX[:, 1].max(axis=0))
-    (image,) = images_of(path, channel=1, projection="min")
+    (image,) = list_images(path, channel=1, projection="min")
     assert np.array_equal(read_grey(image), ZCYX[:, 0].min(axis=0))
     with pytest.raises(ImageError, match="there is no channel 3, the image has 2 channels"):
-        images_of(path, page=1, channel=3)
+        list_images(path, page=1, channel=3)
     with pytest.raises(ImageError, match="there is no page 4"):
-        images_of(path, page=4, channel=1)
+        list_images(path, page=4, channel=1)
 
 
 def test_channels_are_named(tmp_path: Path) -> None:
@@ -321,8 +321,8 @@ def test_channels_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         ImageError, match=r"holds 2 channels \(FITC, DAPI\).*--channel N \(1 to 2\)"
     ):
-        images_of(path)
-    (image,) = images_of(path, channel=2)
+        list_images(path)
+    (image,) = list_images(path, channel=2)
     assert image == ImagePage(path, channel=2)
     assert np.array_equal(read_grey(image), STACK[1])
 
@@ -330,16 +330,16 @@ def test_channels_are_named(tmp_path: Path) -> None:
 def test_a_time_series_and_scenes(tmp_path: Path) -> None:
     path = tiff(tmp_path / "t.tif", STACK, photometric="minisblack", metadata={"axes": "TYX"})
     with pytest.raises(ImageError, match="holds 5 frames"):
-        images_of(path)
+        list_images(path)
     assert np.array_equal(read_grey(ImagePage(path, 4)), STACK[3])
     path = tmp_path / "scenes.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as file:
         for scene in (STACK[:2], STACK[2:4]):
             file.write(scene, photometric="minisblack", metadata={"axes": "ZYX"})
     with pytest.raises(ImageError, match="holds 2 pages of 2 z-planes"):
-        images_of(path)
-    assert np.array_equal(read_grey(images_of(path, page=3)[0]), STACK[2])
-    both = images_of(path, projection="max")
+        list_images(path)
+    assert np.array_equal(read_grey(list_images(path, page=3)[0]), STACK[2])
+    both = list_images(path, projection="max")
     assert both == [ImagePage(path, 1, projection="max"), ImagePage(path, 2, projection="max")]
     assert np.array_equal(read_grey(both[1]), STACK[2:4].max(axis=0))
 
@@ -349,7 +349,7 @@ def test_a_volume_in_one_page(tmp_path: Path) -> None:
         tmp_path / "volume.tif", STACK, volumetric=True, tile=(16, 16, 16), photometric="minisblack"
     )
     with pytest.raises(ImageError, match="holds 5 z-planes"):
-        images_of(path)
+        list_images(path)
     assert np.array_equal(read_grey(ImagePage(path, 3)), STACK[2])
     assert np.array_equal(read_grey(ImagePage(path, projection="max")), STACK.max(axis=0))
 
@@ -366,7 +366,7 @@ def test_a_metamorph_stack(tmp_path: Path) -> None:
         extratags=tags,
     )
     with pytest.raises(ImageError, match="holds 5 z-planes"):
-        images_of(path)
+        list_images(path)
     assert np.array_equal(read_grey(ImagePage(path, 5)), STACK[4])
 
 
@@ -380,7 +380,7 @@ def test_a_zeiss_stack(tmp_path: Path) -> None:
             file.write(plane, photometric="minisblack", metadata=None, extratags=tags)
             file.write(plane[::4, ::4], photometric="minisblack", metadata=None, subfiletype=1)
     with pytest.raises(ImageError, match="holds 5 z-planes"):
-        images_of(path)
+        list_images(path)
     assert np.array_equal(read_grey(ImagePage(path, 4)), STACK[3])
 
 
@@ -388,14 +388,14 @@ def test_planes_that_are_not_there_are_missed(tmp_path: Path) -> None:
     path = STACKS["imagej_behind"](tmp_path / "stack.tif")
     path.write_bytes(path.read_bytes()[: -DEEP.nbytes])
     with pytest.raises(ImageError, match="should hold 6 planes"):
-        images_of(path)
+        list_images(path)
     path = tiff(tmp_path / "pages.tif", STACK, photometric="minisblack", metadata=None)
     whole = path.read_bytes()
     with tifffile.TiffFile(path) as file:
         cut = file.pages[3].offset
     path.write_bytes(whole[:cut])
     with pytest.raises(ImageError, match="a page lies beyond the end of the file"):
-        images_of(path)
+        list_images(path)
 
 
 def test_previews_masks_and_pyramids_are_left_out(tmp_path: Path) -> None:
@@ -414,11 +414,11 @@ def test_previews_masks_and_pyramids_are_left_out(tmp_path: Path) -> None:
             with tifffile.TiffWriter(path) as file:
                 for array, options in order:
                     file.write(array, photometric="minisblack", metadata=None, **options)
-            assert images_of(path) == [path], name
+            assert list_images(path) == [path], name
             assert np.array_equal(read_grey(path), large), name
     half = tiff(tmp_path / "half.tif", large, photometric="minisblack", metadata=None)
     tiff(half, large[:160, :120], photometric="minisblack", metadata=None, append=True)
-    assert len(images_of(half)) == 2, "one image of half the size may be another cell"
+    assert len(list_images(half)) == 2, "one image of half the size may be another cell"
     path = tmp_path / "subifds.tif"
     with tifffile.TiffWriter(path) as file:
         file.write(large, photometric="minisblack", subifds=1)
@@ -452,7 +452,7 @@ def test_an_animation_is_a_series_of_frames(name: str, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="holds 2 frames"):
             read_grey(source)
     with pytest.raises(ImageError, match="holds 2 frames"):
-        images_of(path)
+        list_images(path)
     for page in (1, 2):
         found = read_grey(ImagePage(path, page))
         assert np.abs(found - np.asarray(frames[page - 1])).max() <= 0.01
@@ -468,8 +468,8 @@ def test_an_mpo_of_full_images_has_pages_and_one_of_previews_has_not(tmp_path: P
     ):
         path = tmp_path / name
         path.write_bytes(bytes_of(large, "MPO", save_all=True, append_images=[second], quality=95))
-        assert len(images_of(path)) == expected
-        found = [read_grey(image) for image in images_of(path)]
+        assert len(list_images(path)) == expected
+        found = [read_grey(image) for image in list_images(path)]
         assert np.abs(found[0] - np.asarray(large)).mean() < 4
         if expected == 2:
             assert np.abs(found[1] - np.asarray(second)).mean() < 12
@@ -478,12 +478,12 @@ def test_an_mpo_of_full_images_has_pages_and_one_of_previews_has_not(tmp_path: P
 def test_one_colour_of_an_image(tmp_path: Path) -> None:
     """Of a merged image, the blue of DAPI."""
     path = tiff(tmp_path / "merged.tif", COLOUR, photometric="rgb")
-    assert images_of(path) == [path]
+    assert list_images(path) == [path]
     for channel in (1, 2, 3):
-        (image,) = images_of(path, channel=channel)
+        (image,) = list_images(path, channel=channel)
         assert np.array_equal(read_grey(image), COLOUR[..., channel - 1])
     with pytest.raises(ImageError, match="there is no channel 4, the image has 3 channels"):
-        images_of(path, channel=4)
+        list_images(path, channel=4)
 
 
 def test_a_single_image_is_left_as_it_is(tmp_path: Path) -> None:
@@ -492,12 +492,12 @@ def test_a_single_image_is_left_as_it_is(tmp_path: Path) -> None:
         if path.suffix == ".png":
             Image.fromarray(GREY).save(path)
         for asked in ({}, {"page": 1}, {"channel": 1}, {"projection": "max"}):
-            assert images_of(path, **asked) == [path]
-            assert images_of(str(path), **asked) == [path]
+            assert list_images(path, **asked) == [path]
+            assert list_images(str(path), **asked) == [path]
         with pytest.raises(ImageError, match="there is no page 2, the file holds one image; leave"):
-            images_of(path, page=2)
+            list_images(path, page=2)
         with pytest.raises(ImageError, match="there is no channel 2, the image has one channel; l"):
-            images_of(path, channel=2)
+            list_images(path, channel=2)
 
 
 @pytest.mark.parametrize(
@@ -507,7 +507,7 @@ def test_a_single_image_is_left_as_it_is(tmp_path: Path) -> None:
 def test_a_choice_that_is_none(asked: dict[str, Any], tmp_path: Path) -> None:
     path = tiff(tmp_path / "a.tif", DEEP)
     with pytest.raises(ImageError):
-        images_of(path, **asked)
+        list_images(path, **asked)
 
 
 def test_a_page_that_was_chosen_in_pillow(tmp_path: Path) -> None:
@@ -585,7 +585,7 @@ FOREIGN = {
 def test_a_foreign_format_is_refused_by_its_name(kind: str, name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(FOREIGN[kind])
-    for read in (read_grey, images_of):
+    for read in (read_grey, list_images):
         with pytest.raises(ImageError, match=f"its format is {kind}.*export it as PNG, TIFF"):
             read(path)
     with pytest.raises(ImageError, match=f"its format is {kind}"):
@@ -594,7 +594,7 @@ def test_a_foreign_format_is_refused_by_its_name(kind: str, name: str, tmp_path:
 
 @pytest.mark.usefixtures("no_program")
 def test_a_foreign_format_that_pillow_has_opened() -> None:
-    with pytest.raises(ImageError, match="its format is EPS, which is not opened"):
+    with pytest.raises(ImageError, match="its format is EPS, which is not supported"):
         read_grey(Image.open(io.BytesIO(EPS)))
     ppm = Image.open(io.BytesIO(b"P6 8 8 255\n" + bytes(range(192))))
     with pytest.raises(ImageError, match="its format is PPM"):
@@ -721,7 +721,7 @@ def test_what_a_header_claims_is_checked_first(kind: str, tmp_path: Path) -> Non
         with contextlib.suppress(ImageError):
             assert read_grey(path).shape == (10, 10)
     else:
-        for read in (lambda path: [read_grey(image) for image in images_of(path)], read_grey):
+        for read in (lambda path: [read_grey(image) for image in list_images(path)], read_grey):
             with pytest.raises(ImageError, match=r"claim\.tif: .*;"):
                 read(path)
     assert time.process_time() - start < 1
@@ -740,7 +740,7 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
     paths = [loop, folder, fifo, "/dev/zero", tmp_path / "a.png" / "b.png", "a\0b.png", "", "."]
     paths += [tmp_path / ("x" * 5000), tmp_path / "ghost.png"]
     for path in paths:
-        for read in (read_grey, images_of):
+        for read in (read_grey, list_images):
             with pytest.raises(ImageError) as caught:
                 read(path)
             assert str(caught.value).isprintable()
@@ -757,7 +757,7 @@ def test_an_odd_name_is_read_and_printed(name: bytes, tmp_path: Path) -> None:
     Image.fromarray(GREY).save(path)
     assert np.array_equal(read_grey(path), GREY)
     path.write_bytes(b"broken")
-    for read in (read_grey, images_of):
+    for read in (read_grey, list_images):
         with pytest.raises(ImageError) as caught:
             read(path)
         assert str(caught.value).isprintable()

@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from chromozoo.errors import ImageError
-from chromozoo.images.reading import ImagePage, images_of, read_grey
+from chromozoo.images.reading import ImagePage, list_images, read_grey
 
 SHAPE = (24, 20)
 SIGNAL = np.random.default_rng(0).random(SHAPE)
@@ -211,7 +211,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, str]:
         if expected is None:
             continue
         try:
-            images = images_of(path)
+            images = list_images(path)
             for image, grey in zip(images, expected, strict=True):
                 assert_same(read_grey(image), grey, case)
             if case.pages > 1:
@@ -229,9 +229,9 @@ def reason_to_refuse(case: Case) -> str:
     bits = KINDS[case.kind].bits or (1 if case.kind == "bool" else 8)
     size = np.dtype(KINDS[case.kind].dtype).itemsize
     if case.kind == "complex64":
-        return "are no grey values"
+        return "values of 64 bits in format"
     if case.compression in REFUSED:
-        return f"compressed as {case.compression.upper()}"
+        return f"its compression {case.compression.upper()} is not supported"
     if case.kind == "bool" and case.predictor:
         return "1-bit values with a predictor"
     if case.kind == "bool" and case.photometric == "rgb" and case.planar == "contig":

@@ -12,7 +12,6 @@ from helpers.entries import make_entry
 from lightning import Trainer
 from torch import nn
 
-from chromozoo.cli.train import main
 from chromozoo.errors import UnknownNameError, WeightsError
 from chromozoo.models import registry
 from chromozoo.models.init_from import load_imagenet_weights
@@ -20,6 +19,7 @@ from chromozoo.models.layers.backbone import BODY, remove_head
 from chromozoo.models.registry import get_weight, list_models, model_info
 from chromozoo.models.weights.storage import save_weights
 from chromozoo.structures.weights_entry import MAX_BYTES
+from chromozoo.training.command import main
 
 # The attributes of the models below are not those of any LightningModule.
 get_model: Any = registry.get_model

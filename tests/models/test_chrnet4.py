@@ -13,7 +13,7 @@ from torch import nn
 
 from chromozoo.classes import CLASSES
 from chromozoo.errors import ImageError, WeightsError
-from chromozoo.karyotype.naming import to_predictions
+from chromozoo.karyotype.predictions import to_predictions
 from chromozoo.models.classifiers.chrnet4 import ChrBlock, ChrNet4, ChrNet4Network, chrnet4
 from chromozoo.synthetic import Appearance, draw_cell, draw_chromosome
 from chromozoo.tasks.classify import FLIPS

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 from torchvision.models import resnet50
 
-from chromozoo.karyotype.matching import match
+from chromozoo.karyotype.matching import match_features
 from chromozoo.models.classifiers import eresnet as module
 from chromozoo.models.classifiers.eresnet import EResNet, EResNetNetwork, eresnet
 from chromozoo.models.registry import get_model
@@ -198,7 +198,7 @@ def test_weights_hold_the_vectors(tmp_path: Path) -> None:
     load_into(loaded, path, entry)
     assert loaded.label_features_set.all() and loaded.label_features_set.dtype == torch.bool
     torch.testing.assert_close(loaded.label_features, features, rtol=1e-3, atol=1e-3)
-    labels, _ = match(features.numpy(), loaded.label_features.numpy())
+    labels, _ = match_features(features.numpy(), loaded.label_features.numpy())
     assert labels.tolist() == list(range(24))
 
 

@@ -11,8 +11,8 @@ from lightning import Trainer
 
 from chromozoo.benchmark.inference import cell_log_probabilities, predict
 from chromozoo.classes import CLASS_INDEX
-from chromozoo.data.base.composed_cells import Composition, join_cells, whole_cells
-from chromozoo.data.base.crops import CropDataset
+from chromozoo.data.base.composed_cells import Composition, batch_whole_cells, join_cells
+from chromozoo.data.base.crop_dataset import CropDataset
 from chromozoo.data.bioimlab import BioImLabDataModule
 from chromozoo.data.pki3 import Pki3DataModule
 from chromozoo.data.splits import load_split
@@ -238,9 +238,9 @@ def test_prediction_does_not_part_cells_and_keeps_the_order(model: Karyoset) -> 
 
 
 def test_whole_cells() -> None:
-    batches = whole_cells(["b", "a", "b", "c", "a", "c", "c"], least=3)
+    batches = batch_whole_cells(["b", "a", "b", "c", "a", "c", "c"], min_rows=3)
     assert batches == [[0, 2, 1, 4], [3, 5, 6]]
-    assert whole_cells(["a"] * 5, least=2) == [[0, 1, 2, 3, 4]]
+    assert batch_whole_cells(["a"] * 5, min_rows=2) == [[0, 1, 2, 3, 4]]
 
 
 # Composition
@@ -249,7 +249,7 @@ def test_whole_cells() -> None:
 def drawn(composition: Composition, times: int = 200) -> list[np.ndarray]:
     labels = np.concatenate([LABELS] * 4)
     rng = np.random.default_rng(0)
-    return [composition.draw(np.arange(46), labels, rng) for _ in range(times)]
+    return [composition.draw_rows(np.arange(46), labels, rng) for _ in range(times)]
 
 
 def test_a_plain_cell_stays_as_it_is() -> None:

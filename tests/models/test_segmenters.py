@@ -242,9 +242,9 @@ def test_chr_fast_gives_every_finding_probabilities_of_the_classes() -> None:
         pieces = model.detect(scene()[0])
     assert pieces
     for piece in pieces:
-        assert piece.names.shape == (24,)
-        assert piece.names.sum() == pytest.approx(1, abs=1e-4)
-        assert piece.label == piece.names.argmax()
+        assert piece.class_probabilities.shape == (24,)
+        assert piece.class_probabilities.sum() == pytest.approx(1, abs=1e-4)
+        assert piece.label == piece.class_probabilities.argmax()
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, 160])

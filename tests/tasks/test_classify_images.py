@@ -22,8 +22,8 @@ from chromozoo.classes import CLASSES
 from chromozoo.errors import ChromozooError, ImageError, UnknownNameError, WeightsError
 from chromozoo.images import preset as preset_module
 from chromozoo.images.reading import ImagePage
-from chromozoo.images.sources import as_list, name_of, plain
-from chromozoo.karyotype.naming import Predictions
+from chromozoo.images.sources import as_list, image_name, to_image_source
+from chromozoo.karyotype.predictions import Predictions
 from chromozoo.models.registry import get_model, get_weight
 from chromozoo.structures.prediction import Prediction
 from chromozoo.tasks.classification import ChromosomeClassifier
@@ -217,9 +217,9 @@ def test_a_page_is_an_image_and_has_a_name(tiny: ChromosomeClassifier, tmp_path:
     first.save(path, save_all=True, append_images=[second])
     page = ImagePage(path, 2)
     assert as_list(page) == [page]
-    assert plain(page, "") is page
-    assert name_of(page, "image 1") == f"{path} (page 2)"
-    assert name_of(path, "image 1") == str(path)
+    assert to_image_source(page, "") is page
+    assert image_name(page, "image 1") == f"{path} (page 2)"
+    assert image_name(path, "image 1") == str(path)
 
 
 def test_many_images_of_one_object(tiny: ChromosomeClassifier) -> None:
@@ -411,7 +411,7 @@ def part() -> np.ndarray:
 
 def assert_same_boxes(found: Any, wanted: Any, near: float) -> None:
     """Every chromosome is found in both, its box within ``near`` pixels."""
-    one, other = found.above(0.4).boxes, wanted.above(0.4).boxes
+    one, other = found.filter_by_score(0.4).boxes, wanted.filter_by_score(0.4).boxes
     assert len(one) == len(other) > 25
     assert np.abs(one[:, None] - other).max(axis=2).min(axis=0).max() <= near
 

@@ -111,7 +111,7 @@ def test_polarity_is_judged_by_the_class_that_is_named() -> None:
     up = np.full((4, 24), 0.9)
     up[1, 1] = up[3, 3] = 0.2  # the last is named 2, so what is said of 3 does not count
     report = evaluate_classification(
-        probabilities, [0, 1, 2, 3], ["a", "a", "b", "b"], n_bootstrap=5, p_arm_up=up
+        probabilities, [0, 1, 2, 3], ["a", "a", "b", "b"], n_bootstrap=5, prob_p_arm_up=up
     )
     assert report.metrics["polarity_accuracy"].value == 0.75
     report = evaluate_classification(probabilities, [0, 1, 2, 3], ["a", "a", "b", "b"])

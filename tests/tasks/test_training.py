@@ -20,11 +20,11 @@ from chromozoo.benchmark import recipe as recipe_benchmark
 from chromozoo.benchmark import zoo_training
 from chromozoo.cli import package, train
 from chromozoo.cli.main import main as chromozoo
-from chromozoo.cli.train import main
 from chromozoo.errors import ChromozooError, TrainingError, WeightsError
 from chromozoo.models.registry import get_model
 from chromozoo.models.weights.storage import read_entry
 from chromozoo.tasks.optimisation import one_cycle
+from chromozoo.training.command import main
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "configs" / "classification"
@@ -206,7 +206,7 @@ def test_what_does_not_go_together_is_one_line(
             ["--ckpt_path", "other.ckpt"],
             "other.ckpt: is of chromozoo.models.classifiers.vanilla_cnn",
         ),
-        (["--model.init_args.preset.height=4"], "4x32 pixels holds no chromosome"),
+        (["--model.init_args.preset.height=4"], "4x32 pixels is too small"),
         (["--model.init_args.preset.views=[up]"], "views are ['up']"),
         (["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:02"], "give trainer.max_epochs"),
         (["--trainer.devices=0"], "devices"),

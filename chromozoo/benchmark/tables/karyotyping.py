@@ -8,10 +8,10 @@ In ``benchmarks/results/published_karyotyping.csv`` stands, typed in by hand, wh
 from collections.abc import Iterable, Mapping, Sequence
 
 from chromozoo.benchmark.results_file import interval_columns
-from chromozoo.benchmark.tables.classification import (
+from chromozoo.benchmark.tables.markdown import (
     ResultTable,
     percent,
-    percent_alone,
+    percent_value,
     ranked_lines,
     rows_of_split,
 )
@@ -122,15 +122,15 @@ def _cells(row: Mapping[str, str]) -> list[str]:
         row["assignment"],
         row["seconds_per_image"],
         percent(row, "fka"),
-        percent_alone(row, "unassigned_fka"),
+        percent_value(row, "unassigned_fka"),
         percent(row, "oca"),
         # As the paper counts it: see `evaluate_karyotyping`.
         percent(row, "macro_precision_found"),
-        percent_alone(row, "macro_recall"),
-        percent_alone(row, "exact_match_rate"),
+        percent_value(row, "macro_recall"),
+        percent_value(row, "exact_match_rate"),
         f"{float(row['edits']):.1f}" if row["edits"] else "",
-        percent_alone(row, "review_share"),
-        percent_alone(row, "review_recall"),
+        percent_value(row, "review_share"),
+        percent_value(row, "review_recall"),
     ]
 
 

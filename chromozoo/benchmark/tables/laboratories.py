@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from chromozoo.benchmark.tables.classification import percent, percent_alone
 from chromozoo.benchmark.tables.karyotyping import named
+from chromozoo.benchmark.tables.markdown import percent, percent_value
 
 # Columns of the table of classifiers, by data set.
 CLASSIFICATION_SETS = {
@@ -74,8 +74,8 @@ def karyotyping_table(rows: Iterable[Mapping[str, str]]) -> str:
             percent(row, "fka"),
             percent(row, "oca"),
             f"{float(row['edits']):.1f}",
-            percent_alone(row, "review_share"),
-            percent_alone(row, "review_recall"),
+            percent_value(row, "review_share"),
+            percent_value(row, "review_recall"),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -84,4 +84,4 @@ def karyotyping_table(rows: Iterable[Mapping[str, str]]) -> str:
 def _figures(row: Mapping[str, str] | None) -> str:
     if row is None:
         return "–"
-    return f"{percent(row, 'accuracy')}; {percent_alone(row, 'assigned_accuracy')}"
+    return f"{percent(row, 'accuracy')}; {percent_value(row, 'assigned_accuracy')}"

@@ -8,10 +8,10 @@ each (model, weights, data set, split), and nothing else writes it. In
 from collections.abc import Iterable, Mapping, Sequence
 
 from chromozoo.benchmark.results_file import interval_columns
-from chromozoo.benchmark.tables.classification import (
+from chromozoo.benchmark.tables.markdown import (
     ResultTable,
     percent,
-    percent_alone,
+    percent_value,
     ranked_lines,
     rows_of_split,
 )
@@ -109,13 +109,13 @@ def _cells(row: Mapping[str, str]) -> list[str]:
         f"{int(row['parameters']) / 1e6:.2f}" if row["parameters"] else "",
         row["seconds_per_image"],
         percent(row, "box_ap"),
-        percent_alone(row, "box_ap50"),
-        percent_alone(row, "box_ap75"),
+        percent_value(row, "box_ap50"),
+        percent_value(row, "box_ap75"),
         percent(row, "mask_ap"),
-        percent_alone(row, "mask_ap50"),
-        percent_alone(row, "mask_ap75"),
-        percent_alone(row, "mask_ap_overlap"),
-        percent_alone(row, "exact_match_rate"),
+        percent_value(row, "mask_ap50"),
+        percent_value(row, "mask_ap75"),
+        percent_value(row, "mask_ap_overlap"),
+        percent_value(row, "exact_match_rate"),
     ]
 
 

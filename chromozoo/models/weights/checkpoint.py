@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from chromozoo.errors import WeightsError
 from chromozoo.models.weights.files import MAX_FILE_BYTES
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,7 +60,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         )
     if wrong := [key for key in hparams if not isinstance(key, str)]:
         raise WeightsError(
-            f"{path}: hyper_parameters has names that are no text ({shown(wrong[0])}); was it "
+            f"{path}: hyper_parameters has names that are no text ({short_repr(wrong[0])}); was it "
             "saved by ChromoZoo?"
         )
     # Lightning's own keys, such as _class_path, begin with an underscore.
@@ -127,7 +127,7 @@ def _copy_dense(tensor: Any, path: Path) -> Tensor:
     )
     if not is_plain:
         raise WeightsError(
-            f"{path}: holds {shown(type(tensor).__name__)} among its tensors that is no dense one; "
+            f"{path}: holds {short_repr(type(tensor).__name__)} among its tensors that is no dense one; "
             "was it saved by ChromoZoo?"
         )
     copied: Tensor = tensor.detach().clone()
@@ -145,7 +145,7 @@ def _copy_plain(value: Any, count: list[int], depth: int = 0) -> Any:
         raise ValueError(f"holds more than {MAX_ARGUMENTS:,} values, or is nested too deeply")
     if isinstance(value, dict):
         if wrong := [key for key in value if not isinstance(key, str | int | float | None)]:
-            raise ValueError(f"has a name that is no text ({shown(wrong[0])})")
+            raise ValueError(f"has a name that is no text ({short_repr(wrong[0])})")
         return {key: _copy_plain(item, count, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
         return [_copy_plain(item, count, depth + 1) for item in value]
@@ -155,4 +155,4 @@ def _copy_plain(value: Any, count: list[int], depth: int = 0) -> Any:
         raise ValueError("holds a number of more than 63 bits")
     if value is None or isinstance(value, str | int | float):
         return value
-    raise ValueError(f"holds {shown(type(value).__name__)}, which is no plain value")
+    raise ValueError(f"holds {short_repr(type(value).__name__)}, which is no plain value")

@@ -95,7 +95,7 @@ def read_entry(path: str | Path) -> WeightsEntry:
     data = read_file(path)
     header, tensor_bytes = split_safetensors(data)
     try:
-        text = strict_json.parse(header)["__metadata__"][METADATA_KEY]
+        text = strict_json.loads(header)["__metadata__"][METADATA_KEY]
         if not isinstance(text, str):
             raise TypeError(f"{METADATA_KEY} is no text")
     except (ValueError, LookupError, TypeError) as error:

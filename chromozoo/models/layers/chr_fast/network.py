@@ -299,7 +299,12 @@ class ChrFastNetwork(SegmentationNetwork):
         turned = [strips.flip(axes) if axes else strips for axes in ((), (-1,), (-2,), (-2, -1))]
         averaged = torch.stack([self.names(strip).float().softmax(-1) for strip in turned]).mean(0)
         return [
-            replace(instance, strip=None, names=probabilities, label=int(probabilities.argmax()))
+            replace(
+                instance,
+                strip=None,
+                class_probabilities=probabilities,
+                label=int(probabilities.argmax()),
+            )
             for instance, probabilities in zip(
                 instances, averaged.float().cpu().numpy(), strict=True
             )
