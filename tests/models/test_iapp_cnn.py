@@ -15,10 +15,10 @@ from chromozoo.models.classifiers.iapp_cnn import (
     SCALES,
     IappCnn,
     IappCnnNetwork,
-    iapp_cnn,
-    integrate,
     find_object_mask,
     find_part_mask,
+    iapp_cnn,
+    integrate,
     zoom,
 )
 from chromozoo.synthetic import Appearance, draw_chromosome

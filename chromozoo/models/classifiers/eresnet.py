@@ -96,7 +96,7 @@ class EResNetNetwork(ClassifierNetwork):
         self.register_buffer("label_features_set", torch.zeros(num_classes, dtype=torch.bool))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the matching features ``(B, F)``, 2048 for Y = 0, else ``width``, all 0 or more."""
+        """Return the matching features ``(B, F)``: 2048 for Y = 0, else ``width``."""
         if min(x.shape[-2:]) < MIN_SIDE:
             raise ValueError(
                 f"an image of {x.shape[-2]}x{x.shape[-1]} pixels is too small for ResNet-50: give "
@@ -134,11 +134,11 @@ class EResNetNetwork(ClassifierNetwork):
 class EResNet(ChromosomeClassifier):
     """EResNet with the joint loss of the paper: cross-entropy + centre loss of the same feature.
 
-    The centre loss pulls at the matching feature (equation 2 speaks of "the feature vector"), because
-    that feature is matched. The label feature vectors follow the features
-    of the training batches as the running statistics of BatchNorm do, so every checkpoint and every
-    weights file holds them at no cost. They are approximate (augmented images, the network of
-    some steps ago); ``chromozoo match`` computes exact ones, and measures both.
+    The centre loss pulls at the matching feature (equation 2 speaks of "the feature vector"),
+    because that feature is matched. The label feature vectors follow the features of the training
+    batches as the running statistics of BatchNorm do, so every checkpoint and every weights file
+    holds them at no cost. They are approximate (augmented images, the network of some steps ago);
+    ``chromozoo feature-matching`` computes exact ones, and measures both.
 
     Args:
         units, feature_unit, width, dropout: See :class:`EResNetNetwork`.
@@ -194,13 +194,14 @@ def eresnet(
     - Its weight of the centre loss, 0.5 "as Wen et al.", is Wen's rate of the centres; the weight
       here is Wen's, 0.003 (`centre_loss: paper-literal` is the other).
     - Its label feature vectors are means over validation images. Ours are means over training
-      images, because validation serves model selection. `chromozoo match` measures them, with the
-      label redistribution and with the exact assignment of a cell.
+      images, because validation serves model selection. `chromozoo feature-matching` measures
+      them, with the label redistribution and with the exact assignment of a cell.
     - Its label redistribution is taken as written: where homologues are divided between head and
-      tail, the one in the head must leave its right class. Expect a lower accuracy where the predictions were good.
+      tail, the one in the head must leave its true class. It lowers the accuracy of good
+      predictions.
     - Its cosine "distance" (equation 7) is the similarity; ours is 1 - cos.
     - Flipped copies of the training images are the vertical flips of our augmentation, and
       features and probabilities are averaged over the four mirror images.
-    - Optimiser, schedule, input size and start (random) are ours, see the config.
+    - Optimiser, schedule, input size and initialisation (random) are ours, see the config.
     """
     return EResNet(units=units, feature_unit=feature_unit, width=width, dropout=dropout, **kwargs)

@@ -345,7 +345,7 @@ class IappCnnNetwork(ClassifierNetwork):
         return {scale: branches[scale].fc(pooled) for scale, pooled in features.items()}
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Return the concatenated pooled features of the voting branches, in the order of scales."""
+        """Return the concatenated pooled features of the voting branches, in order of scales."""
         features = self.branch_features(x)
         return torch.cat([features[scale] for scale in self.scales], dim=1)
 

@@ -39,9 +39,9 @@ class SiameseNetNetwork(ClassifierNetwork):
     logits ``(B, num_classes)``, those of the pair head for the image and the prototype of each
     class. 1,416,281 parameters at 224x224.
 
-    The prototypes are buffers, ``(num_classes, 100)``, and travel with the weights; :meth:`update_prototypes`
-    moves them. The sigmoid on the embedding is that of Koch et al. 2015, whom the paper cites for
-    siamese networks; the initialisation of He et al. 2015 is our choice.
+    The prototypes are buffers, ``(num_classes, 100)``, and travel with the weights;
+    :meth:`update_prototypes` moves them. The sigmoid on the embedding is that of Koch et al. 2015,
+    whom the paper cites for siamese networks; the initialisation of He et al. 2015 is our choice.
     """
 
     prototypes: Tensor

@@ -25,8 +25,8 @@ def last_map_size(system: str, input_size: Sequence[int], layers: Layers) -> tup
     height, width = input_size
     if min(height, width) < min_side:
         raise ValueError(
-            f"{system} needs images of at least {min_side}x{min_side} pixels, not {height}x{width}; "
-            "give larger height and width"
+            f"{system} needs images of at least {min_side}x{min_side} pixels, not "
+            f"{height}x{width}; give larger height and width"
         )
     for kernel, stride in layers:
         height = (height - kernel) // stride + 1
