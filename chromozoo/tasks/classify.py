@@ -204,7 +204,7 @@ class ClassifierInference(BaseTask[ChromosomePreset]):
         return values, torch.cat(ups).cpu().double().numpy() if ups else None
 
 
-@dataclass
+@dataclass(eq=False)
 class PreparedImages:
     """Images on their way into a classifier, each by its index in the input.
 
