@@ -124,7 +124,7 @@ def test_straightening_improves_the_bands(pairs: Pairs, method: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["1", "4", "9", "13", "18", "X"])
-def test_a_straight_chromosome_is_almost_unchanged(name: str) -> None:
+def test_a_straight_chromosome_is_nearly_unchanged(name: str) -> None:
     upright = RotateCrop()(signal_of(drawn(name, 0.0, 7)))
     straight = straighten(upright)
     assert np.abs(np.subtract(straight.shape, upright.shape)).max() <= 3
