@@ -27,6 +27,9 @@ MAX_PROJECTED_PIXELS = 10 * MAX_PIXELS
 PREVIEW_SHARE = 1 / 16
 LARGE_PIXELS = 2**16
 
+# Tag of TIFF and EXIF, see :func:`apply_orientation`.
+ORIENTATION_TAG = 0x0112
+
 PYTHON_ARGUMENTS = "(Python: page=, channel=, projection=)"
 
 

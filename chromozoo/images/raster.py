@@ -14,6 +14,7 @@ from chromozoo.errors import ImageError
 from chromozoo.images.codestreams import jpeg2000_header
 from chromozoo.images.contents import (
     MAX_IMAGE_BYTES,
+    ORIENTATION_TAG,
     Stack,
     apply_orientation,
     check_size,
@@ -24,7 +25,6 @@ from chromozoo.images.formats import JPEG, JPEG2000, PNG, PNG_SIGNATURE
 # Signed values of 16 bits count as 24; the decoder's arithmetic is not exact for more.
 MAX_JPEG2000_BITS = 24
 MP_ENTRY_TAG = 0xB002  # MPO: kind of each of its images
-ORIENTATION_TAG = 0x0112
 # Keys under which Pillow stores metadata that may hold an Orientation.
 ORIENTATION_SOURCES = frozenset({"exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp"})
 

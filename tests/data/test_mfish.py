@@ -125,7 +125,7 @@ def test_the_outlines_give_the_masks_back() -> None:
             np.testing.assert_array_equal(polygon_mask(mask_polygon(mask), 40, 50), mask)
     corners = mask_polygon(np.ones((1, 1), bool)).tolist()
     assert sorted(corners) == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    with pytest.raises(ValueError, match="2 pieces"):
+    with pytest.raises(ValueError, match="2 components"):
         mask_polygon(np.array([[1, 0, 1]], bool))
     with pytest.raises(ValueError, match="empty"):
         mask_polygon(np.zeros((4, 4), bool))

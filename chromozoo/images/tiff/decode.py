@@ -14,7 +14,7 @@ from PIL import Image
 
 from chromozoo.errors import ImageError
 from chromozoo.images.codestreams import jpeg2000_header, jpeg_size
-from chromozoo.images.contents import apply_orientation
+from chromozoo.images.contents import ORIENTATION_TAG, apply_orientation
 from chromozoo.images.tiff.pages import Page
 from chromozoo.images.tiff.tags import (
     COLOURS,
@@ -25,7 +25,6 @@ from chromozoo.images.tiff.tags import (
     MAX_SAMPLES,
     MAX_TILE_PIXELS,
     MINISWHITE,
-    ORIENTATION_TAG,
     PALETTE,
     PHOTOMETRIC_TAG,
     PNG,
