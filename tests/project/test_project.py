@@ -134,7 +134,9 @@ def test_every_import_is_declared() -> None:
     paths = [path for path in package.rglob("*.py") if path not in optional]
     assert undeclared(third_party_imports(*paths, ROOT / "hubconf.py"), declared()) == set()
     scripts = third_party_imports(ROOT / "benchmarks", ROOT / "examples")
-    assert undeclared(scripts, declared("benchmark")) == set()
+    # The tests run without the extra `benchmark`, so the name of its distribution is not known.
+    assert "skimage" in scripts and "scikit-image" in declared("benchmark")
+    assert undeclared(scripts - {"skimage"}, declared()) == set()
     tests = third_party_imports(ROOT / "tests") - {path.stem for path in (ROOT / "tests").iterdir()}
     assert undeclared(tests, declared("test", "figures")) == set()
 
