@@ -1,1 +1,1 @@
-"""Runs over many image files: workers, result folders, resuming."""
+"""Runs over many image files: worker processes, result folders, resuming."""

@@ -42,7 +42,7 @@ def measure(
     root: str | None = None,
     device: str = "auto",
 ) -> list[dict[str, Any]]:
-    """Result rows of a classifier, one for each kind of cells.
+    """Return result rows of a classifier, one for each kind of cells.
 
     Args:
         name: Registered classifier.
@@ -86,7 +86,7 @@ def measure(
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """Rows as a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
+    """Return a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
     lines = [
         "| model | weights | split | cells | number | " + " | ".join(FIGURES.values()) + " |",
         "|---|---|---|---|---:|" + "---|" * len(FIGURES),

@@ -189,7 +189,7 @@ class _Scores:
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """Rows as a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
+    """Return a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
     lines = [
         "| model | weights | split | mode | error rate (%) | classes in a set | "
         + " | ".join(FIGURES.values())

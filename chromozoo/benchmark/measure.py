@@ -64,7 +64,7 @@ def evaluate_classifier(
         note: Free text of the row.
 
     Returns:
-        Arrays ``probabilities`` (N, 24), ``targets`` (N,) and ``cells`` (N,), with ``prob_p_arm_up``
+        Arrays ``probabilities`` (N, 24), ``targets`` (N,), ``cells`` (N,) and ``prob_p_arm_up``
         (N, 24) where all images are upright; and the result row.
 
     Raises:

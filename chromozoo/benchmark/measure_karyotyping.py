@@ -118,7 +118,7 @@ def karyotyped(
     cells: "Iterable[tuple[NDArray[np.generic], TrueCell]]",
     seconds: list[float],
 ) -> "Iterator[PredictedCell]":
-    """What a karyotyper makes of images, one by one; each adds its seconds to ``seconds``."""
+    """Yield the karyotypes of images one by one; the times are appended to ``seconds``."""
     for image, true in cells:
         start = time.perf_counter()
         found = karyotyper.karyotype(image, true.name)
@@ -127,7 +127,7 @@ def karyotyped(
 
 
 def found_cell(karyotype: "Karyotype", is_assigned: bool) -> "PredictedCell":
-    """A karyotype as the metrics take it, with the names before the assignment if there was one."""
+    """Convert a karyotype for the metrics, with the classes before the assignment, if any."""
     from chromozoo.classes import CLASS_INDEX
     from chromozoo.structures.karyotyped_cell import PredictedCell
 

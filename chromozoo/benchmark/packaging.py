@@ -32,12 +32,12 @@ from chromozoo.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of the checkpoints on validation, and what its task says of it.
+    """The best checkpoint on validation.
 
     Attributes:
         path: The checkpoint.
-        metric: Name of the figure that chose it, among the metrics of the entry.
-        figure: Its value.
+        metric: Name of the metric that chose it, one of the metrics of the entry.
+        figure: Value of the metric.
         values: Fields of the :class:`WeightsEntry` that depend on the task.
     """
 
@@ -252,7 +252,7 @@ def choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -
 
 
 def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
-    """Fits the temperature on validation crops.
+    """Fit the temperature on validation crops.
 
     Returns:
         Temperature, accuracy, and negative log-likelihood at that temperature.
@@ -295,12 +295,12 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
 
 
 def typical_length(data: Any) -> float:
-    """Median over the training cells of the median length of their chromosomes, in pixels."""
+    """Return the median over training cells of the median chromosome length, in pixels."""
     import numpy as np
 
     from chromozoo.images.preset import ChromosomePreset
 
-    # A canvas that every chromosome fits into, at the scale of the images.
+    # Every chromosome fits into this canvas at the scale of the images.
     data.preset = ChromosomePreset(height=256, width=256).to_dict()
     crops = data.dataset("train")
     lengths = (crops.crops > 0).any(axis=2).sum(axis=1)

@@ -59,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--assignment",
         choices=("cell", "none"),
         default="cell",
-        help="with --classifier: classify the chromosomes of a cell together, or each alone (default: %(default)s)",
+        help="with --classifier: classify the chromosomes of a cell together, or each alone "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--overlays",

@@ -104,6 +104,7 @@ class Selection:
 
 
 def _extract_colour(array: NDArray[np.generic], colour: int) -> NDArray[np.generic]:
+    """Return one colour of ``(H, W, 3)`` as grey, or of ``(H, W, 4)`` as RGBA."""
     if array.shape[2] == 4:
         return np.stack([array[..., colour]] * 3 + [array[..., 3]], axis=-1)
     return array[..., colour]
@@ -149,10 +150,7 @@ def select_images(
     ]
     has_planes = any(stack.planes > 1 for stack in stacks)
     has_frames = any(stack.frames > 1 for stack in stacks)
-    if projection:
-        has_layers = has_frames and has_planes
-    else:
-        has_layers = has_frames or has_planes
+    has_layers = (has_frames and has_planes) if projection else (has_frames or has_planes)
     channels = max(stack.channels for _, layers in selected for stack, _, _ in layers)
     missing = []
     if len(selected) > 1 and has_layers:
@@ -294,6 +292,7 @@ def _is_integer(number: object) -> bool:
 
 
 def _list_planes(stacks: Sequence[Stack]) -> list[tuple[tuple[Stack, int, int], ...]]:
+    """Return each plane of each frame as an image of its own."""
     return [
         ((stack, frame, plane),)
         for stack in stacks
@@ -303,6 +302,7 @@ def _list_planes(stacks: Sequence[Stack]) -> list[tuple[tuple[Stack, int, int], 
 
 
 def _list_projections(stacks: Sequence[Stack]) -> list[tuple[tuple[Stack, int, int], ...]]:
+    """Return the planes of each projection: over z-planes, else frames, else pages."""
     if any(stack.planes > 1 for stack in stacks):
         return [
             tuple((stack, frame, plane) for plane in range(stack.planes))

@@ -33,7 +33,7 @@ PASSES = 3
 # pixels than MIN_HOT_SHARE is harmless; a larger one than MAX_HOT_SHARE is noise or a drawing.
 HOT_CONTRAST, MIN_HOT_SHARE, MAX_HOT_SHARE = 0.5, 2e-4, 0.08
 # Maximum number of hot pixels in 3x3 pixels; more of them belong to a larger object.
-MAX_ALIKE = 3
+MAX_SIMILAR = 3
 # Percentiles that define the range, and the number of pixels that they are computed from.
 RANGE, RANGE_PIXELS = (0.1, 99.9), 150_000
 
@@ -93,8 +93,8 @@ def repair_defects(
             break
         if repaired is grey:
             repaired = grey.copy()
-        _fill(repaired, down)
-        _fill(repaired.T, across)
+        _fill_columns(repaired, down)
+        _fill_columns(repaired.T, across)
         columns += sum(stop - start for start, stop, _ in down)
         rows += sum(stop - start for start, stop, _ in across)
     repaired, hot_pixels = _fill_hot_pixels(repaired, 0.0 if is_crop else MIN_HOT_SHARE)
@@ -197,7 +197,7 @@ def _find_crossed_rows(
     return None
 
 
-def _fill(grey: NDArray[np.float32], runs: list[_Run]) -> None:
+def _fill_columns(grey: NDArray[np.float32], runs: list[_Run]) -> None:
     """Interpolate over runs of columns, in place."""
     dead = np.zeros(grey.shape[1], bool)
     for start, stop, _ in runs:
@@ -248,8 +248,8 @@ def _exclude_larger_objects(hot: NDArray[np.bool_], grey: NDArray[np.float32]) -
     )
     middle = grey[rows, columns]
     apart = np.abs(patches - np.median(patches, axis=0))
-    alike = np.abs(patches - middle) < 0.5 * apart[4]
-    hot[rows, columns] = alike.sum(axis=0) <= MAX_ALIKE
+    is_similar = np.abs(patches - middle) < 0.5 * apart[4]
+    hot[rows, columns] = is_similar.sum(axis=0) <= MAX_SIMILAR
 
 
 def _format_count(number: int, name: str) -> str:

@@ -80,7 +80,7 @@ def correct_illumination(
     if field is not None:
         size = (small.shape[1], small.shape[0])
         within = cv2.resize(field.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    blocks, is_whole = _blocks(small, within)
+    blocks, is_whole = _block_medians(small, within)
     values = blocks[is_whole]
     if values.size < MIN_BLOCKS:
         return grey, None
@@ -91,7 +91,7 @@ def correct_illumination(
     if best is None:
         return grey, None
     degree, weights, contrast = best
-    surface = (_terms(blocks.shape, degree) @ weights).reshape(blocks.shape)
+    surface = (_polynomial_terms(blocks.shape, degree) @ weights).reshape(blocks.shape)
     fitted = surface[is_whole]
     near = NEAR * contrast
     explained = float((np.abs(values - fitted) < near).mean())
@@ -114,7 +114,7 @@ def correct_illumination(
     return np.asarray(grey - light + middle, np.float32), Illumination(share)
 
 
-def _blocks(
+def _block_medians(
     small: NDArray[np.float32], within: NDArray[np.bool_]
 ) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Return the medians of blocks ``(h / 8, w / 8)``, and which lie entirely in the field."""
@@ -128,7 +128,7 @@ def _blocks(
     return medians, np.asarray(split(within).all(axis=2))
 
 
-def _terms(shape: tuple[int, ...], degree: int) -> FloatArray:
+def _polynomial_terms(shape: tuple[int, ...], degree: int) -> FloatArray:
     """Return the terms ``(h * w, terms)`` of a polynomial over blocks ``(h, w)``, from -1 to 1."""
     down, across = np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij")
     return np.stack(
@@ -163,10 +163,10 @@ def _fit_best_surface(
     """
     fits: list[tuple[int, FloatArray, float, FloatArray]] = []
     for degree in DEGREES:
-        all_terms = _terms(is_whole.shape, degree)
+        all_terms = _polynomial_terms(is_whole.shape, degree)
         terms = all_terms[is_whole.ravel()]
         for quantile in QUANTILES:
-            weights = _fit(terms, values, quantile)
+            weights = _fit_surface(terms, values, quantile)
             surface = _resize_surface((all_terms @ weights).reshape(is_whole.shape), small.shape)
             apart = np.abs(small - surface)[within]
             contrast = float(np.percentile(apart, CONTRAST_PERCENTILE))
@@ -186,7 +186,7 @@ def _fit_best_surface(
     return best
 
 
-def _fit(terms: FloatArray, values: FloatArray, quantile: float) -> FloatArray:
+def _fit_surface(terms: FloatArray, values: FloatArray, quantile: float) -> FloatArray:
     """Return the weights ``(terms,)`` of a robust fit that starts from a quantile of the values."""
     usual = 1e-3 * float(np.ptp(values)) + 1e-12
     weight: FloatArray = np.ones(len(values))

@@ -154,7 +154,7 @@ def select_layer(layers: list[Layer]) -> int:
     best = 0
     is_short = int(first.objects.plausible.sum()) >= MIN_SHORT_OBJECTS
     min_long = MIN_LONG_BEHIND if is_short else MIN_LATER_LONG
-    most_long = max(2 * int(first.objects.long.sum()) + 2, min_long - 1)
+    best_long = max(2 * int(first.objects.long.sum()) + 2, min_long - 1)
     for number, layer in enumerate(layers[1:], 1):
         long = int(layer.objects.long.sum())
         if float(layer.foreground.mean()) > MAX_COVER:
@@ -163,8 +163,8 @@ def select_layer(layers: list[Layer]) -> int:
         is_faint = layer.objects.typical_level * MAX_CONTRAST_RATIO < highest
         if is_faint and int(first.objects.plausible.sum()) >= MIN_LATER_OBJECTS:
             continue
-        if long > most_long and int(layer.objects.plausible.sum()) >= MIN_LATER_OBJECTS:
-            best, most_long = number, long
+        if long > best_long and int(layer.objects.plausible.sum()) >= MIN_LATER_OBJECTS:
+            best, best_long = number, long
     return best
 
 

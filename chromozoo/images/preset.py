@@ -166,10 +166,11 @@ class ChromosomePreset:
 
     def draw(self, signal: NDArray[np.float32], zoom: float = 1.0) -> NDArray[np.uint8]:
         """Return the canvas of a signal image, see :meth:`prepare`."""
-        views = [self._view(view, signal, self.scale * zoom) for view in self.views]
+        views = [self._draw_view(view, signal, self.scale * zoom) for view in self.views]
         return views[0] if len(views) == 1 else np.stack(views, axis=-1)
 
-    def _view(self, view: str, signal: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
+    def _draw_view(self, view: str, signal: NDArray[np.float32], scale: float) -> NDArray[np.uint8]:
+        """Return the canvas of one view of a signal image."""
         turn = RotateCrop(self.rotate_crop)
         if view == "upright":
             return self._on_canvas(lambda scale: turn(signal, scale), scale)

@@ -120,6 +120,7 @@ def _read_orientation(image: Image.Image) -> object:
 def _decode_png(
     stream: BinaryIO, image: Image.Image, needs_imagecodecs: bool
 ) -> NDArray[np.generic]:
+    """Decode a PNG, with imagecodecs if Pillow would lose bits or transparency."""
     _verify_checksums(stream)
     pixels = pillow_pixels(image)
     if not needs_imagecodecs:
@@ -151,6 +152,7 @@ def _verify_checksums(stream: BinaryIO) -> None:
 
 
 def _jpeg2000_stack(stream: BinaryIO, image: Image.Image, name: str) -> Stack:
+    """Return the stack of a JPEG 2000 image, which imagecodecs decodes beyond 8 bits."""
     stream.seek(0)
     data = stream.read(MAX_IMAGE_BYTES)
     height, width, components, bits = jpeg2000_header(data)

@@ -186,6 +186,7 @@ def read_bytes(data: bytes, name: str) -> NDArray[np.generic]:
 
 
 def _read_file(source: str | Path | ImagePage, name: str) -> NDArray[np.generic]:
+    """Decode the image of a path, or one image of a file with several."""
     page = source if isinstance(source, ImagePage) else ImagePage(Path(source))
     with _open_file(page.path, name) as stream, _image_errors(name):
         stacks = _read_stacks(stream, name)
@@ -322,6 +323,7 @@ def _read_pil_image(image: Image.Image, name: str) -> NDArray[np.generic]:
 
 
 def _read_array(source: Any, name: str) -> NDArray[np.generic]:
+    """Convert an array, a masked array without masked pixels or a torch tensor to an array."""
     if isinstance(source, np.ma.MaskedArray):
         if np.ma.is_masked(source):
             raise ImageError(f"{name}: some pixels are masked; fill them first")

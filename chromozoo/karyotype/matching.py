@@ -226,22 +226,22 @@ def fit_temperature(distances: ArrayLike, labels: ArrayLike) -> float:
     return float(unit * np.exp(fit.x))
 
 
-def _check_matrix(values: ArrayLike, what: str) -> NDArray[np.floating]:
+def _check_matrix(values: ArrayLike, name: str) -> NDArray[np.floating]:
     """Return ``(N, F)`` floating, or raise a CellError; large arrays are not copied needlessly."""
     matrix = np.asarray(values)
     if matrix.ndim != 2 or 0 in matrix.shape:
-        raise CellError(f"{what}: shape {matrix.shape}; give (N, F), one row for each chromosome")
+        raise CellError(f"{name}: shape {matrix.shape}; give (N, F), one row for each chromosome")
     return matrix if np.issubdtype(matrix.dtype, np.floating) else matrix.astype(np.float64)
 
 
-def _check_features(values: ArrayLike, what: str) -> NDArray[np.floating]:
+def _check_features(values: ArrayLike, name: str) -> NDArray[np.floating]:
     """Return ``(N, F)`` floating and finite, or raise a CellError."""
-    features = _check_matrix(values, what)
+    features = _check_matrix(values, name)
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         raise CellError(
-            f"{what}: row {int(np.argmin(finite))} holds NaN or infinity: leave this chromosome "
-            "out, or mend its image or the weights"
+            f"{name}: row {int(np.argmin(finite))} holds NaN or infinity: leave this chromosome "
+            "out, or repair its image or the weights"
         )
     return features
 

@@ -50,7 +50,7 @@ def cell_flags(
     if count != DIPLOID_NUMBER:
         flags.append(f"{count} chromosomes, not {DIPLOID_NUMBER}")
     if count < MIN_CELL_CHROMOSOMES:
-        flags.append("incomplete cell: the assignment of the cell and its losses mean nothing")
+        flags.append("incomplete cell: gains and losses are not meaningful")
     elif cell is not None and (cell.gains or cell.losses):
         changes = [f"+{name}" for name in cell.gains] + [f"-{name}" for name in cell.losses]
         flags.append(f"not a normal set: {', '.join(changes)}")

@@ -205,8 +205,8 @@ def accuracy_at_coverage(
     if not 0 < coverage <= 1:
         raise EvaluationError(f"coverage is {coverage}: use a share above 0 and at most 1.")
     p, y = _check_inputs(probabilities, targets)
-    most_confident = np.argsort(-p.max(axis=1), kind="stable")[: max(1, round(coverage * len(y)))]
-    return float((p.argmax(axis=1) == y)[most_confident].mean())
+    by_confidence = np.argsort(-p.max(axis=1), kind="stable")[: max(1, round(coverage * len(y)))]
+    return float((p.argmax(axis=1) == y)[by_confidence].mean())
 
 
 def _check_inputs(probabilities: ArrayLike, targets: ArrayLike) -> tuple[FloatArray, IntArray]:

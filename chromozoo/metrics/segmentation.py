@@ -207,9 +207,10 @@ def evaluate_segmentation(
     ]
     n_images = len(images)
     counts = np.array([len(image.true_areas) for image in images], np.int64)
-    most = int(counts.max(initial=0))
     if max_detections is None:
-        max_detections = 2 * most if most > COCO_MAX_DETECTIONS else COCO_MAX_DETECTIONS
+        max_count = int(counts.max(initial=0))
+        is_enough = max_count <= COCO_MAX_DETECTIONS
+        max_detections = COCO_MAX_DETECTIONS if is_enough else 2 * max_count
     draws = bootstrap_counts(n_images, n_bootstrap, seed)
     # Few images have few distinct resamples.
     distinct, draw_index = np.unique(draws, axis=0, return_inverse=True)

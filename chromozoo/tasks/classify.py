@@ -96,13 +96,13 @@ class ClassifierInference(BaseTask[ChromosomePreset]):
         else:
             passes = [self.forward_with_polarity(images, cells) for images in turned]
         by_flip = (len(flips), len(x), len(CLASSES))
-        logits = at_least_float32(torch.cat([logit for logit, _ in passes])).reshape(by_flip)
+        logits = promote_to_float32(torch.cat([logit for logit, _ in passes])).reshape(by_flip)
         arms = [up for _, up in passes if up is not None]
         probabilities = torch.softmax(logits / self.temperature, dim=-1).mean(dim=0)
         if not arms:
             return probabilities, None
         sign = torch.tensor(P_ARM_UP[: len(flips)], device=x.device)[:, None, None]
-        up = (at_least_float32(torch.cat(arms)).reshape(by_flip) * sign).mean(dim=0)
+        up = (promote_to_float32(torch.cat(arms)).reshape(by_flip) * sign).mean(dim=0)
         return probabilities, up.sigmoid()
 
     @torch.inference_mode()
@@ -204,7 +204,7 @@ class ClassifierInference(BaseTask[ChromosomePreset]):
         return values, torch.cat(ups).cpu().double().numpy() if ups else None
 
 
-@dataclass
+@dataclass(eq=False)
 class PreparedImages:
     """Images on their way into a classifier, each by its index in the input.
 
@@ -303,7 +303,7 @@ def add_alarms(
     predictions.cell = replace(cell, iscn=mark_iscn(cell.iscn, predictions.alarms))
 
 
-def at_least_float32(values: Tensor) -> Tensor:
+def promote_to_float32(values: Tensor) -> Tensor:
     """Return half precision as float32, and double precision unchanged."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 

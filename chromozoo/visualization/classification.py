@@ -35,6 +35,7 @@ from chromozoo.visualization.grad_cam import grad_cam
 
 # With more points they overlap, and t-SNE takes minutes.
 MAX_POINTS = 3000
+DPI = 110
 # Errors of a gallery; the most certain ones come first.
 MAX_ERRORS = 40
 # Colours of the Denver groups, safe for colour-blind readers (Okabe and Ito).
@@ -356,7 +357,7 @@ def write_figure(path: Path, figure: Figure) -> None:
     """Write a PNG file atomically; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with mpl.rc_context({"font.family": "DejaVu Sans"}):
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": SOFTWARE})
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": SOFTWARE})
     replace_file(path, buffer.getvalue())
 
 

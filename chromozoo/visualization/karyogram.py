@@ -9,7 +9,6 @@ alone.
 
 import difflib
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -282,6 +281,8 @@ class _Label:
 
 @dataclass(frozen=True)
 class _Layout:
+    """The places and labels of the rows down to ``bottom``."""
+
     width: int
     bottom: float
     places: tuple[_Place, ...]
@@ -334,89 +335,133 @@ def _trim(chromosomes: Sequence[KaryogramEntry], title: str) -> list[_Crop]:
     return crops
 
 
-def _lay_out(chromosomes: Sequence[KaryogramEntry], crops: list[_Crop], top: float) -> _Layout:
-    """Compute the scale and the place of every chromosome, row by row from ``top`` down."""
-    entries: dict[str, list[int | None]] = {name: [] for name in CLASSES}
-    for index, entry in enumerate(chromosomes):
-        entries[entry.label].append(index)
-    counts = Counter(entry.label for entry in chromosomes)
-    normal = normal_counts("XY" if counts["Y"] else "XX")
-    for name in CLASSES:
-        entries[name] += [None] * (normal[name] - counts[name])
+@dataclass(frozen=True, eq=False)
+class _Copies:
+    """The copies of each class, and their widths in the karyogram at a scale.
 
-    def place_width(entry: int | None, scale: float) -> float:
+    Attributes:
+        entries: Index of the entry of each copy by class; None for a missing copy.
+        surplus: Number of gained (> 0) or missing (< 0) copies by class.
+        crops: Crop of each entry.
+        needs_review: Review mark of each entry.
+    """
+
+    entries: dict[str, list[int | None]]
+    surplus: dict[str, int]
+    crops: list[_Crop]
+    needs_review: list[bool]
+
+    @classmethod
+    def of(cls, chromosomes: Sequence[KaryogramEntry], crops: list[_Crop]) -> "_Copies":
+        """Sort the entries by class, and add the copies that are missing from the normal set."""
+        entries: dict[str, list[int | None]] = {name: [] for name in CLASSES}
+        for index, entry in enumerate(chromosomes):
+            entries[entry.label].append(index)
+        normal = normal_counts("XY" if entries["Y"] else "XX")
+        surplus = {name: len(entries[name]) - normal[name] for name in CLASSES}
+        for name in CLASSES:
+            entries[name] += [None] * -surplus[name]
+        return cls(entries, surplus, crops, [entry.needs_review for entry in chromosomes])
+
+    def place_width(self, entry: int | None, scale: float) -> float:
         if entry is None:
             return _PLACE_WIDTH
-        minimum = _REVIEW_PLACE_WIDTH if chromosomes[entry].needs_review else _PLACE_WIDTH
-        width: int = crops[entry].signal.shape[1]
+        minimum = _REVIEW_PLACE_WIDTH if self.needs_review[entry] else _PLACE_WIDTH
+        width: int = self.crops[entry].signal.shape[1]
         return max(width * scale + 2 * _FRAME, minimum)
 
-    def class_width(name: str, scale: float) -> float:
-        widths = [place_width(entry, scale) for entry in entries[name]] or [_PLACE_WIDTH]
-        return sum(widths) + _COPY_GAP * (len(widths) - 1)
+    def class_width(self, name: str, scale: float) -> float:
+        places = [self.place_width(entry, scale) for entry in self.entries[name]]
+        return sum(places or [_PLACE_WIDTH]) + _COPY_GAP * (max(len(places), 1) - 1)
 
-    def row_width(row: tuple[str, ...], scale: float) -> float:
+    def row_width(self, row: tuple[str, ...], scale: float) -> float:
         names = [name for letter in row for name in _GROUPS[letter]]
         gaps = _CLASS_GAP * (len(names) - len(row)) + _GROUP_GAP * (len(row) - 1)
-        return sum(class_width(name, scale) for name in names) + gaps
+        return sum(self.class_width(name, scale) for name in names) + gaps
 
-    longest = max(crop.signal.shape[0] for crop in crops)
+
+def _lay_out(chromosomes: Sequence[KaryogramEntry], crops: list[_Crop], top: float) -> _Layout:
+    """Compute the place of every chromosome, row by row from ``top`` down."""
+    copies = _Copies.of(chromosomes, crops)
+    scale, width = _choose_scale(copies)
+    layout = _Layout(width, top, (), (), ())
+    for row in _ROWS:
+        layout = _add_row(layout, row, copies, scale)
+    return layout
+
+
+def _choose_scale(copies: _Copies) -> tuple[float, int]:
+    """Return the largest scale at which all rows fit, and the width of the karyogram.
+
+    If no scale fits, it is the smallest one, on a wider karyogram.
+    """
+    longest = max(crop.signal.shape[0] for crop in copies.crops)
     min_scale, max_scale = (limit / longest for limit in _LONGEST_RANGE)
-    # The largest scale at which all rows fit; otherwise the smallest, on a wider karyogram.
     for scale in np.linspace(max_scale, min_scale, 60).tolist():
-        widest = max(row_width(row, scale) for row in _ROWS)
+        widest = max(copies.row_width(row, scale) for row in _ROWS)
         if widest <= _MIN_WIDTH - 2 * _MARGIN:
             break
-    width = max(_MIN_WIDTH, int(np.ceil(widest)) + 2 * _MARGIN)
+    return scale, max(_MIN_WIDTH, int(np.ceil(widest)) + 2 * _MARGIN)
 
+
+def _add_row(layout: _Layout, row: tuple[str, ...], copies: _Copies, scale: float) -> _Layout:
+    """Add the places and labels of one row of groups below a layout."""
+    crops = copies.crops
+    entries = [i for letter in row for name in _GROUPS[letter] for i in copies.entries[name]]
+    lengths = {i: crops[i].signal.shape[0] for i in entries if i is not None}
+    # Length of each chromosome above the common line of the row: its p arm, or all of it.
+    centromeres = {i: crops[i].centromere for i in lengths}
+    rises = {i: centromere for i, centromere in centromeres.items() if centromere is not None}
+    if len(rises) < len(lengths):
+        rises = {i: float(length) for i, length in lengths.items()}
+    above = scale * max(rises.values(), default=0.0)
+    below = scale * max((lengths[i] - rises[i] for i in lengths), default=0.0)
+    row_height = max(above + below, _EMPTY_ROW)
+    baseline = layout.bottom + _HEADROOM + row_height + _BASELINE_GAP
+    line = layout.bottom + _HEADROOM + row_height - below
+
+    # The free width of a row is shared among its gaps, so that all rows reach both margins.
+    gap_count = sum(len(_GROUPS[letter]) for letter in row) - len(row) + 2 * (len(row) - 1)
+    stretch = (layout.width - 2 * _MARGIN - copies.row_width(row, scale)) / gap_count
     places: list[_Place] = []
     classes: list[_Label] = []
     groups: list[_Label] = []
-    for row in _ROWS:
-        row_entries = [i for letter in row for name in _GROUPS[letter] for i in entries[name]]
-        lengths = {i: crops[i].signal.shape[0] for i in row_entries if i is not None}
-        # Length of each chromosome above the common line of the row: its p arm, or all of it.
-        centromeres = {i: crops[i].centromere for i in lengths}
-        rises = {i: centromere for i, centromere in centromeres.items() if centromere is not None}
-        if len(rises) < len(lengths):
-            rises = {i: float(length) for i, length in lengths.items()}
-        above = scale * max(rises.values(), default=0.0)
-        below = scale * max((lengths[i] - rises[i] for i in lengths), default=0.0)
-        row_height = max(above + below, _EMPTY_ROW)
-        baseline = top + _HEADROOM + row_height + _BASELINE_GAP
-        line = top + _HEADROOM + row_height - below
-
-        # The free width of a row is shared among its gaps, so that all rows reach both margins.
-        gap_count = sum(len(_GROUPS[letter]) for letter in row) - len(row) + 2 * (len(row) - 1)
-        stretch = (width - 2 * _MARGIN - row_width(row, scale)) / gap_count
-        x = float(_MARGIN)
-        for letter in row:
-            group_left = x
-            for name in _GROUPS[letter]:
-                class_left = x
-                heights = [scale * lengths[i] for i in entries[name] if i is not None]
-                for copy in entries[name]:
-                    slot_width = place_width(copy, scale)
-                    if copy is None:
-                        # The height of its homologue, or of a typical chromosome of the row.
-                        height = max(heights, default=0.75 * row_height)
-                        box = (x, baseline - _BASELINE_GAP - height, slot_width, height)
-                    else:
-                        height, width_drawn = (scale * side for side in crops[copy].signal.shape)
-                        up = scale * rises[copy]
-                        box = (x + (slot_width - width_drawn) / 2, line - up, width_drawn, height)
-                    places.append(_Place(name, copy, *box))
-                    x += slot_width + _COPY_GAP
-                x = class_left + class_width(name, scale)
-                surplus = counts[name] - normal[name]
-                classes.append(_Label(name, class_left, x, baseline, surplus))
-                x += _CLASS_GAP + stretch
-            x -= _CLASS_GAP + stretch
-            if letter != _SEX_GROUP:
-                groups.append(_Label(letter, group_left, x, baseline + 48))
-            x += _GROUP_GAP + 2 * stretch
-        top = baseline + _ROW_FOOT
-    return _Layout(width, top, tuple(places), tuple(classes), tuple(groups))
+    x = float(_MARGIN)
+    for letter in row:
+        group_left = x
+        for name in _GROUPS[letter]:
+            class_left = x
+            heights = [scale * lengths[i] for i in copies.entries[name] if i is not None]
+            for entry in copies.entries[name]:
+                place_width = copies.place_width(entry, scale)
+                if entry is None:
+                    # The height of its homologue, or of a typical chromosome of the row.
+                    height = max(heights, default=0.75 * row_height)
+                    box = (x, baseline - _BASELINE_GAP - height, place_width, height)
+                else:
+                    height, width = (scale * side for side in crops[entry].signal.shape)
+                    box = (
+                        x + (place_width - width) / 2,
+                        line - scale * rises[entry],
+                        width,
+                        height,
+                    )
+                places.append(_Place(name, entry, *box))
+                x += place_width + _COPY_GAP
+            x = class_left + copies.class_width(name, scale)
+            classes.append(_Label(name, class_left, x, baseline, copies.surplus[name]))
+            x += _CLASS_GAP + stretch
+        x -= _CLASS_GAP + stretch
+        if letter != _SEX_GROUP:
+            groups.append(_Label(letter, group_left, x, baseline + 48))
+        x += _GROUP_GAP + 2 * stretch
+    return _Layout(
+        layout.width,
+        baseline + _ROW_FOOT,
+        (*layout.places, *places),
+        (*layout.classes, *classes),
+        (*layout.groups, *groups),
+    )
 
 
 # Drawing

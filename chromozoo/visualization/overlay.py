@@ -64,11 +64,11 @@ def draw_overlay(
     image = np.asarray(image)
     if image.ndim != 2 and not (image.ndim == 3 and image.shape[2] == 3):
         raise ImageError(f"the image has the shape {image.shape}; give (H, W) or (H, W, 3)")
-    for found in (segmentation, missed):
-        if found is not None and found.shape != image.shape[:2]:
+    for drawn in (segmentation, missed):
+        if drawn is not None and drawn.shape != image.shape[:2]:
             raise ImageError(
                 f"the image has {image.shape[1]}x{image.shape[0]} pixels, its segmentation "
-                f"{found.shape[1]}x{found.shape[0]}; give the segmented image"
+                f"{drawn.shape[1]}x{drawn.shape[0]}; give the segmented image"
             )
     if labels is None:
         labels = [str(number) for number in range(1, len(segmentation) + 1)]
@@ -130,24 +130,28 @@ def choose_colours(boxes: NDArray[np.floating[Any]], n_colours: int, margin: flo
 
 
 def _draw_contours(
-    canvas: NDArray[np.uint8], found: Segmentation, colours: Sequence[Colour], line: int
+    canvas: NDArray[np.uint8], segmentation: Segmentation, colours: Sequence[Colour], line: int
 ) -> None:
     """Tint the chromosomes and draw their contours, in place."""
-    for crop, (row, column), colour in zip(found.crops, found.corners, colours, strict=True):
+    for crop, (row, column), colour in zip(
+        segmentation.crops, segmentation.corners, colours, strict=True
+    ):
         window = canvas[row : row + crop.shape[0], column : column + crop.shape[1]]
         window[crop] = (1 - TINT) * window[crop] + TINT * np.array(colour)
     # After all tints, so that the lines of crossing chromosomes stay visible.
-    for crop, (row, column), colour in zip(found.crops, found.corners, colours, strict=True):
+    for crop, (row, column), colour in zip(
+        segmentation.crops, segmentation.corners, colours, strict=True
+    ):
         parts, _ = cv2.findContours(
             crop.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(column, row)
         )
         cv2.drawContours(canvas, parts, -1, colour, line, cv2.LINE_AA)
 
 
-def _find_contours(found: Segmentation) -> list[NDArray[np.float64]]:
+def _find_contours(segmentation: Segmentation) -> list[NDArray[np.float64]]:
     """Return the longest contour ``(K, 2)`` xy of each chromosome."""
     contours = []
-    for crop, corner in zip(found.crops, found.corners, strict=True):
+    for crop, corner in zip(segmentation.crops, segmentation.corners, strict=True):
         parts, _ = cv2.findContours(crop.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         contours.append(max(parts, key=len)[:, 0].astype(np.float64) + corner[::-1])
     return contours

@@ -54,7 +54,7 @@ def describe_models(karyotyper: "Karyotyper", stain: Stain) -> list[dict[str, An
 
 
 def to_document(
-    found: "Karyotype",
+    karyotype: "Karyotype",
     karyotyper: "Karyotyper",
     identity: Mapping[str, Any] | None = None,
     path: str | None = None,
@@ -66,34 +66,36 @@ def to_document(
     classification is unreliable, and ``iscn`` ends in ``?``.
 
     Args:
-        found: The karyotype.
+        karyotype: The karyotype.
         karyotyper: The karyotyper that computed it.
         identity: Identity of image, models and options (:mod:`chromozoo.batch.identity`), if known.
         path: Absolute path of the image, if known.
     """
-    height, width = found.segmentation.shape
-    instances = found.segmentation.to_records(karyotyper.segmenter_for(found.stain).categories)
+    height, width = karyotype.segmentation.shape
+    instances = karyotype.segmentation.to_records(
+        karyotyper.segmenter_for(karyotype.stain).categories
+    )
     return {
         "format": FORMAT,
         "chromozoo": __version__,
         "intended_use": DISCLAIMER,
-        "image": found.name,
+        "image": karyotype.name,
         "path": path,
         "identity": identity,
         "width": width,
         "height": height,
-        "stain": found.stain,
+        "stain": karyotype.stain,
         "stain_asked": karyotyper.stain,
-        "models": describe_models(karyotyper, found.stain),
+        "models": describe_models(karyotyper, karyotype.stain),
         "assignment": karyotyper.assignment,
         "min_score": karyotyper.score,
-        "count": found.count,
-        "iscn": found.iscn,
-        "gains": list(found.cell.gains) if found.cell else [],
-        "losses": list(found.cell.losses) if found.cell else [],
-        "alarms": list(found.alarms),
-        "flags": list(found.flags),
-        "needs_review": sum(item.needs_review for item in found.chromosomes),
+        "count": karyotype.count,
+        "iscn": karyotype.iscn,
+        "gains": list(karyotype.cell.gains) if karyotype.cell else [],
+        "losses": list(karyotype.cell.losses) if karyotype.cell else [],
+        "alarms": list(karyotype.alarms),
+        "flags": list(karyotype.flags),
+        "needs_review": sum(item.needs_review for item in karyotype.chromosomes),
         "classes": list(CLASSES),
         "chromosomes": [
             {
@@ -114,7 +116,7 @@ def to_document(
                 "needs_review": item.needs_review,
                 "review_reasons": list(item.review_reasons),
             }
-            for item, instance in zip(found.chromosomes, instances, strict=True)
+            for item, instance in zip(karyotype.chromosomes, instances, strict=True)
         ],
     }
 
@@ -122,7 +124,7 @@ def to_document(
 def write_cell(
     folder: Path,
     stem: str,
-    found: "Karyotype",
+    karyotype: "Karyotype",
     karyotyper: "Karyotyper",
     *,
     identity: Mapping[str, Any] | None = None,
@@ -136,7 +138,7 @@ def write_cell(
     Args:
         folder: Folder of the results.
         stem: File name without extension.
-        found: The karyotype.
+        karyotype: The karyotype.
         karyotyper: The karyotyper that computed it.
         identity: As for :func:`to_document`.
         path: As for :func:`to_document`.
@@ -145,22 +147,22 @@ def write_cell(
         OutputError: A file cannot be written.
     """
     remove_file(folder / f"{stem}{JSON}")
-    if found.chromosomes:
-        write_image(folder / f"{stem}{KARYOGRAM}", draw_cell_karyogram(found, karyotyper))
+    if karyotype.chromosomes:
+        write_image(folder / f"{stem}{KARYOGRAM}", draw_cell_karyogram(karyotype, karyotyper))
     else:
         remove_file(folder / f"{stem}{KARYOGRAM}")
-    write_image(folder / f"{stem}{OVERLAY}", Image.fromarray(draw_cell_overlay(found)))
-    text = json.dumps(to_document(found, karyotyper, identity, path), indent=1)
+    write_image(folder / f"{stem}{OVERLAY}", Image.fromarray(draw_cell_overlay(karyotype)))
+    text = json.dumps(to_document(karyotype, karyotyper, identity, path), indent=1)
     replace_file(folder / f"{stem}{JSON}", text.encode())
 
 
-def draw_cell_karyogram(found: "Karyotype", karyotyper: "Karyotyper") -> Image.Image:
+def draw_cell_karyogram(karyotype: "Karyotype", karyotyper: "Karyotyper") -> Image.Image:
     """Draw the karyogram of a cell, with the models and the flags in its legend."""
     sources = [
         f"{model['name']} {model['sha256'][:8]}" if model["sha256"] else f"{model['name']} (own)"
-        for model in describe_models(karyotyper, found.stain)
+        for model in describe_models(karyotyper, karyotype.stain)
     ]
-    notes = "".join(f" {flag[0].upper()}{flag[1:]}." for flag in found.flags)
+    notes = "".join(f" {flag[0].upper()}{flag[1:]}." for flag in karyotype.flags)
     return draw_karyogram(
         [
             KaryogramEntry(
@@ -171,22 +173,22 @@ def draw_cell_karyogram(found: "Karyotype", karyotyper: "Karyotyper") -> Image.I
                 name=f"no. {item.number}",
                 centromere=item.centromere,
             )
-            for item in found.chromosomes
+            for item in karyotype.chromosomes
         ],
-        title=Path(found.name).name,
-        iscn=found.iscn,
-        alarms=found.alarms,
+        title=Path(karyotype.name).name,
+        iscn=karyotype.iscn,
+        alarms=karyotype.alarms,
         footer=f"ChromoZoo {__version__}: {', '.join(sources)}.{notes}",
     )
 
 
-def draw_cell_overlay(found: "Karyotype") -> NDArray[np.uint8]:
+def draw_cell_overlay(karyotype: "Karyotype") -> NDArray[np.uint8]:
     """Draw the contours and classes of a cell over its metaphase, ``(H, W, 3)`` uint8.
 
     Chromosomes that need review have a question mark, with alarms all of them.
     """
     labels = [
-        item.label + ("?" if item.needs_review or found.alarms else "")
-        for item in found.chromosomes
+        item.label + ("?" if item.needs_review or karyotype.alarms else "")
+        for item in karyotype.chromosomes
     ]
-    return draw_overlay(found.image, found.segmentation, labels)
+    return draw_overlay(karyotype.image, karyotype.segmentation, labels)

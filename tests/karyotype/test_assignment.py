@@ -160,7 +160,7 @@ def test_evidence_must_outweigh_both_prior_costs(factor: float, iscn: str) -> No
     assert result.supernumerary == ((row,) if factor > 1 else ())
 
 
-def test_the_least_probable_copy_is_supernumerary() -> None:
+def test_the_copy_of_lowest_probability_is_supernumerary() -> None:
     truth, log_p = cell("XX", gain="21", margin=30.0)
     row = [index for index, name in enumerate(truth) if name == "21"][1]
     logits = np.zeros((1, len(CLASSES)))

@@ -89,7 +89,7 @@ def test_ece_is_zero_if_confidence_equals_accuracy():
     assert report.metrics["ece"].value == pytest.approx(0)
 
 
-def test_accuracy_at_coverage_drops_the_least_confident():
+def test_accuracy_at_coverage_drops_low_confidence():
     targets = np.arange(10)
     predicted = targets.copy()
     predicted[[3, 4]] = 20, 20

@@ -34,7 +34,7 @@ def test_it_begins_as_chrnet4_on_both_views() -> None:
     torch.manual_seed(0)
     alone = chrnet4().network.eval()
     large = ChromozooLarge(preset=CANVAS).network.eval()
-    large.take_over(alone.state_dict(), Path("chrnet4.ckpt"))
+    large.load_chrnet4(alone.state_dict(), Path("chrnet4.ckpt"))
     views = torch.rand(4, 2, 48, 40)
     with torch.inference_mode():
         expected = (alone(views[:, :1]) + alone(views[:, 1:])) / 2

@@ -136,11 +136,13 @@ def test_the_centre_loss_takes_the_matching_feature(feature_unit: int) -> None:
 def test_vectors_begin_with_the_first_batch_and_then_follow() -> None:
     network = EResNetNetwork(units=1, feature_unit=1, width=2)
     assert not network.label_features_set.any()
-    network.follow(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([2, 2, 7]))
+    network.update_label_features(
+        torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), torch.tensor([2, 2, 7])
+    )
     assert network.label_features_set.nonzero().flatten().tolist() == [2, 7]
     assert network.label_features[2].tolist() == [2.0, 3.0]
     assert network.label_features[7].tolist() == [5.0, 6.0]
-    network.follow(torch.tensor([[12.0, 3.0], [12.0, 3.0]]), torch.tensor([2, 2]))
+    network.update_label_features(torch.tensor([[12.0, 3.0], [12.0, 3.0]]), torch.tensor([2, 2]))
     # Two images: a share of 1 - 0.99 squared of the way from 2 to 12.
     torch.testing.assert_close(network.label_features[2], torch.tensor([2.199, 3.0]))
     assert network.label_features[7].tolist() == [5.0, 6.0]
@@ -162,7 +164,9 @@ def test_only_training_moves_the_vectors() -> None:
 
 def test_vectors_of_half_precision_features() -> None:
     network = EResNetNetwork(units=1, feature_unit=1, width=2)
-    network.follow(torch.full((3, 2), 60_000.0, dtype=torch.float16), torch.zeros(3, dtype=int))
+    network.update_label_features(
+        torch.full((3, 2), 60_000.0, dtype=torch.float16), torch.zeros(3, dtype=int)
+    )
     assert network.label_features[0].tolist() == [60_000.0, 60_000.0]  # the sum is beyond float16
 
 
@@ -170,9 +174,9 @@ def test_averaged_weights_keep_the_vectors() -> None:
     """As EMAWeightAveraging averages: with buffers, from a class's first image on."""
     network = EResNetNetwork(units=1, feature_unit=1, width=2)
     average = AveragedModel(network, avg_fn=get_ema_avg_fn(0.5), use_buffers=True)
-    network.follow(torch.tensor([[1.0, 2.0]]), torch.tensor([2]))
+    network.update_label_features(torch.tensor([[1.0, 2.0]]), torch.tensor([2]))
     average.update_parameters(network)
-    network.follow(torch.tensor([[8.0, 8.0]]), torch.tensor([7]))
+    network.update_label_features(torch.tensor([[8.0, 8.0]]), torch.tensor([7]))
     for _ in range(12):
         average.update_parameters(network)
     assert average.module.label_features_set.nonzero().flatten().tolist() == [2, 7]
@@ -186,7 +190,7 @@ def test_weights_hold_the_vectors(tmp_path: Path) -> None:
     arguments = {"units": 1, "feature_unit": 1, "width": 8}
     network = EResNetNetwork(**arguments)
     features = torch.rand(24, 8)
-    network.follow(features, torch.arange(24))
+    network.update_label_features(features, torch.arange(24))
     path, entry = save_weights(
         network, make_entry(model="eresnet", init_args=arguments), tmp_path, "fp16"
     )
@@ -200,7 +204,7 @@ def test_weights_hold_the_vectors(tmp_path: Path) -> None:
 
 def test_a_checkpoint_rebuilds_its_variant(tmp_path: Path) -> None:
     model = EResNet(preset=SMALL, units=2, feature_unit=1, width=32, dropout=0.25)
-    model.network.follow(torch.rand(1, 32), torch.tensor([3]))
+    model.network.update_label_features(torch.rand(1, 32), torch.tensor([3]))
     path = tmp_path / "x.ckpt"
     torch.save({"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}, path)
     again = get_model("eresnet", weights=path)

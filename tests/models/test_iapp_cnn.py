@@ -15,10 +15,10 @@ from chromozoo.models.classifiers.iapp_cnn import (
     SCALES,
     IappCnn,
     IappCnnNetwork,
+    find_object_mask,
+    find_part_mask,
     iapp_cnn,
     integrate,
-    object_mask,
-    part_mask,
     zoom,
 )
 from chromozoo.synthetic import Appearance, draw_chromosome
@@ -45,11 +45,16 @@ def model() -> IappCnn:
     return IappCnn(preset=SMALL, base="alexnet").eval()
 
 
+@pytest.fixture(scope="module")
+def network(model: IappCnn) -> IappCnnNetwork:
+    return model.network
+
+
 # Object scale
 
 
 def test_object_mask_covers_the_chromosome_and_little_else(canvases: Tensor) -> None:
-    masks = object_mask(canvases)
+    masks = find_object_mask(canvases)
     assert masks.shape == canvases.shape and masks.dtype == torch.bool
     for canvas, mask in zip(canvases[:, 0].numpy(), masks[:, 0].numpy(), strict=True):
         chromosome = foreground(canvas)
@@ -62,21 +67,21 @@ def test_object_mask_covers_the_chromosome_and_little_else(canvases: Tensor) -> 
 def test_object_mask_leaves_specks_out(canvases: Tensor) -> None:
     speck = canvases.clone()
     speck[:, :, 2:4, 2:4] = 1
-    assert not object_mask(speck)[:, :, :6, :6].any()
+    assert not find_object_mask(speck)[:, :, :6, :6].any()
 
 
 def test_literal_rule_keeps_next_to_nothing_on_a_white_background(canvases: Tensor) -> None:
     """The paper's own images: white background of 255, dark chromosome, mean near 252."""
     white = 1 - canvases / 2
     padded = nn.functional.pad(white, (88, 88, 56, 56), value=1.0)
-    kept = object_mask(padded, literal=True)[:, :, 56:-56, 88:-88]
+    kept = find_object_mask(padded, literal=True)[:, :, 56:-56, 88:-88]
     for canvas, mask in zip(canvases[:, 0].numpy(), kept[:, 0].numpy(), strict=True):
         chromosome = foreground(canvas)
         assert (mask & chromosome).sum() < 0.02 * chromosome.sum()
 
 
 def test_literal_rule_loses_only_the_brightest_bands_of_a_signal_image(canvases: Tensor) -> None:
-    ours, literal = object_mask(canvases), object_mask(canvases, literal=True)
+    ours, literal = find_object_mask(canvases), find_object_mask(canvases, literal=True)
     assert not (literal & ~ours).any()
     assert 0 < (ours & ~literal).sum() < 0.2 * ours.sum()
 
@@ -116,13 +121,13 @@ def test_part_mask_is_the_largest_common_region() -> None:
     second[3:5, 2:6] = 1
     expected = torch.zeros(5, 6, dtype=torch.bool)
     expected[3:5, 3:6] = True
-    found = part_mask(torch.stack([first, second])[None])
+    found = find_part_mask(torch.stack([first, second])[None])
     assert torch.equal(found[0, 0], expected)
 
 
 def test_part_mask_is_one_component_for_any_map() -> None:
     maps = torch.rand(50, 2, 7, 5, generator=torch.Generator().manual_seed(0))
-    for mask, activation in zip(part_mask(maps)[:, 0], maps, strict=True):
+    for mask, activation in zip(find_part_mask(maps)[:, 0], maps, strict=True):
         above = (activation > activation.mean(dim=(1, 2), keepdim=True)).all(dim=0)
         assert not (mask & ~above).any()
         count, _, stats, _ = cv2.connectedComponentsWithStats(above.numpy().astype(np.uint8))
@@ -135,13 +140,13 @@ def test_part_mask_follows_a_winding_region() -> None:
     snake = torch.zeros(7, 7)
     snake[::2] = 1
     snake[1, -1] = snake[3, 0] = snake[5, -1] = 1
-    assert torch.equal(part_mask(snake.expand(1, 2, 7, 7))[0, 0], snake > 0)
+    assert torch.equal(find_part_mask(snake.expand(1, 2, 7, 7))[0, 0], snake > 0)
 
 
 def test_part_mask_may_be_empty() -> None:
     maps = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # above the mean in different cells
-    assert not part_mask(maps).any()
-    assert not part_mask(torch.ones(1, 2, 1, 1)).any()  # a single cell never exceeds its mean
+    assert not find_part_mask(maps).any()
+    assert not find_part_mask(torch.ones(1, 2, 1, 1)).any()  # a single cell never exceeds its mean
 
 
 def what_branches_see(network: IappCnnNetwork, x: Tensor) -> dict[str, Tensor]:
@@ -159,15 +164,13 @@ def what_branches_see(network: IappCnnNetwork, x: Tensor) -> dict[str, Tensor]:
     return seen
 
 
-def test_each_branch_sees_its_scale(canvases: Tensor) -> None:
-    torch.manual_seed(0)
-    network = IappCnnNetwork("alexnet")
+def test_each_branch_sees_its_scale(network: IappCnnNetwork, canvases: Tensor) -> None:
     x = (canvases - 0.15) / 0.30
     seen = what_branches_see(network, x)
     assert list(seen) == list(SCALES)
     assert all(image.shape == (4, 3, 112, 48) for image in seen.values())
     torch.testing.assert_close(seen["global"], x.expand(-1, 3, -1, -1))
-    objects = zoom(x, object_mask(canvases), -0.5)
+    objects = zoom(x, find_object_mask(canvases), -0.5)
     torch.testing.assert_close(seen["object"], objects.expand(-1, 3, -1, -1))
     # The object fills the canvas: it touches all four sides.
     bright = seen["object"][:, 0] > -0.5
@@ -175,14 +178,16 @@ def test_each_branch_sees_its_scale(canvases: Tensor) -> None:
         assert side.any(dim=1).all()
 
 
-def test_the_part_lies_within_the_object(canvases: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_part_lies_within_the_object(
+    network: IappCnnNetwork, canvases: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The branch is given what the mask shows of the object; hidden pixels are background."""
-    torch.manual_seed(0)
-    network = IappCnnNetwork("alexnet")
     x = (canvases - 0.15) / 0.30
     lower_right = torch.zeros(4, 1, 6, 2, dtype=torch.bool)
     lower_right[..., 4:, 1:] = True
-    monkeypatch.setattr("chromozoo.models.classifiers.iapp_cnn.part_mask", lambda _: lower_right)
+    monkeypatch.setattr(
+        "chromozoo.models.classifiers.iapp_cnn.find_part_mask", lambda _: lower_right
+    )
     seen = what_branches_see(network, x)
     objects = seen["object"][:, :1]
     corner = torch.zeros_like(objects, dtype=torch.bool)
@@ -194,14 +199,12 @@ def test_the_part_lies_within_the_object(canvases: Tensor, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("why", ["no common region", "nothing of the object in it"])
 def test_without_a_part_the_object_stands_in(
-    canvases: Tensor, why: str, monkeypatch: pytest.MonkeyPatch
+    network: IappCnnNetwork, canvases: Tensor, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
-    network = IappCnnNetwork("alexnet")
     x = torch.full((1, 1, 112, 48), -0.5) if "nothing" in why else (canvases - 0.15) / 0.30
     if why == "no common region":
         monkeypatch.setattr(
-            "chromozoo.models.classifiers.iapp_cnn.part_mask",
+            "chromozoo.models.classifiers.iapp_cnn.find_part_mask",
             lambda a: torch.zeros_like(a[:, :1]) > 0,
         )
     seen = what_branches_see(network, x)
@@ -289,7 +292,8 @@ def test_every_base(base: str, count: int, least: int) -> None:
     with torch.device("meta"):  # counts and shapes without computing
         network = IappCnnNetwork(base)
         assert parameters(network) == count
-        assert network(torch.rand(2, 1, least, least + 6)).shape == (2, 24)
+        branch = network.branches["global"]
+        assert branch(torch.rand(2, 1, least, least + 6)).shape == (2, branch.fc.in_features)
         with pytest.raises(ValueError, match=rf"{base} takes images of {least}x{least} pixels"):
             network(torch.rand(2, 1, least - 1, 100))
 

@@ -134,6 +134,7 @@ def test_sizes_are_those_of_the_foreground(network: KaryosetNetwork) -> None:
     torch.testing.assert_close(found[0, 8:], torch.tensor([0.5, 0.125]))
 
 
+@pytest.mark.slow
 def test_a_hidden_chromosome_follows_from_the_rest_of_its_cell(network: KaryosetNetwork) -> None:
     """That is what the transformer adds to a backbone: of which class there is only one so far."""
     generator = torch.Generator().manual_seed(0)

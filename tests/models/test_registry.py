@@ -79,6 +79,7 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setattr(module, "__path__", [*module.__path__, str(folder)])
     importlib.invalidate_caches()
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    monkeypatch.setattr(index, "_folders", dict(index._folders))
     yield tmp_path
     sys.modules.pop("chromozoo.models.classifiers.tiny", None)
 

@@ -166,6 +166,7 @@ def test_unknown_backbone() -> None:
         get_model("chr_render", weights=None, backbone="resnet19")
 
 
+@pytest.mark.slow
 def test_chr_fast_learns_crossing_chromosomes() -> None:
     """In 60 steps on one scene it must draw all four, the crossing ones included."""
     torch.manual_seed(0)

@@ -125,7 +125,9 @@ def test_a_prototype_is_the_mean_of_its_first_images(model: SiameseNet) -> None:
     features = torch.rand(12, 100)
     labels = torch.tensor([2, 2, 9] * 4)
     for part in range(4):
-        network.follow(features[3 * part : 3 * part + 3], labels[3 * part : 3 * part + 3])
+        network.update_prototypes(
+            features[3 * part : 3 * part + 3], labels[3 * part : 3 * part + 3]
+        )
     for k in (2, 9):
         torch.testing.assert_close(network.prototypes[k], features[labels == k].mean(dim=0))
     assert network.seen.tolist() == [0, 0, 8, 0, 0, 0, 0, 0, 0, 4] + [0] * 14
@@ -135,11 +137,11 @@ def test_a_prototype_is_the_mean_of_its_first_images(model: SiameseNet) -> None:
 
 def test_then_an_exponential_mean_that_forgets(model: SiameseNet) -> None:
     network = network_of(model)
-    network.follow(torch.zeros(5 * MEMORY, 100), torch.full((5 * MEMORY,), 4))
-    network.follow(torch.ones(10, 100), torch.full((10,), 4))
+    network.update_prototypes(torch.zeros(5 * MEMORY, 100), torch.full((5 * MEMORY,), 4))
+    network.update_prototypes(torch.ones(10, 100), torch.full((10,), 4))
     torch.testing.assert_close(network.prototypes[4], torch.full((100,), 10 / MEMORY))
     for _ in range(60):
-        network.follow(torch.ones(10, 100), torch.full((10,), 4))
+        network.update_prototypes(torch.ones(10, 100), torch.full((10,), 4))
     assert (network.prototypes[4] > 0.99).all() and (network.prototypes[4] <= 1).all()
 
 
@@ -165,7 +167,7 @@ def test_all_processes_move_to_the_same_prototypes(
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda own: own.add_(shares.pop(0)))
     network = network_of(model)
-    network.follow(torch.zeros(2, 100), torch.tensor([6, 6]))
+    network.update_prototypes(torch.zeros(2, 100), torch.tensor([6, 6]))
     torch.testing.assert_close(network.prototypes[6], torch.full((100,), 3 / 5))
     assert network.seen[6] == 5 and not shares
 

@@ -137,7 +137,8 @@ def test_every_import_is_declared() -> None:
     # The tests run without the extra `benchmark`, so the name of its distribution is not known.
     assert "skimage" in scripts and "scikit-image" in declared("benchmark")
     assert undeclared(scripts - {"skimage"}, declared()) == set()
-    tests = third_party_imports(ROOT / "tests") - {path.stem for path in (ROOT / "tests").iterdir()}
+    own = {path.stem for folder in ("tests", "examples") for path in (ROOT / folder).iterdir()}
+    tests = third_party_imports(ROOT / "tests") - own
     assert undeclared(tests, declared("test", "figures")) == set()
 
 

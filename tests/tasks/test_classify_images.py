@@ -26,8 +26,8 @@ from chromozoo.images.sources import as_list, image_name, to_image_source
 from chromozoo.karyotype.predictions import Predictions
 from chromozoo.models.registry import get_model, get_weight
 from chromozoo.structures.prediction import Prediction
-from chromozoo.tasks.base import BaseTask
 from chromozoo.tasks.classification import ChromosomeClassifier
+from chromozoo.tasks.classify import ClassifierInference
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = sorted((EXAMPLES / "cell_46XY").glob("*.png"))[:4]
@@ -173,12 +173,8 @@ def test_the_twin_shares_the_weights(tiny: ChromosomeClassifier) -> None:
 
 
 def test_a_module_of_two_names_has_one_twin() -> None:
-    class Shared(BaseTask):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = nn.ModuleList([nn.Linear(1, 1)] * 2)
-
-    twin: Any = Shared().train().in_evaluation()
+    task: Any = ClassifierInference(nn.ModuleList([nn.Linear(1, 1)] * 2))
+    twin = task.train().in_evaluation()
     assert twin.network[0] is twin.network[1]
 
 

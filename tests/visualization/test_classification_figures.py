@@ -131,6 +131,7 @@ def test_the_command_draws_stored_predictions(
 ) -> None:
     from chromozoo.benchmark import inference
 
+    monkeypatch.setattr(classification, "DPI", 30)
     words = ["figures", "chromozoo_small", "--root", str(tiny_bioimlab), "--output", str(tmp_path)]
     assert main(words) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -159,6 +160,12 @@ def test_the_command_draws_stored_predictions(
         raise AssertionError("predicted again")
 
     monkeypatch.setattr(inference, "predict", refuse)
+    draw_all = classification.figure_functions
+    monkeypatch.setattr(
+        classification,
+        "figure_functions",
+        lambda *arguments: {"confusion": draw_all(*arguments)["confusion"]},
+    )
     assert main(words) == 0
     assert (tmp_path / "confusion.png").read_bytes() == before
     with pytest.raises(AssertionError, match="predicted again"):

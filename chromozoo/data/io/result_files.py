@@ -63,8 +63,8 @@ def read_result(
     file = find_image(data, "image", PurePosixPath(name).parent, names, path)
     if file is None:
         raise DatasetError(
-            f"{source}: its image {short_repr(data.get('image'))} is missing; put it into the folder "
-            "of the result"
+            f"{source}: its image {short_repr(data.get('image'))} is missing; put it into the "
+            "folder of the result"
         )
     image, image_source = read_image(file, archive, path, sha256_in(data))
     check_annotated_size(data.get("width"), data.get("height"), image.shape, image_source, source)

@@ -1,8 +1,8 @@
-"""The small classifier that labs run: a HGNetV2-B0 on a canvas as tall and narrow as a chromosome.
+"""The small classifier: a HGNetV2-B0 on a tall and narrow canvas.
 
-Ours. The network is that of PaddlePaddle's PP-HGNetV2 (B0) as timm has it, with one grey channel.
-It was chosen for two CPU cores, by its speed: of eleven backbones one of the three that train
-fastest (`benchmarks/README.md`); their accuracies were not compared.
+Ours. The network is timm's PP-HGNetV2 (B0) of PaddlePaddle with one grey channel. It was chosen for
+its speed on two CPU cores: it is one of the three fastest of eleven backbones in training
+(`benchmarks/README.md`); their accuracies were not compared.
 """
 
 from typing import Any

@@ -23,7 +23,7 @@ from chromozoo.images.preset import ChromosomePreset
 from chromozoo.models.init_from import initialise_from
 from chromozoo.models.registry import get_classifier, register_model
 from chromozoo.tasks.classification import ChromosomeClassifier, mirrored
-from chromozoo.tasks.classify import at_least_float32
+from chromozoo.tasks.classify import promote_to_float32
 from chromozoo.tasks.networks import ClassifierNetwork
 
 # Length and area of the foreground, the only measurements of an image beside its features.
@@ -116,7 +116,7 @@ class KaryosetNetwork(ClassifierNetwork):
         Length and area are shares of the canvas, 0..1.
         """
         inside = x[:, 0] > self.background + 1e-3
-        features = at_least_float32(self.backbone.forward_features(x))
+        features = promote_to_float32(self.backbone.forward_features(x))
         length = inside.any(dim=2).to(features.dtype).mean(dim=1)
         area = inside.to(features.dtype).mean(dim=(1, 2))
         return torch.cat([features, length[:, None], area[:, None]], dim=1)
@@ -142,7 +142,7 @@ class KaryosetNetwork(ClassifierNetwork):
         size = size.clamp_min(1e-4).log()
         mean = size.new_zeros(len(number), N_SIZES).index_add_(0, cell, size)
         relative = size - (mean / number[:, None])[cell]
-        prior = self.sharpness.to(features.dtype) * at_least_float32(
+        prior = self.sharpness.to(features.dtype) * promote_to_float32(
             self.backbone.forward_head(image_features)
         )
         tokens = self.look(image_features) + self.opinion(prior.log_softmax(dim=1).to(own))
@@ -161,7 +161,7 @@ class KaryosetNetwork(ClassifierNetwork):
         tokens = tokens + self.census(others.to(own)) + self.price(dual.to(own))
 
         correction = self.name(self.norm(self._attend_within_cells(tokens, cell)))
-        logits: Tensor = prior + self.thrift.to(dual.dtype) * dual + at_least_float32(correction)
+        logits: Tensor = prior + self.thrift.to(dual.dtype) * dual + promote_to_float32(correction)
         return logits
 
     def _attend_within_cells(self, tokens: Tensor, cell: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 Paper: N. Xie et al., "Statistical Karyotype Analysis Using CNN and Geometric Optimization", IEEE
 Access 7, 2019, sections IV-C (straightening), IV-D (network) and V-B. The paper gives no parameter
 count, and its "concatenation layer with 4096 nodes" cannot join three vectors of 2048; see
-:class:`McnnGoNetwork`. What else it leaves open is stated where it is set.
+:class:`McnnGoNetwork`. Our other choices are stated where they are set.
 """
 
 import math
@@ -50,8 +50,8 @@ class McnnGoNetwork(ClassifierNetwork):
     one. Output: logits ``(B, num_classes)``.
 
     Original and straightened first pass max pooling 2x2 and a convolution 3x3, as published; the
-    cropped one, "fed into ResNet directly", comes averaged over 2x2 pixels, so that all three
-    ResNets see the same size (ours, the paper has all images at 64x32).
+    cropped one, "fed into ResNet directly", is averaged over 2x2 pixels, so that all three ResNets
+    get the same size (ours, the paper has all images at 64x32).
 
     Args:
         num_classes: Number of classes.
@@ -90,7 +90,7 @@ class McnnGoNetwork(ClassifierNetwork):
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pooled features ``(B, 6144)``: original, straightened, cropped, 2048 each.
+        """Return pooled features ``(B, 6144)``: original, straightened, cropped, 2048 each.
 
         Raises:
             ValueError: Not three views, or the images are too small.
@@ -113,7 +113,7 @@ class McnnGoNetwork(ClassifierNetwork):
         return torch.cat(features, dim=1)
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of pooled features ``(B, 6144)``."""
+        """Return the logits ``(B, num_classes)`` of pooled features ``(B, 6144)``."""
         if self.merge is not None:
             merged = self.merge(features)
         else:
@@ -126,19 +126,19 @@ class McnnGoNetwork(ClassifierNetwork):
 class McnnGo(ChromosomeClassifier):
     """mCNN_GO with its training in three stages, as one run.
 
-    1. The branches learn, each with a linear head of its own that names the 24 classes. These
-       heads are in the checkpoint but not in the network: they serve the training alone.
-    2. The branches rest, running statistics and entry convolutions included; what merges them
-       learns.
-    3. All learns, at ``fine_tune_lr``.
+    1. The branches are trained, each with its own linear head for the 24 classes. These heads are
+       in the checkpoint but not in the network: they serve the training alone.
+    2. The branches are frozen, running statistics and entry convolutions included; the layers that
+       merge them are trained.
+    3. All parameters are trained, at ``fine_tune_lr``.
 
     The stage follows from the epoch, so a run that is resumed is in the right one. Each stage has
     a one-cycle schedule of its own (ours; the paper gives 0.0005 for the third and nothing else).
 
-    ``val/accuracy`` is what the model would answer, in every stage. It is chance in the first,
-    where what merges the branches has not begun to learn: so no checkpoint of that stage is taken
-    for the best. ``val/branch_accuracy`` says how far the branches are: that of the mean of their
-    probabilities, and only logged in the first stage.
+    ``val/accuracy`` is that of the whole model in every stage. It is chance in the first, where the
+    merging layers are untrained, so no checkpoint of that stage becomes the best.
+    ``val/branch_accuracy``, only logged in the first stage, is that of the mean of the branches'
+    probabilities.
 
     Under DDP a part of the parameters has no gradient in the stages 1 and 2:
     ``--trainer.strategy ddp_find_unused_parameters_true``.
@@ -202,11 +202,11 @@ class McnnGo(ChromosomeClassifier):
 
     @property
     def stage(self) -> int:
-        """1, 2 or 3: the stage of the trainer's current epoch."""
+        """The stage of the trainer's current epoch: 1, 2 or 3."""
         return 1 + self._stage_of(self.trainer.current_epoch)
 
     def _stage_of(self, epoch: float) -> int:
-        """Index of the stage; beyond the last epoch it stays the third."""
+        """Return the index of the stage, 0 to 2; beyond the last epoch it is the third."""
         return sum(epoch >= end for end in list(accumulate(self.stage_epochs))[:2])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -216,16 +216,18 @@ class McnnGo(ChromosomeClassifier):
         branches.requires_grad_(not frozen).train(not frozen)
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Cross-entropy; in the first stage the mean over those of the three branches."""
+        """Return the cross-entropy; in the first stage the mean over the three branches."""
         features = self.network.forward_features(batch["image"])
         if self.stage > 1:
             loss: Tensor = self.cross_entropy(self.network.forward_head(features), batch["label"])
             return loss
-        losses = [self.cross_entropy(logits, batch["label"]) for logits in self._apart(features)]
+        losses = [
+            self.cross_entropy(logits, batch["label"]) for logits in self._branch_logits(features)
+        ]
         return torch.stack(losses).mean()
 
-    def _apart(self, features: Tensor) -> list[Tensor]:
-        """Logits of each branch by its own head, three times ``(B, 24)``."""
+    def _branch_logits(self, features: Tensor) -> list[Tensor]:
+        """Return the logits of each branch by its own head, three times ``(B, 24)``."""
         parts = features.chunk(len(BRANCHES), dim=1)
         return [head(part) for head, part in zip(self.branch_heads, parts, strict=True)]
 
@@ -234,10 +236,12 @@ class McnnGo(ChromosomeClassifier):
             super().validation_step(batch, batch_idx)
             return
         features = self.network.forward_features(batch["image"])
-        apart = torch.stack([logits.softmax(dim=-1) for logits in self._apart(features)])
-        self.branch_accuracy(apart.mean(dim=0), batch["label"])
+        by_branch = torch.stack(
+            [logits.softmax(dim=-1) for logits in self._branch_logits(features)]
+        )
+        self.branch_accuracy(by_branch.mean(dim=0), batch["label"])
         self.log("val/branch_accuracy", self.branch_accuracy, prog_bar=True)
-        # Mirror images would cost four times as much and tell no more of what has not learnt.
+        # Untrained layers need no average over mirror images, which costs four times as much.
         self.val_accuracy(self.network.forward_head(features), batch["label"])
         self.log("val/accuracy", self.val_accuracy, prog_bar=True)
 
@@ -245,7 +249,7 @@ class McnnGo(ChromosomeClassifier):
         return chain(self.network.parameters(), self.branch_heads.parameters())
 
     def configure_optimizers(self) -> Any:
-        """AdamW (ours), and one cycle a stage.
+        """Return the optimiser (AdamW is ours), and one cycle a stage.
 
         Raises:
             TrainingError: The stages do not fill the trainer's epochs.
@@ -272,7 +276,7 @@ class McnnGo(ChromosomeClassifier):
         }
 
     def _relative_lr(self, epoch: float) -> float:
-        """Learning rate after so many epochs, relative to ``lr``: up and down once a stage."""
+        """Return the learning rate at an epoch, relative to ``lr``: up and down once a stage."""
         stage = self._stage_of(epoch)
         begin = sum(self.stage_epochs[:stage])
         share = min((epoch - begin) / max(self.stage_epochs[stage], 1), 1.0)
@@ -289,16 +293,17 @@ class McnnGo(ChromosomeClassifier):
 def mcnn_go(**kwargs: Any) -> McnnGo:
     """mCNN_GO (Xie et al. 2019), 100,963,712 parameters; input ``(B, 3, H, W)``, three views.
 
-    Three ResNet-50: one sees the upright chromosome, one the straightened, one the cropped. The
-    preset makes the three from one image; they are the channels of the input, 64x64 or larger.
+    Three ResNet-50: one for the upright chromosome, one for the straightened, one for the cropped.
+    The preset makes the three views from one image; they are the channels of the input, 64x64 or
+    larger.
 
-    What differs from the paper, or is not in it:
+    Differences from the paper, and our choices:
 
     - "A concatenation layer with 4096 nodes" cannot hold three vectors of 2048. The default
       (``merge="linear"``) brings their 6144 numbers to 4096 by a linear layer; ``merge="sum"`` adds
       original and straightened before, 75,793,792 parameters.
     - "Cropped" is not described. Here it is the upright chromosome cut to its box and stretched
-      over the canvas, so its width and its bands are seen large and its length is not.
+      over the canvas, so its width and its bands are enlarged, and its length is lost.
     - The straightened view is read along a smooth medial axis (``straight``). The paper's method,
       one cut at the bend, is the view ``straight-xie``.
     - The original is turned upright first. Pre-training, optimiser, epochs and the schedule of the

@@ -2,8 +2,9 @@
 
 Paper: C. Lin et al., "CIR-Net: Automatic Classification of Human Chromosome Based on
 Inception-ResNet Architecture", IEEE/ACM TCBB 19(3):1285, 2022 (online 2020), after W. Zhang et
-al., CISP-BMEI 2018. The network follows from the 2,246,680 parameters of table 1. What the paper
-leaves open (activations, optimiser, schedule, start) is stated where it is set.
+al., CISP-BMEI 2018. The network follows from the 2,246,680 parameters of table 1. Our
+choices for what the paper leaves open (activations, optimiser, schedule, initialisation) are stated
+where they are set.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.models.layers.fixed_size import check_input_size, flattened_map
+from chromozoo.models.layers.fixed_size import check_input_size, last_map_size
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
 from chromozoo.tasks.networks import ClassifierNetwork
@@ -25,19 +26,20 @@ LAYERS = ((5, 1), (3, 1), (3, 3), (3, 1), (3, 3), (3, 1))
 class VanillaCNNNetwork(ClassifierNetwork):
     """The pure network: two blocks of convolutions, flattened, one linear layer.
 
-    Input ``(B, 1, H, W)`` float, or three channels, of which the mean is taken (the network of the
-    paper is grey); H and W are those of ``input_size``, 39 or more. Output: logits
+    Input ``(B, 1, H, W)`` float, or three channels, which are averaged (the network of the paper
+    is grey); H and W are those of ``input_size``, 39 or more. Output: logits
     ``(B, num_classes)``. 2,246,680 parameters at 224x224.
 
-    ReLU after each convolution is our choice, and so is the start of He et al. 2015: there is no
-    norm, and with the usual starts of torch and Keras an image hardly moves the logits.
+    ReLU after each convolution is our choice, and so is the initialisation of He et al. 2015: there
+    is no norm, and with the default initialisations of torch and Keras an image hardly moves the
+    logits.
     """
 
     def __init__(
         self, input_size: Sequence[int] = (224, 224), num_classes: int = len(CLASSES)
     ) -> None:
         super().__init__()
-        height, width = flattened_map(SYSTEM, input_size, LAYERS)
+        height, width = last_map_size(SYSTEM, input_size, LAYERS)
         self.input_size = tuple(input_size)
         self.layers = nn.Sequential(
             nn.Conv2d(1, 256, 5),
@@ -61,7 +63,7 @@ class VanillaCNNNetwork(ClassifierNetwork):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The flattened last map ``(B, features)``; ``features`` is 56,448 at 224x224.
+        """Return the flattened last map ``(B, features)``; ``features`` is 56,448 at 224x224.
 
         Raises:
             ValueError: The images are not of the size that the network was built for.
@@ -71,7 +73,7 @@ class VanillaCNNNetwork(ClassifierNetwork):
         return features
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)``."""
+        """Return the logits ``(B, num_classes)`` of features ``(B, features)``."""
         logits: Tensor = self.fc(features)
         return logits
 
@@ -117,8 +119,8 @@ def vanilla_cnn(**kwargs: Any) -> VanillaCNN:
 
     The flattened head depends on the input size, which height and width of the preset set: weights
     of another size have another count. No convolution is padded, so height and width must be 39
-    or more. Beside Zhang et al. 2018, the version of Lin et al. has no hidden linear layer (only
-    so does their count come out) and sees 224x224 pixels. Ours: ReLU, the start of He et al. 2015,
-    AdamW with one cycle.
+    or more. Unlike that of Zhang et al. 2018, the version of Lin et al. has no hidden linear layer
+    (as its count demands) and takes 224x224 pixels. Ours: ReLU, the initialisation of He et al.
+    2015, AdamW with one cycle.
     """
     return VanillaCNN(**kwargs)
