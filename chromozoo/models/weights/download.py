@@ -65,8 +65,11 @@ def _download(entry: WeightsEntry, target: Path) -> list[str]:
 def _download_one(url: str, entry: WeightsEntry, target: Path) -> None:
     from urllib.request import urlopen
 
-    from tqdm import tqdm  # type: ignore[import-untyped]
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TransferSpeedColumn
 
+    console = Console(stderr=True)
+    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
     target.parent.mkdir(parents=True, exist_ok=True)
     part = temporary_name(target)
     digest, size = hashlib.sha256(), 0
@@ -74,16 +77,14 @@ def _download_one(url: str, entry: WeightsEntry, target: Path) -> None:
         with (
             urlopen(url, timeout=TIMEOUT_SECONDS) as response,
             part.open("wb") as file,
-            # disable=None: a bar on a terminal, silence elsewhere
-            tqdm(
-                total=entry.size_bytes, desc=entry.file, unit="B", unit_scale=True, disable=None
-            ) as bar,
+            Progress(*columns, console=console, disable=not console.is_terminal) as progress,
         ):
+            task = progress.add_task(entry.file, total=entry.size_bytes)
             while size <= entry.size_bytes and (block := response.read(1 << 20)):
                 file.write(block)
                 digest.update(block)
                 size += len(block)
-                bar.update(len(block))
+                progress.update(task, advance=len(block))
         if digest.hexdigest() != entry.sha256:
             raise WeightsError(
                 f"got {size} bytes with sha256 {digest.hexdigest()}, "
