@@ -1,1 +1,1 @@
-"""TODO"""
+"""Runs over many image files: worker processes, result folders, resuming."""

@@ -1,8 +1,8 @@
-"""A folder of results: whose each one is, and that none takes the place of another.
+"""Folder of results, in which no result replaces the result of another image.
 
-A hidden file in it, the manifest, says which command wrote which name, of which image. Names are
-taken before any work begins, so that several runs may write into one folder at once; what lies
-there and is not in the manifest is somebody else's and stays.
+A hidden manifest in the folder records which command wrote which name for which image. Names are
+assigned before any work begins, so that several runs can write into one folder at the same time.
+Files that are not in the manifest were put there by the user and are never replaced.
 """
 
 import contextlib
@@ -18,16 +18,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from chromozoo import __version__
-from chromozoo.batch.images import (
-    COCO_NAME,
-    Names,
-    digest,
-    name_key,
-    output_names,
-    safe_name,
-    shown,
-    without_page,
-)
+from chromozoo.batch.coco import COCO_FILE
+from chromozoo.batch.file_names import TakenNames, name_key, safe_name, strip_page, unique_names
+from chromozoo.batch.images import file_sha256, printable_path
 from chromozoo.errors import ChromozooError, ImageError, OutputError
 from chromozoo.files import remove_file, replace_file
 from chromozoo.visualization.page import JSON, KARYOGRAM, OVERLAY
@@ -36,30 +29,32 @@ MANIFEST, LOCK = ".chromozoo-manifest", ".chromozoo-lock"
 MANIFEST_FORMAT = 1
 LOCK_SECONDS = 60.0
 FAILED = ".failed.txt"
-ENDINGS = (KARYOGRAM, OVERLAY, FAILED, JSON)
-# Files of which a folder has one, for all images; no image's results are called so.
-_OF_ALL = Names(Path(name).stem for name in (COCO_NAME, "predictions.json"))
+RESULT_ENDINGS = (KARYOGRAM, OVERLAY, FAILED, JSON)
+# Text added to the names of `segment`'s results, so that `karyotype` can use the same folder.
+SEGMENT_ENDING = ".segment"
+# Names of files about all images of a folder; the results of an image never get these names.
+_RESERVED_NAMES = TakenNames(Path(name).stem for name in (COCO_FILE, "predictions.json"))
 
 
-def with_option(error: OutputError) -> str:
-    """The message of a failed writing, for commands that have ``--output``."""
+def add_output_hint(error: OutputError) -> str:
+    """Return the message of a write error for commands that have the option ``--output``."""
     return f"{error} with --output"
 
 
-def absolute(path: Path) -> str:
-    """A path that means the same from everywhere; its last part may be a link."""
+def absolute_path(path: Path) -> str:
+    """Return an absolute path; links of the folder are resolved, a link of the file is not."""
     return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118 (keeps `..png`)
 
 
 @dataclass
-class Results:
-    """The results of one command in a folder.
+class ResultsFolder:
+    """Results of one command in a folder.
 
     Attributes:
-        folder: Where they lie.
-        command: Which wrote them.
-        ending: Comes behind each name, so that two commands have names of their own.
-        notes: What the user should know of the folder, in words.
+        folder: Path of the folder.
+        command: Name of the command.
+        ending: Text added to each name, so that two commands have separate names in one folder.
+        notes: Lines about the choice of the folder, for the user.
     """
 
     folder: Path
@@ -71,46 +66,47 @@ class Results:
     @classmethod
     def open(
         cls, command: str, ending: str, output: Path | None, paths: Sequence[Path]
-    ) -> "Results":
-        """Makes the folder of the results.
+    ) -> "ResultsFolder":
+        """Make the folder of the results.
 
         Args:
-            command: Which writes into it.
-            ending: See the class.
-            output: As the user named it. None: ``chromozoo-results/<name of the first path>``, or,
-                where that holds results of another path, the next number behind it.
-            paths: Of the images, or folders of them.
+            command: Name of the command.
+            ending: As in the class.
+            output: Folder chosen by the user. None: ``chromozoo-results/<name of the first path>``.
+                If that folder holds results of another path, a number is added to the name.
+            paths: Image files, or folders of them.
 
         Raises:
-            ChromozooError: It cannot be made, or not be written to.
+            ChromozooError: The folder cannot be made or written to.
         """
         first = paths[0]
         # `.` and `x/..` have no name of their own.
-        place = Path(absolute(first) if first.name not in ("", "..") else os.path.realpath(first))
+        is_named = first.name not in ("", "..")
+        source = Path(absolute_path(first) if is_named else os.path.realpath(first))
         if output is not None:
             results = cls(output, command, ending)
-            results._make()
+            results._make_folder()
             with results._manifest() as manifest:
-                manifest.setdefault("named_for", str(place))
+                manifest.setdefault("named_for", str(source))
             return results
-        name = safe_name(place.name if place.is_dir() else place.stem)
+        name = safe_name(source.name if source.is_dir() else source.stem)
         for number in itertools.count(1):
             folder = Path("chromozoo-results") / (name if number == 1 else f"{name}-{number}")
             results = cls(folder, command, ending)
-            results._make()
+            results._make_folder()
             with results._manifest() as manifest:
-                if "named_for" not in manifest and not results._holds_anything():
-                    manifest["named_for"] = str(place)
-                if manifest.get("named_for") == str(place):
+                if "named_for" not in manifest and not results._has_files():
+                    manifest["named_for"] = str(source)
+                if manifest.get("named_for") == str(source):
                     break
         if number > 1:
             results.notes.append(
                 f"chromozoo-results/{name} holds results of other images: "
-                f"these go to {shown(folder)}"
+                f"these go to {printable_path(folder)}"
             )
         return results
 
-    def _make(self) -> None:
+    def _make_folder(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -119,25 +115,25 @@ class Results:
                 "with --output"
             ) from error
 
-    def _holds_anything(self) -> bool:
+    def _has_files(self) -> bool:
         return any(name not in (MANIFEST, LOCK) for name in os.listdir(self.folder))
 
     @contextlib.contextmanager
     def _manifest(self) -> Iterator[dict[str, Any]]:
-        """The manifest, for this process alone; what is changed in it is written."""
+        """Lock the manifest, and write it at the end if it was changed."""
         try:
             with FileLock(self.folder / LOCK, timeout=LOCK_SECONDS):
                 manifest = self._read_manifest()
                 before = json.dumps(manifest)
                 yield manifest
                 if json.dumps(manifest) != before:
-                    about = {
-                        "about": "Says which image each result in this folder belongs to. "
-                        "ChromoZoo reads it, so that no result takes the place of another.",
+                    header = {
+                        "about": "Records the image of each result in this folder, so that no "
+                        "result replaces the result of another image.",
                         "format": MANIFEST_FORMAT,
                         "chromozoo": __version__,
                     }
-                    text = json.dumps(about | manifest, indent=1)
+                    text = json.dumps(header | manifest, indent=1)
                     replace_file(self.folder / MANIFEST, text.encode())
         except Timeout as error:
             raise ChromozooError(
@@ -145,7 +141,7 @@ class Results:
                 "wait for that, or name another folder with --output"
             ) from error
         except OutputError as error:
-            raise OutputError(with_option(error)) from error
+            raise OutputError(add_output_hint(error)) from error
         except OSError as error:
             raise OutputError(
                 f"{self.folder}: cannot be written to ({error.strerror or error}); free space or "
@@ -154,88 +150,88 @@ class Results:
 
     def _read_manifest(self) -> dict[str, Any]:
         manifest = read_json(self.folder / MANIFEST)
-        # Without it, or where it is damaged, what lies there is somebody else's: nothing is lost.
+        # Without a valid manifest all files count as the user's own, so that none is lost.
         if manifest.get("format") != MANIFEST_FORMAT:
             return {"results": {}, "files": {}}
         return manifest
 
     # Names
 
-    def take_file(self, name: str, images: Sequence[Path] = ()) -> str | None:
-        """Takes the name of a file of which the folder has one.
+    def claim_file(self, name: str, images: Sequence[Path] = ()) -> str | None:
+        """Claim the name of a file that exists once in the folder.
 
         Args:
-            name: Of the file, such as ``index.html``.
-            images: Those that it is about; empty where it is about all that lies in the folder.
+            name: File name, such as ``index.html``.
+            images: Images that the file is about; empty if it is about all results in the folder.
 
         Returns:
-            What the user should know, or None.
+            A line for the user about an earlier file that is replaced, or None.
 
         Raises:
-            ChromozooError: The file is somebody else's, or about other images altogether.
+            ChromozooError: The file was not written by this command, or is about other images.
         """
-        wanted = [absolute(image) for image in images]
+        paths = [absolute_path(image) for image in images]
         with self._manifest() as manifest:
-            mine = manifest["files"].get(name)
-            is_there = mine is None and os.path.lexists(self.folder / name)
-            # What is about all that lies in the folder is made anew of that.
-            if is_there and (images or not _is_about_all(self.folder / name)):
+            claimed = manifest["files"].get(name)
+            exists = claimed is None and os.path.lexists(self.folder / name)
+            # A file about all results in the folder can be generated anew from them.
+            if exists and (images or not _is_generated(self.folder / name)):
                 raise ChromozooError(
                     f"{self.folder / name}: is there already and was not written by this command; "
                     "name another folder with --output"
                 )
-            before = mine["images"] if mine else []
-            gone = set(before) - set(wanted)
-            if wanted and before and len(gone) == len(set(before)):
+            before = claimed["images"] if claimed else []
+            gone = set(before) - set(paths)
+            if paths and before and len(gone) == len(set(before)):
                 raise ChromozooError(
-                    f"{self.folder / name}: is of other images ({shown(before[0])}, ...); name "
-                    "another folder with --output"
+                    f"{self.folder / name}: is of other images ({printable_path(before[0])}, ...); "
+                    "name another folder with --output"
                 )
-            manifest["files"][name] = {"command": self.command, "images": wanted}
+            manifest["files"][name] = {"command": self.command, "images": paths}
         if not gone:
             return None
         return f"{name} replaced: of the {len(before)} images before, {len(gone)} are not in it now"
 
-    def take_names(self, files: Sequence[Path]) -> dict[Path, str]:
-        """A name for the results of each file, without the ending; nobody else's.
+    def assign_names(self, files: Sequence[Path]) -> dict[Path, str]:
+        """Assign an unused name, without the ending, to the results of each file.
 
-        An image keeps the name that it had, also if it was moved since.
+        An image keeps the name of an earlier run, also if its file was moved.
 
         Raises:
             OutputError: The folder cannot be written to.
         """
-        paths = {file: absolute(file) for file in files}
+        paths = {file: absolute_path(file) for file in files}
         with self._manifest() as manifest:
-            known: dict[str, dict[str, str]] = manifest["results"]
-            own = {
+            entries: dict[str, dict[str, str]] = manifest["results"]
+            earlier = {
                 entry["image"]: entry["name"]
-                for entry in known.values()
+                for entry in entries.values()
                 if entry["command"] == self.command
             }
-            names = {file: own[path] for file, path in paths.items() if path in own}
-            given = set(paths.values())
-            others = Names(entry["name"] + entry["ending"] for entry in known.values())
-            strangers = Names(self._prefixes())
+            names = {file: earlier[path] for file, path in paths.items() if path in earlier}
+            current = set(paths.values())
+            assigned = TakenNames(entry["name"] + entry["ending"] for entry in entries.values())
+            existing = TakenNames(self._existing_names())
 
             def is_free(name: str, file: Path) -> bool:
-                prefix = name + self.ending
-                if prefix in _OF_ALL:
+                full_name = name + self.ending
+                if full_name in _RESERVED_NAMES:
                     return False
-                entry = known.get(name_key(prefix))
+                entry = entries.get(name_key(full_name))
                 if entry is not None:
                     return (
                         entry["command"] == self.command
-                        and entry["image"] not in given
-                        and self._is_of(name, file)
+                        and entry["image"] not in current
+                        and self._has_results_of(name, file)
                     )
-                if prefix in others:  # looks like a page of another
+                if full_name in assigned:  # it looks like a page of another name
                     return False
-                return prefix not in strangers or self._is_of(name, file)
+                return full_name not in existing or self._has_results_of(name, file)
 
-            rest = [file for file in files if file not in names]
-            names |= zip(rest, output_names(rest, is_free), strict=True)
+            unnamed = [file for file in files if file not in names]
+            names |= zip(unnamed, unique_names(unnamed, is_free), strict=True)
             for file, name in names.items():
-                known[name_key(name + self.ending)] = {
+                entries[name_key(name + self.ending)] = {
                     "name": name,
                     "ending": self.ending,
                     "command": self.command,
@@ -243,19 +239,20 @@ class Results:
                 }
         return {file: names[file] for file in files}
 
-    def _prefixes(self) -> Iterator[str]:
-        """Names of what lies in the folder, without the last ending."""
+    def _existing_names(self) -> Iterator[str]:
+        """Yield the names of all results in the folder, without the endings of the files."""
         for name in os.listdir(self.folder):
-            for ending in ENDINGS:
+            for ending in RESULT_ENDINGS:
                 if name.endswith(ending):
                     yield name.removesuffix(ending)
 
-    def _is_of(self, name: str, file: Path) -> bool:
-        """Whether the results of a name are those of this image, by its content."""
-        found = self.documents(name)
+    def _has_results_of(self, name: str, file: Path) -> bool:
+        """Return whether the results of a name belong to this image, by its content."""
+        documents = self.read_documents(name)
         try:
-            return bool(found) and all(
-                content_of(document).get("sha256") == digest(file) for document in found.values()
+            return bool(documents) and all(
+                image_content(document).get("sha256") == file_sha256(file)
+                for document in documents.values()
             )
         except ImageError:
             return False
@@ -263,72 +260,72 @@ class Results:
     # Results
 
     def path(self, name: str, ending: str) -> Path:
-        """Of a file of the results of one image."""
+        """Return the path of a result file of one image."""
         return self.folder / f"{name}{self.ending}{ending}"
 
-    def documents(self, name: str) -> dict[str, dict[str, Any]]:
-        """The JSON of the results of a name and of its pages, by their names.
+    def read_documents(self, name: str) -> dict[str, dict[str, Any]]:
+        """Read the JSON results of a name and of its pages, by name.
 
-        Those that lay there when they were first asked for, see :meth:`look_again`.
+        The folder is listed once; see :meth:`clear_listing`.
         """
-        found = {part: self.document(part) for part in self.parts(name, JSON)}
-        return {part: document for part, document in found.items() if document}
+        documents = {part: self.read_document(part) for part in self.list_parts(name, JSON)}
+        return {part: document for part, document in documents.items() if document}
 
-    def parts(self, name: str, ending: str) -> list[str]:
-        """The name and those of its pages, where a file with this ending lies in the folder."""
+    def list_parts(self, name: str, ending: str) -> list[str]:
+        """List the name and the names of its pages for which a file with this ending exists."""
         if ending not in self._listed:
             self._listed[ending] = {}
-            for part in self.written(ending):
-                for key in {name_key(part), name_key(without_page(part))}:
+            for part in self.list_names(ending):
+                for key in {name_key(part), name_key(strip_page(part))}:
                     self._listed[ending].setdefault(key, []).append(part)
         return self._listed[ending].get(name_key(name), [])
 
-    def look_again(self) -> None:
-        """Forgets what lay in the folder."""
+    def clear_listing(self) -> None:
+        """Forget the listed files, so that the folder is listed again."""
         self._listed.clear()
 
-    def failure(self, name: str) -> str:
-        """The message that :meth:`note_failure` left."""
+    def read_failure(self, name: str) -> str:
+        """Read the message that :meth:`write_failure` wrote."""
         text = self.path(name, FAILED).read_text(encoding="utf-8", errors="backslashreplace")
         return text.partition("\n\n")[0]
 
-    def document(self, name: str) -> dict[str, Any]:
-        """The JSON of one result; empty where there is none that can be read."""
+    def read_document(self, name: str) -> dict[str, Any]:
+        """Read the JSON of one result; empty if it is missing or damaged."""
         return read_json(self.path(name, JSON))
 
-    def written(self, ending: str = JSON) -> list[str]:
-        """Names of the results of this command that lie in the folder, in their order.
+    def list_names(self, ending: str = JSON) -> list[str]:
+        """List the names of this command's results in natural order.
 
         Args:
-            ending: Of the file that is looked for.
+            ending: Ending of the files that are listed.
         """
         end = f"{self.ending}{ending}"
         names = {name.removesuffix(end) for name in os.listdir(self.folder) if name.endswith(end)}
-        return sorted(names, key=natural)
+        return sorted(names, key=natural_sort_key)
 
-    def note_failure(self, name: str, message: str, details: str = "") -> None:
-        """Leaves a message where the results of an image would be."""
+    def write_failure(self, name: str, message: str, details: str = "") -> None:
+        """Write an error message in place of the results of an image."""
         text = f"{message}\n\n{details}" if details else message
         replace_file(self.path(name, FAILED), text.encode("utf-8", "backslashreplace"))
 
     def remove(self, name: str, *endings: str) -> None:
-        """Removes files of the results of one image; those that are not there are no fault.
+        """Remove result files of one image, if they exist.
 
         Raises:
-            OutputError: One cannot be removed.
+            OutputError: A file cannot be removed.
         """
         for ending in endings:
             remove_file(self.path(name, ending))
 
-    def remove_unfinished(self, process: int) -> None:
-        """Removes what a process that was killed was about to write."""
-        for path in self.folder.glob(f"*.{process}.part"):
+    def remove_partial_files(self, pid: int) -> None:
+        """Remove the partial files of a process that was ended."""
+        for path in self.folder.glob(f"*.{pid}.part"):
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
-def _is_about_all(path: Path) -> bool:
-    """Whether a file is a page or a list of outlines that ChromoZoo wrote."""
+def _is_generated(path: Path) -> bool:
+    """Return whether a file is a page or a COCO file that ChromoZoo wrote."""
     signs = (b'<meta name="generator" content="ChromoZoo', b'{\n "info": {\n  "description": "Chro')
     try:
         with path.open("rb") as file:
@@ -338,14 +335,14 @@ def _is_about_all(path: Path) -> bool:
     return any(sign in head for sign in signs)
 
 
-def natural(name: str) -> list[tuple[int, str]]:
-    """Sorts `x-page2` before `x-page10`."""
+def natural_sort_key(name: str) -> list[tuple[int, str]]:
+    """Return a key that sorts `x-page2` before `x-page10`."""
     parts = re.split(r"(\d+)", name)
     return [(int(part) if part.isdecimal() else 0, part) for part in parts]
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """An object that a JSON file holds; empty where there is none that can be read."""
+    """Read a JSON object from a file; empty if it is missing or damaged."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -353,8 +350,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def content_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """What a result says of its image; empty where it says nothing."""
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    replace_file(path, json.dumps(document, indent=1).encode())
+
+
+def image_content(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the identity of the image from a result; empty if the result has none."""
     identity = document.get("identity")
-    image = identity.get("content") if isinstance(identity, dict) else None
-    return image if isinstance(image, dict) else {}
+    content = identity.get("content") if isinstance(identity, dict) else None
+    return content if isinstance(content, dict) else {}

@@ -1,7 +1,7 @@
-"""What ``karyotype`` and ``segment`` share: a folder of images, each with results of its own.
+"""Run of ``karyotype`` or ``segment`` over many images, each with results of its own.
 
-One bad image costs nothing but itself, an interrupted folder is taken up where it stopped, and what
-was made of the same content by the same weights and options is not made again.
+An image that fails does not stop the others. An interrupted run resumes where it stopped, and
+results of the same content, weights and options are reused.
 """
 
 import argparse
@@ -13,94 +13,106 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from chromozoo.batch.images import digest, find_images, name_key, shown, without_page
-from chromozoo.batch.results import FAILED, Results, absolute, content_of, natural
-from chromozoo.batch.signals import Watch
-from chromozoo.batch.worker import Message, build
+from chromozoo.batch.file_names import name_key, strip_page
+from chromozoo.batch.images import file_sha256, find_images, printable_path
+from chromozoo.batch.results import (
+    FAILED,
+    ResultsFolder,
+    absolute_path,
+    image_content,
+    natural_sort_key,
+)
+from chromozoo.batch.signals import SignalWatch
+from chromozoo.batch.worker import Message, build_task
 from chromozoo.batch.worker_pool import Job, WorkerPool
 from chromozoo.errors import ImageError, OutputError
 from chromozoo.visualization.page import JSON, KARYOGRAM, OVERLAY
 
-# After so many failures in a row for want of room the run stops: nor will the next one fit.
-MAX_FULL = 3
-ASKED_FOR = "as asked for"
+# The run stops after this number of write errors in a row, because the next write fails, too.
+MAX_DISK_ERRORS = 3
+REQUESTED = "requested with --again"
 
 
-class Expected(Protocol):
-    """What the result of an image must say of itself to be one of now."""
+class ExpectedIdentity(Protocol):
+    """Function that returns the identity, without the image, of an up-to-date result."""
 
-    def __call__(self, about: Message, document: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Its identity without the image, from what the task says and from the result itself."""
+    def __call__(self, identity: Message, document: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return it from the identity of the task and the JSON of the result."""
         ...
 
 
 @dataclass
-class Outcome:
-    """What became of the images.
+class BatchSummary:
+    """Counts and messages of a run.
 
     Attributes:
-        done: Names of the results, in the order of the images; those done before are among them.
-        before: Number of those that were done before.
-        again: How many were done again, by the reason.
-        failed: Messages, by the name of the results.
-        left: Number of files that were not begun, or not finished.
-        full: The message of a result that could not be written for want of room.
-        signal: The number of the signal that ended the run.
+        done: Names of the results in the order of the images, with those of earlier runs.
+        n_reused: Number of results that were reused from earlier runs.
+        redone: Number of results that were made again, by reason.
+        failed: Error messages by the name of the results.
+        n_remaining: Number of files that were not started or not finished.
+        disk_error: Message of a result that could not be written for lack of space, or None.
+        stop_signal: Number of the signal that stopped the run, or None.
     """
 
     done: list[str] = field(default_factory=list)
-    before: int = 0
-    again: Counter[str] = field(default_factory=Counter)
+    n_reused: int = 0
+    redone: Counter[str] = field(default_factory=Counter)
     failed: dict[str, str] = field(default_factory=dict)
-    left: int = 0
-    full: str | None = None
-    signal: int | None = None
+    n_remaining: int = 0
+    disk_error: str | None = None
+    stop_signal: int | None = None
 
-    def summary(self) -> list[str]:
-        """Lines that say what was done before or again, what failed, and what is left."""
-        lines = [f"{count} done again: {reason}" for reason, count in sorted(self.again.items())]
+    def describe_reused(self) -> str:
+        """Return the number of reused results in parentheses; empty if there are none."""
+        return f" ({self.n_reused} were done before)" if self.n_reused else ""
+
+    def summary_lines(self) -> list[str]:
+        """Return lines about results that were made again, failed images and remaining files."""
+        lines = [f"{count} done again: {reason}" for reason, count in sorted(self.redone.items())]
         if self.failed:
             total = len(self.done) + len(self.failed)
             lines.append(f"{len(self.failed)} of {total} images failed:")
             lines += [f"  {message}" for message in self.failed.values()]
-        if self.left:
-            lines.append(f"{self.left} left: call the same again to go on")
+        if self.n_remaining:
+            lines.append(f"{self.n_remaining} left: call the same again to go on")
         return lines
 
-    def status(self) -> int:
-        """Exit status of the command.
+    def exit_status(self) -> int:
+        """Return the exit status of the command.
 
         Raises:
             OutputError: Results could not be written.
         """
-        if self.full:
-            raise OutputError(self.full)
-        if self.signal is not None:
-            return 128 + self.signal
-        return 1 if self.failed or self.left else 0
+        if self.disk_error:
+            raise OutputError(self.disk_error)
+        if self.stop_signal is not None:
+            return 128 + self.stop_signal
+        return 1 if self.failed or self.n_remaining else 0
 
 
-class _NoRoomError(Exception):
-    """One result after the other finds no room."""
+class _DiskFullError(Exception):
+    """Several results in a row could not be written for lack of space."""
 
 
 class Batch:
     """One run of a command over images.
 
     Args:
-        command: Its name.
-        ending: Of the names of its results, where they are not the command's alone.
-        arguments: As parsed.
-        expected: See :class:`Expected`.
-        of_all: Files about all images that the command writes.
+        command: Name of the command.
+        ending: Text added to the names of its results, empty for none.
+        arguments: Parsed arguments.
+        expected_identity: See :class:`ExpectedIdentity`.
+        shared_files: Names of the files about all images that the command writes.
 
     Attributes:
-        results: Where the results lie.
-        names: Of the results of each file, before the ending.
-        outcome: What became of the images.
+        results: Folder of the results.
+        names: Name of the results of each file, without the ending.
+        summary: Counts and messages of the run.
+        notes: Lines for the user about the images and the folder.
 
     Raises:
-        ChromozooError: No image was given, or the results have no place.
+        ChromozooError: No path gives an image, or the folder of the results cannot be used.
     """
 
     def __init__(
@@ -108,249 +120,257 @@ class Batch:
         command: str,
         ending: str,
         arguments: argparse.Namespace,
-        expected: Expected,
-        of_all: Sequence[str] = (),
+        expected_identity: ExpectedIdentity,
+        shared_files: Sequence[str] = (),
     ) -> None:
         self.arguments = arguments
-        self.expected = expected
-        found = find_images(arguments.paths)
-        self.results = Results.open(command, ending, arguments.output, arguments.paths)
-        for name in of_all:
-            self.results.take_file(name)
-        self.names = self.results.take_names(found.files)
-        self.notes = [*found.notes(), *self.results.notes]
-        self.outcome = Outcome(
-            failed={shown(path): message for path, message in found.faults.items()}
+        self.expected_identity = expected_identity
+        images = find_images(arguments.paths)
+        self.results = ResultsFolder.open(command, ending, arguments.output, arguments.paths)
+        for name in shared_files:
+            self.results.claim_file(name)
+        self.names = self.results.assign_names(images.files)
+        self.notes = [*images.describe_left_out(), *self.results.notes]
+        self.summary = BatchSummary(
+            failed={printable_path(path): message for path, message in images.errors.items()}
         )
         self._files = {name_key(name): file for file, name in self.names.items()}
-        # What is done, by the name of the file's results.
+        # Names of the finished results, by the name of the file's results.
         self._done: dict[str, list[str]] = {name: [] for name in self.names.values()}
-        self._reasons: dict[str, str] = {}
-        self._contents: dict[str, str] = {}
-        self._finished: set[str] = set()
-        self._full = 0
+        self._redo_reasons: dict[str, str] = {}
+        self._sha256: dict[str, str] = {}
+        self._finished_jobs: set[str] = set()
+        self._n_disk_errors = 0
 
     def run(
         self,
         task: str,
         settings: Mapping[str, Any],
-        watch: Watch,
-        idle: Callable[[str], None] = lambda name: None,
-    ) -> Outcome:
-        """Does what is not done yet.
+        watch: SignalWatch,
+        on_idle: Callable[[str], None] = lambda name: None,
+    ) -> BatchSummary:
+        """Process the images that have no up-to-date results.
 
         Args:
-            task: See :func:`chromozoo.batch.worker.build`.
-            settings: Of the task.
-            watch: Of signals.
-            idle: Is called with the name of each result that there is, when there is time.
+            task: Dotted name of the task, see :func:`chromozoo.batch.worker.build_task`.
+            settings: Settings of the task.
+            watch: Watch of signals.
+            on_idle: Called with the name of each finished result while the workers are busy.
 
         Raises:
             ChromozooError: The models cannot be loaded.
         """
-        timeout, processes = self.arguments.timeout, min(self.arguments.processes, len(self.names))
+        max_workers = min(self.arguments.processes, len(self.names))
         jobs: list[Job] = []
         with (
-            progress(len(self.names)) as advance,
-            WorkerPool(task, settings, processes=processes, timeout=timeout) as crew,
+            progress_bar(len(self.names)) as advance,
+            WorkerPool(
+                task, settings, max_workers=max_workers, timeout=self.arguments.timeout
+            ) as pool,
         ):
-            # Those without any result surely wait; of the others the weights must be known.
-            new = [name for name in self.names.values() if not self.results.parts(name, JSON)]
-            crew.start(max(len(new), 1))
-            jobs = self._jobs(crew.about())
+            # Images without any result need a worker; for the others the weights decide.
+            new = [name for name in self.names.values() if not self.results.list_parts(name, JSON)]
+            pool.start(max(len(new), 1))
+            jobs = self._create_jobs(pool.load_identity())
             advance(len(self.names) - len(jobs))
-            ready = self.done
+            unread = self.done
 
-            def tell(job: Job, message: Message) -> None:
-                self._tell(job, message)
+            def on_message(job: Job, message: Message) -> None:
+                self._handle(job, message)
                 if "done" in message:
-                    ready.append(message["done"])
+                    unread.append(message["done"])
                 if "finished" in message:
                     advance(1)
 
-            def prepare() -> bool:
-                if ready:
-                    idle(ready.pop())
-                return bool(ready)
+            def read_next() -> bool:
+                if unread:
+                    on_idle(unread.pop())
+                return bool(unread)
 
-            watch.gentle = True
-            with contextlib.suppress(_NoRoomError):
-                crew.work(jobs, tell, watch, prepare)
-            watch.gentle = False
-        for process in crew.ended:
-            self.results.remove_unfinished(process)
-        self.outcome.left = len(jobs) - len(self._finished)
-        self.outcome.signal = watch.number
-        self.outcome.done = self.done
-        return self.outcome
+            watch.graceful = True
+            with contextlib.suppress(_DiskFullError):
+                pool.run(jobs, on_message, watch, read_next)
+            watch.graceful = False
+        for pid in pool.ended_pids:
+            self.results.remove_partial_files(pid)
+        self.summary.n_remaining = len(jobs) - len(self._finished_jobs)
+        self.summary.stop_signal = watch.number
+        self.summary.done = self.done
+        return self.summary
 
-    def run_on_nodes(self, task: str, settings: Mapping[str, Any]) -> Outcome | None:
-        """The same by Lightning, on several machines that share the folder of the results.
+    def run_on_nodes(self, task: str, settings: Mapping[str, Any]) -> BatchSummary | None:
+        """Process the images on several machines that share the folder of the results.
 
         Returns:
-            What became of the images, in the first of all processes; None in the others.
+            The summary in the first of all processes; None in the others.
         """
-        from chromozoo.batch.nodes import predict
+        from chromozoo.batch.nodes import run_on_all_nodes
 
-        # As Lightning's launcher, or SLURM, numbers the processes of a machine.
-        number = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
-        made = build(task, {**settings, "number": int(number)})
-        about = made.about()
+        # Index of the process on its machine, set by Lightning's launcher or SLURM.
+        index = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID") or "0"
+        built = build_task(task, {**settings, "process_index": int(index)})
+        identity = built.identity()
 
-        def work(job: Job) -> None:
-            words = {**job.words, "settled": sorted(job.settled)}
-            made.work(words, lambda message: self._tell(job, message))
-            self._tell(job, {"finished": True})
+        def run_job(job: Job) -> None:
+            built.run_job(job.to_message(), lambda message: self._handle(job, message))
+            self._handle(job, {"finished": True})
 
-        is_first, self.outcome.signal = predict(
-            work, self._jobs(about), self.arguments.processes, self.arguments.nodes
+        is_first, self.summary.stop_signal = run_on_all_nodes(
+            run_job,
+            self._create_jobs(identity),
+            self.arguments.processes,
+            self.arguments.nodes,
         )
         if not is_first:
             return None
-        # The other processes left their results, and messages where they failed.
-        self.results.look_again()
-        self._reasons.clear()
-        before, self.outcome.before = self.outcome.before, 0
-        for job in self._jobs(about):
-            failed = self.results.parts(job.name, FAILED)
+        # The results and error messages of the other processes are read from the folder.
+        self.results.clear_listing()
+        self._redo_reasons.clear()
+        n_reused, self.summary.n_reused = self.summary.n_reused, 0
+        for job in self._create_jobs(identity):
+            failed = self.results.list_parts(job.name, FAILED)
             for part in failed:
-                self.outcome.failed[part] = self.results.failure(part)
-            self.outcome.left += not failed
-        self.outcome.before = before
-        self.outcome.done = self.done
-        return self.outcome
+                self.summary.failed[part] = self.results.read_failure(part)
+            self.summary.n_remaining += not failed
+        self.summary.n_reused = n_reused
+        self.summary.done = self.done
+        return self.summary
 
     @property
     def done(self) -> list[str]:
-        """Names of the results that there are, in the order of the images."""
-        return [part for parts in self._done.values() for part in sorted(parts, key=natural)]
+        """Names of the finished results in the order of the images."""
+        return [
+            part for parts in self._done.values() for part in sorted(parts, key=natural_sort_key)
+        ]
 
     @property
     def title(self) -> str:
-        """Name of the first path that was given."""
-        return title_of(self.arguments.paths)
+        """Printable name of the first path."""
+        return first_path_name(self.arguments.paths)
 
-    def shown(self, name: str, part: str | None) -> str:
-        """The path of the image of a result, as it was given now, and which of its images."""
-        file = self._files[name_key(without_page(name)) if part else name_key(name)]
-        return f"{shown(file)} ({part})" if part else shown(file)
+    def describe_image(self, name: str, part: str | None) -> str:
+        """Return the printable path of a result's image in this run, with its page or channel."""
+        file = self._files[name_key(strip_page(name)) if part else name_key(name)]
+        return f"{printable_path(file)} ({part})" if part else printable_path(file)
 
-    def earlier(self, ending: str = JSON) -> list[str]:
-        """Names of results of this command in the folder that are of no image of this run."""
-        ours = {name_key(name) for name in self.names.values()}
-        now = set(self.done)
+    def list_earlier(self, ending: str = JSON) -> list[str]:
+        """List the command's results in the folder that belong to no image of this run."""
+        current = {name_key(name) for name in self.names.values()}
+        done = set(self.done)
         return [
             part
-            for part in self.results.written(ending)
-            if part not in now and (ending == JSON or name_key(without_page(part)) not in ours)
+            for part in self.results.list_names(ending)
+            if part not in done and (ending == JSON or name_key(strip_page(part)) not in current)
         ]
 
-    def _jobs(self, about: Message) -> list[Job]:
-        """Work for the files that are not done."""
+    def _create_jobs(self, identity: Message) -> list[Job]:
+        """Create a job for each file without up-to-date results."""
         jobs = []
         for file, name in self.names.items():
-            same, reason, parts = self._compare(file, name, about)
-            self._done[name] = list(same)
-            self.outcome.before += len(same)
-            if parts and len(same) == parts:
+            valid, reason, n_parts = self._check_results(file, name, identity)
+            self._done[name] = list(valid)
+            self.summary.n_reused += len(valid)
+            if n_parts and len(valid) == n_parts:
                 continue
             if reason:
-                self._reasons[name] = reason
-            words = {"file": str(file), "path": absolute(file), "name": name}
-            jobs.append(Job(name, shown(file), words, settled=set(same)))
+                self._redo_reasons[name] = reason
+            payload = {"file": str(file), "path": absolute_path(file), "name": name}
+            jobs.append(Job(name, printable_path(file), payload, finished_steps=set(valid)))
         return jobs
 
-    def _compare(self, file: Path, name: str, about: Message) -> tuple[list[str], str | None, int]:
-        """What is done already of a file.
+    def _check_results(
+        self, file: Path, name: str, identity: Message
+    ) -> tuple[list[str], str | None, int]:
+        """Compare the existing results of a file with its content, the weights and the options.
 
         Returns:
-            Names of the results that are of its content, by these weights and options; else why
-            they are not; and how many there must be.
+            Names of the valid results, the reason if existing results are not valid, and the number
+            of results that the file must have (0 if unknown).
         """
-        documents = self.results.documents(name)
+        documents = self.results.read_documents(name)
         if not documents:
             return [], None, 0
         if self.arguments.again:
-            return [], ASKED_FOR, 0
+            return [], REQUESTED, 0
         try:
-            content = digest(file)
+            sha256 = file_sha256(file)
         except ImageError:
             return [], None, 0
-        differ = {
-            part: _difference(document, content, self.expected(about, document))
+        differences = {
+            part: _find_difference(document, sha256, self.expected_identity(identity, document))
             for part, document in documents.items()
         }
-        same = [part for part, reason in differ.items() if reason is None]
-        if same:
-            return same, None, int(content_of(documents[same[0]]).get("parts", 0))
-        return [], next(iter(differ.values())), 0
+        valid = [part for part, difference in differences.items() if difference is None]
+        if valid:
+            return valid, None, int(image_content(documents[valid[0]]).get("parts", 0))
+        return [], next(iter(differences.values())), 0
 
-    def _tell(self, job: Job, message: Message) -> None:
-        """Keeps what is said of a job, and leaves a message where it failed."""
+    def _handle(self, job: Job, message: Message) -> None:
+        """Record a message of a job, and write the error message of a failure."""
         if "sha256" in message:
-            self._contents[job.name] = message["sha256"]
+            self._sha256[job.name] = message["sha256"]
         if "done" in message:
             part = message["done"]
-            self._full = 0
+            self._n_disk_errors = 0
             self._done[job.name].append(part)
             with contextlib.suppress(OSError):
                 self.results.remove(part, FAILED)
         elif "failed" in message:
             part = message["failed"]
-            self.outcome.failed[part] = message["message"]
+            self.summary.failed[part] = message["message"]
             try:
-                self._leave_failure(job, part, message)
+                self._write_failure(job, part, message)
             except OSError as error:
-                self._no_room(str(error))
-            if message.get("full"):
-                self._no_room(message["message"])
+                self._count_disk_error(str(error))
+            if message.get("disk_full"):
+                self._count_disk_error(message["message"])
         elif "finished" in message:
-            self._finished.add(job.name)
-            self._tidy_up(job)
-            if self._full >= MAX_FULL:
-                raise _NoRoomError
+            self._finished_jobs.add(job.name)
+            self._remove_stale_results(job)
+            if self._n_disk_errors >= MAX_DISK_ERRORS:
+                raise _DiskFullError
 
-    def _leave_failure(self, job: Job, part: str, message: Message) -> None:
-        self.results.note_failure(part, message["message"], message.get("details", ""))
-        if self._reasons.get(job.name) == ASKED_FOR:
-            return  # what was made before is as good as it was
-        # A result of another image, or of other weights, must not stand for what failed.
-        stale = {part, *(self.results.documents(job.name) if part == job.name else ())}
+    def _write_failure(self, job: Job, part: str, message: Message) -> None:
+        self.results.write_failure(part, message["message"], message.get("details", ""))
+        if self._redo_reasons.get(job.name) == REQUESTED:
+            return  # the earlier result is still valid
+        # A result of another content or other weights must not be taken for the failed one.
+        stale = {part, *(self.results.read_documents(job.name) if part == job.name else ())}
         for name in stale.difference(self._done[job.name]):
             with contextlib.suppress(OSError):
                 self.results.remove(name, JSON, KARYOGRAM, OVERLAY)
 
-    def _tidy_up(self, job: Job) -> None:
-        """Removes what is left of another image that had the place of this one."""
+    def _remove_stale_results(self, job: Job) -> None:
+        """Remove results of an earlier content of the file, and count the results made again."""
         done = self._done[job.name]
-        # Where the place is another one, as that of one page, nothing was done again.
-        again = set(done).intersection(self.results.parts(job.name, JSON))
-        if again and (reason := self._reasons.get(job.name)):
-            self.outcome.again[reason] += 1
-        content = self._contents.get(job.name)
+        # A result under a new name, as that of a single page, was not made again.
+        redone = set(done).intersection(self.results.list_parts(job.name, JSON))
+        if redone and (reason := self._redo_reasons.get(job.name)):
+            self.summary.redone[reason] += 1
+        sha256 = self._sha256.get(job.name)
         with contextlib.suppress(OSError):
-            for part, document in self.results.documents(job.name).items():
-                if content and part not in done and content_of(document).get("sha256") != content:
+            for part, document in self.results.read_documents(job.name).items():
+                if sha256 and part not in done and image_content(document).get("sha256") != sha256:
                     self.results.remove(part, JSON, KARYOGRAM, OVERLAY)
-            for part in self.results.parts(job.name, FAILED):
-                if part not in self.outcome.failed:
+            for part in self.results.list_parts(job.name, FAILED):
+                if part not in self.summary.failed:
                     self.results.remove(part, FAILED)
 
-    def _no_room(self, message: str) -> None:
-        self.outcome.full = message
-        self._full += 1
+    def _count_disk_error(self, message: str) -> None:
+        self.summary.disk_error = message
+        self._n_disk_errors += 1
 
 
-def title_of(paths: Sequence[Path]) -> str:
-    """Name of the first path, also where it is `.`."""
+def first_path_name(paths: Sequence[Path]) -> str:
+    """Return the name of the first path, also for `.`."""
     return Path(os.path.realpath(paths[0])).name
 
 
-def _difference(
-    document: Mapping[str, Any], content: str, expected: Mapping[str, Any]
+def _find_difference(
+    document: Mapping[str, Any], sha256: str, expected: Mapping[str, Any]
 ) -> str | None:
-    """Why a result is not that of an image as it is now; None where it is."""
-    if content_of(document).get("sha256") != content:
+    """Return the reason why a result is not up to date, or None."""
+    if image_content(document).get("sha256") != sha256:
         return "the image has changed"
     identity = document["identity"]
     if identity.get("models") != expected["models"]:
@@ -365,8 +385,8 @@ def _difference(
 
 
 @contextlib.contextmanager
-def progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; what it gives is called with what has been done."""
+def progress_bar(total: int) -> Iterator[Callable[[int], None]]:
+    """Show a progress bar on a terminal; yield a function that advances it by a count."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -380,9 +400,9 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
         disable=not console.is_terminal,
     )
     with bar:
-        shown_task = bar.add_task("Loading the models", total=total)
+        row = bar.add_task("Loading the models", total=total)
 
         def advance(count: int) -> None:
-            bar.update(shown_task, description="Working", advance=count)
+            bar.update(row, description="Working", advance=count)
 
         yield advance

@@ -1,4 +1,4 @@
-"""What the long commands do when they are told to stop (Ctrl-C, ``kill``, ``docker stop``)."""
+"""Graceful stop of long commands on signals (Ctrl-C, ``kill``, ``docker stop``)."""
 
 import contextlib
 import signal
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-# SIGHUP: the terminal is closed; Windows has none.
+# SIGHUP is sent when the terminal is closed; Windows does not have it.
 _WATCHED = ("SIGINT", "SIGTERM", "SIGHUP")
 
 
 class Stopped(BaseException):
-    """The user or the system ended the run; ``number`` is that of the signal."""
+    """The run was stopped by the signal ``number``."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -20,42 +20,42 @@ class Stopped(BaseException):
 
 
 @dataclass
-class Watch:
-    """What was heard.
+class SignalWatch:
+    """Handler of the signals that stop a run.
 
     Attributes:
-        number: The first signal that came while ``gentle`` was set.
-        gentle: Whether a first signal is only noted, so that what is under way can be finished.
-            Else, and from the second one on, it raises :class:`Stopped`.
+        number: First signal that was received while ``graceful`` was set, or None.
+        graceful: Whether the first signal is only recorded, so that the current image can be
+            finished. Otherwise, and from the second signal on, :class:`Stopped` is raised.
     """
 
     number: int | None = None
-    gentle: bool = False
+    graceful: bool = False
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
-        """Is called by Python with the number of a signal."""
-        if not self.gentle or self.number is not None:
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal; Python calls this with its number."""
+        if not self.graceful or self.number is not None:
             raise Stopped(number)
         self.number = number
 
 
 @contextlib.contextmanager
-def watching() -> Iterator[Watch]:
-    """Watches for signals; elsewhere than in the main thread it hears none."""
-    watch = Watch()
+def watch_signals() -> Iterator[SignalWatch]:
+    """Watch for signals inside the context; in other threads than the main one do nothing."""
+    watch = SignalWatch()
     if threading.current_thread() is not threading.main_thread():
         yield watch
         return
-    before = {}
+    previous = {}
     try:
         for name in _WATCHED:
             number = getattr(signal, name, None)
-            # A run under nohup goes on when the terminal is closed.
+            # A run under nohup continues when the terminal is closed.
             if number is not None and not (
                 name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN
             ):
-                before[number] = signal.signal(number, watch.hear)
+                previous[number] = signal.signal(number, watch.handle)
         yield watch
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler or signal.SIG_DFL)

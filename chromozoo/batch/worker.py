@@ -1,8 +1,8 @@
-"""The process that holds the models: what it does for one image, and how it is spoken to.
+"""Worker process that loads the models and runs the jobs of a command.
 
-A command starts one (:mod:`chromozoo.batch.worker_pool`) or several and stays small itself: an image that
-never ends, or that takes the process down with it, then costs itself and nothing else. Each line on
-the standard input is a job and each on the standard output a message, as JSON.
+The command (:mod:`chromozoo.batch.worker_pool`) starts one or several workers and loads no model
+itself, so that an image that hangs or crashes the process costs that image alone. Each line of the
+standard input is a job and each line of the standard output is a message, both as JSON.
 """
 
 import errno
@@ -20,8 +20,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from chromozoo.batch.images import digest, encodable, page_name, shown
-from chromozoo.batch.results import with_option
+from chromozoo.batch.file_names import page_name
+from chromozoo.batch.images import escape_undecodable, file_sha256, printable_path
+from chromozoo.batch.results import add_output_hint
 from chromozoo.batch.signals import Stopped
 from chromozoo.errors import ChromozooError, OutputError
 
@@ -29,204 +30,211 @@ if TYPE_CHECKING:
     from chromozoo.images.reading import ImagePage
 
 Message = dict[str, Any]
-Report = Callable[[Message], None]
+SendMessage = Callable[[Message], None]
 
-_END_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl
-# Errors of the system that the next image will meet, too.
-FULL = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS"))
+_PR_SET_PDEATHSIG = 1  # option of prctl
+# System errors that make writing the next image fail, too.
+DISK_ERRORS = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS"))
 
 
 class Task(Protocol):
-    """What a command does with each job."""
+    """Work of a command in a worker process, with the models that it needs."""
 
-    def about(self) -> Message:
-        """What the command must know of the models."""
+    def identity(self) -> Message:
+        """Return the identity of the results without the image, as JSON takes it."""
         ...
 
-    def work(self, job: Message, report: Report) -> None:
-        """Does a job and reports each step before it begins; raises nothing."""
+    def run_job(self, job: Message, send: SendMessage) -> None:
+        """Run a job and send a message before and after each step; raise nothing."""
         ...
 
 
 class ImageTask:
-    """A task that reads one image after the other and writes the results of each.
+    """Base class of tasks that process one image after the other and write results of each.
 
     Args:
-        settings: As :func:`chromozoo.cli.options.settings_of` gives them; ``reading`` are the
-            arguments of :func:`chromozoo.images.reading.images_of`.
+        settings: Settings from :func:`chromozoo.cli.options.task_settings`; ``reading`` are the
+            arguments of :func:`chromozoo.images.reading.list_images`.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self.reading: dict[str, Any] = settings["reading"]
         self.folder = Path(settings["folder"])
 
-    def about(self) -> Message:
-        """What makes the results what they are, besides the image."""
+    def identity(self) -> Message:
+        """Return the identity of the results without the image."""
         raise NotImplementedError
 
-    def write(self, image: "Path | ImagePage", name: str, source: Message) -> None:
-        """Makes the results of one image and writes them.
+    def write_results(self, image: "Path | ImagePage", name: str, source: Message) -> None:
+        """Process one image and write its results.
 
         Args:
-            image: As :func:`chromozoo.images.reading.images_of` gave it.
-            name: Of the results.
-            source: What is to stand in the results of the image: ``shown``, ``path`` and
-                ``content``, the part of the identity.
+            image: Image from :func:`chromozoo.images.reading.list_images`.
+            name: Name of the results.
+            source: Description of the image for the results: ``shown`` (printable path), ``path``
+                (absolute path) and ``content`` (part of the identity).
         """
         raise NotImplementedError
 
-    def work(self, job: Message, report: Report) -> None:
-        """Does one file, image by image.
+    def run_job(self, job: Message, send: SendMessage) -> None:
+        """Process the images of one file.
 
-        Before each it reports ``step``, its name, ``image``, how it is called in words, ``more``,
-        whether others of the file follow, and ``times``, how many times the limit of one image it
-        may take; afterwards ``done`` or ``failed`` with the name. A failure has a ``message``,
-        perhaps ``details``, and ``full`` where the disk takes no more.
+        Before each image the message has ``step`` (name of the results), ``image`` (printable
+        path), ``more_follow`` (whether other images of the file follow) and ``time_factor``
+        (multiple of the time limit). Afterwards it has ``done`` or ``failed`` with the name; a
+        failure has a ``message``, perhaps ``details``, and ``disk_full`` for a full disk.
         """
-        from chromozoo.images.reading import images_of
+        from chromozoo.images.reading import list_images
 
         file = Path(job["file"])
-        with attempt(job["name"], shown(file), report) as attempted:
-            # The content first: what changes while it is read is then another image.
-            content = digest(file)
-            images = images_of(file, **self.reading)
-        if attempted.failed:
+        with catch_errors(job["name"], printable_path(file), send) as step:
+            # Hashed before it is read: a file that changes in between then counts as changed.
+            sha256 = file_sha256(file)
+            images = list_images(file, **self.reading)
+        if step.failed:
             return
         names = [
             job["name"] if isinstance(image, Path) else page_name(job["name"], image.suffix)
             for image in images
         ]
-        waiting = [
+        remaining = [
             (image, name)
             for image, name in zip(images, names, strict=True)
-            if name not in job["settled"]
+            if name not in job["finished_steps"]
         ]
-        for number, (image, name) in enumerate(waiting, start=1):
+        for number, (image, name) in enumerate(remaining, start=1):
             part = None if isinstance(image, Path) else image.suffix
-            more = number < len(waiting)
-            step = {"step": name, "image": shown(image), "more": more, "times": 1}
-            report({**step, "sha256": content})
-            with attempt(name, shown(image), report) as attempted:
+            more_follow = number < len(remaining)
+            message = {"step": name, "image": printable_path(image), "more_follow": more_follow}
+            send({**message, "time_factor": 1, "sha256": sha256})
+            with catch_errors(name, printable_path(image), send) as step:
                 source = {
-                    "shown": shown(image),
-                    "path": shown(job["path"]),
-                    "content": {"sha256": content, "part": part, "parts": len(images)},
+                    "shown": printable_path(image),
+                    "path": printable_path(job["path"]),
+                    "content": {"sha256": sha256, "part": part, "parts": len(images)},
                 }
-                self.write(image, name, source)
-            if not attempted.failed:
-                report({"done": name})
+                self.write_results(image, name, source)
+            if not step.failed:
+                send({"done": name})
 
 
-class Attempt:
-    """Whether it failed."""
+class StepStatus:
+    """Whether a step failed."""
 
     failed = False
 
 
 @contextmanager
-def attempt(name: str, image: str, report: Report) -> Iterator[Attempt]:
-    """Reports whatever goes wrong inside as the failure of one image.
+def catch_errors(name: str, image: str, send: SendMessage) -> Iterator[StepStatus]:
+    """Send any error that is raised inside the context as the failure of one image.
 
     Args:
-        name: Of the results.
-        image: How messages call it.
-        report: Takes the message.
+        name: Name of the results.
+        image: Printable path of the image.
+        send: Sends a message.
     """
-    attempted = Attempt()
+    step = StepStatus()
     try:
-        yield attempted
+        yield step
     except (Stopped, KeyboardInterrupt):
         raise
-    except BaseException as error:  # also what libraries raise to leave the process
-        attempted.failed = True
-        report({"failed": name, **failure_of(error, image)})
-        if _is_lack_of_memory(error):
-            _make_room()
+    except BaseException as error:  # also SystemExit, which some libraries raise
+        step.failed = True
+        send({"failed": name, **describe_failure(error, image)})
+        if _is_out_of_memory(error):
+            _free_memory()
 
 
-def failure_of(
+def describe_failure(
     error: BaseException, image: str, details: str = "the file that ends in .failed.txt"
 ) -> Message:
-    """Message of an error, for the user, with the name of the image and a remedy.
+    """Return the message of an error for the user, with the image and a remedy.
 
     Args:
-        error: What was raised.
-        image: How messages call the image.
-        details: Where the traceback will be found, in words, of an error that nobody expected.
+        error: Error that was raised.
+        image: Printable path of the image.
+        details: Description of where the traceback of an unexpected error is stored.
     """
     if isinstance(error, OutputError):
         cause = error.__cause__
-        full = isinstance(cause, OSError) and cause.errno in FULL
-        return {"message": encodable(with_option(error)), "full": full}
+        disk_full = isinstance(cause, OSError) and cause.errno in DISK_ERRORS
+        return {"message": escape_undecodable(add_output_hint(error)), "disk_full": disk_full}
     if isinstance(error, ChromozooError):
-        text = encodable(str(error))
+        text = escape_undecodable(str(error))
         return {"message": text if text.startswith(image) else f"{image}: {text}"}
-    if _is_lack_of_memory(error):
-        words = "not enough memory for it; close other programs, or give a smaller image"
-        return {"message": f"{image}: {words}"}
-    reason = shown("".join(traceback.format_exception_only(error)).strip().splitlines()[-1])
+    if _is_out_of_memory(error):
+        remedy = "close other programs, or give a smaller image"
+        return {"message": f"{image}: not enough memory for it; {remedy}"}
+    lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
+    reason = printable_path(lines[-1])
     return {
         "message": f"{image}: internal error ({reason[:300]}); please report it, with {details}",
-        "details": encodable("".join(traceback.format_exception(error))),
+        "details": escape_undecodable("".join(traceback.format_exception(error))),
     }
 
 
-def _is_lack_of_memory(error: BaseException) -> bool:
-    """Whether memory was too small; torch and OpenCV say so in words alone."""
-    words = str(error).lower()
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory ran out; torch and OpenCV say so in the message alone."""
+    text = str(error).lower()
     return isinstance(error, MemoryError) or any(
-        sign in words for sign in ("out of memory", "insufficient memory", "allocate memory")
+        phrase in text for phrase in ("out of memory", "insufficient memory", "allocate memory")
     )
 
 
-def _make_room() -> None:
+def _free_memory() -> None:
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
-def build(task: str, settings: Mapping[str, Any]) -> Task:
-    """The task of a name such as ``chromozoo.cli.karyotype:KaryotypeTask``."""
-    for module in settings.get("modules", ()):  # of models that the user's own program registered
+def build_task(task: str, settings: Mapping[str, Any]) -> Task:
+    """Build the task of a dotted name.
+
+    Args:
+        task: Module and class, such as ``chromozoo.batch.karyotype_task:KaryotypeTask``.
+        settings: Argument of the class. Its ``modules`` are imported first, because they register
+            models of the user's own program.
+    """
+    for module in settings.get("modules", ()):
         import_module(module)
     module, _, name = task.partition(":")
-    made: Task = getattr(import_module(module), name)(settings)
-    return made
+    built: Task = getattr(import_module(module), name)(settings)
+    return built
 
 
-def device_of(settings: Mapping[str, Any]) -> str:
-    """Where the models of this process go: several processes share the GPUs among them."""
+def select_device(settings: Mapping[str, Any]) -> str:
+    """Return the device of this process; several processes are spread over the GPUs."""
     import torch
 
-    asked = str(settings.get("device", "auto"))
-    if asked == "auto":
-        asked = "cuda" if torch.cuda.is_available() else "cpu"
-    if asked == "cuda" and torch.cuda.device_count() > 1:
-        return f"cuda:{int(settings['number']) % torch.cuda.device_count()}"
-    return asked
+    device = str(settings.get("device", "auto"))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and torch.cuda.device_count() > 1:
+        return f"cuda:{int(settings['process_index']) % torch.cuda.device_count()}"
+    return device
 
 
-def _end_with_the_command() -> None:
-    """Asks Linux to end this process with the command, also where it is held by an image."""
+def _end_with_parent() -> None:
+    """Let Linux end this process with the command, even if an image hangs in C code."""
     if sys.platform == "linux":
         import ctypes
 
-        with suppress(OSError, AttributeError):  # a C library that has no such call
-            ctypes.CDLL(None).prctl(_END_WITH_PARENT, signal.SIGKILL)
+        with suppress(OSError, AttributeError):  # the C library may lack prctl
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def serve() -> None:
-    """Does the jobs of the standard input until it ends."""
-    _end_with_the_command()
+    """Run the jobs of the standard input until it ends."""
+    _end_with_parent()
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        # What is sent to all processes at once is for the command, which decides what is finished.
+        # The command handles signals that are sent to all its processes.
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     messages = os.fdopen(os.dup(1), "w", encoding="ascii")
-    os.dup2(2, 1)  # what libraries print is no message
+    os.dup2(2, 1)  # prints of libraries must not mix with the messages
 
-    def report(message: Message) -> None:
+    def send(message: Message) -> None:
         try:
             messages.write(json.dumps(message) + "\n")
             messages.flush()
@@ -238,27 +246,28 @@ def serve() -> None:
         return
     setup = json.loads(line)
     try:
-        task = build(setup["task"], setup["settings"])
-        about = task.about()
+        task = build_task(setup["task"], setup["settings"])
+        identity = task.identity()
     except ChromozooError as error:
-        report({"refused": encodable(str(error))})
+        send({"refused": escape_undecodable(str(error))})
         return
     except BaseException as error:
-        words = "there is not enough memory to load the models; close other programs"
-        broken = encodable("".join(traceback.format_exception(error)))
-        report({"refused": words} if _is_lack_of_memory(error) else {"broken": broken})
+        if _is_out_of_memory(error):
+            send({"refused": "there is not enough memory to load the models; close other programs"})
+        else:
+            send({"crashed": escape_undecodable("".join(traceback.format_exception(error)))})
         return
-    report({"ready": about})
+    send({"ready": identity})
     jobs: queue.SimpleQueue[Message] = queue.SimpleQueue()
     threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
     while True:
         job = jobs.get()
-        task.work(job, report)
-        report({"finished": True})
+        task.run_job(job, send)
+        send({"finished": True})
 
 
 def _read_jobs(jobs: "queue.SimpleQueue[Message]") -> None:
     for line in sys.stdin:
         jobs.put(json.loads(line))
-    # The command has ended, perhaps by force: nobody waits for what is under way.
+    # The command has ended, perhaps by force: nobody waits for the current job.
     os._exit(0)

@@ -1,7 +1,7 @@
-"""The processes that hold the models, seen from the command: work is given and watched.
+"""Pool of worker processes with a time limit and a restart after crashes.
 
-A process that an image takes too long in, or takes down with it, is replaced by a new one, and
-that image alone fails.
+A worker that exceeds the time limit or crashes is replaced by a new one, and only its current image
+fails.
 """
 
 import json
@@ -19,15 +19,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from chromozoo.batch.signals import Watch
+from chromozoo.batch.signals import SignalWatch
 from chromozoo.batch.worker import Message
 from chromozoo.errors import ChromozooError
 
-# How long the image at hand may still take when the run is told to stop, of the 5 seconds in all.
+# Time for the current images after a stop signal; the whole command must stop within 5 seconds.
 GRACE_SECONDS = 2.5
-# How often the clock is looked at, in seconds.
-TICK = 0.2
-# A process that is ended while it loads the models is replaced so often.
+# Interval between checks of the time limit.
+POLL_SECONDS = 0.2
+# Limit on workers that end in a row while they load the models.
 MAX_FAILED_STARTS = 2
 _PROGRAM = (
     "import sys; sys.path[:] = sys.argv[1:]; from chromozoo.batch.worker import serve; serve()"
@@ -36,25 +36,36 @@ _PROGRAM = (
 
 @dataclass(eq=False)
 class Job:
-    """One piece of work, perhaps of several steps.
+    """Work on one file, in one or several steps.
 
     Attributes:
-        name: What its first step is called until the process names it.
-        image: What it is about, in words.
-        words: What the process gets.
-        settled: Names of steps that are done, or that failed; they are left out.
-        suspect: The step at which a process was ended once.
+        name: Name of the first step, until the worker sends the name of a step.
+        image: Printable path of the file.
+        payload: Description of the job for the task.
+        finished_steps: Names of the steps that are done or failed; they are skipped.
+        suspect_step: Step at which a worker crashed once, or None.
     """
 
     name: str
     image: str
-    words: dict[str, Any]
-    settled: set[str] = field(default_factory=set)
-    suspect: str | None = None
+    payload: dict[str, Any]
+    finished_steps: set[str] = field(default_factory=set)
+    suspect_step: str | None = None
+
+    def to_message(self) -> Message:
+        """Return the job as the task takes it."""
+        return {**self.payload, "finished_steps": sorted(self.finished_steps)}
 
 
 class Worker:
-    """One process; its messages go to the queue that all share."""
+    """One worker process; its messages go to a queue that all workers share.
+
+    Args:
+        task: Dotted name of the task, see :func:`chromozoo.batch.worker.build_task`.
+        settings: Settings of the task.
+        inbox: Queue of the messages, each with its worker.
+        environment: Environment variables that are added to those of the command.
+    """
 
     def __init__(
         self,
@@ -68,10 +79,10 @@ class Worker:
         self.job: Job | None = None
         self.step = ""
         self.image = ""
-        self.more = True
-        self.times = 1
-        self.since = 0.0
-        # A session of its own: Ctrl-C is for the command, which decides what is finished.
+        self.more_follow = True
+        self.time_factor = 1
+        self.step_start = 0.0
+        # In a session of its own, so that Ctrl-C reaches the command alone.
         self.process = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM, *(path or str(Path.cwd()) for path in sys.path)],
             stdin=subprocess.PIPE,
@@ -83,68 +94,71 @@ class Worker:
         threading.Thread(target=self._listen, daemon=True).start()
 
     @property
-    def number(self) -> int:
-        """Of the process."""
+    def pid(self) -> int:
+        """Number of the process."""
         return self.process.pid
 
-    def give(self, job: Job) -> None:
-        """Sends a job."""
+    def start_job(self, job: Job) -> None:
+        """Send a job to the process."""
         self.job, self.step, self.image = job, job.name, job.image
-        self.more, self.times = True, 1
-        self.since = time.monotonic()
-        self._write({**job.words, "settled": sorted(job.settled)})
+        self.more_follow, self.time_factor = True, 1
+        self.step_start = time.monotonic()
+        self._write(job.to_message())
 
     def kill(self) -> None:
-        """Ends the process at once."""
+        """End the process at once."""
         self.process.kill()
 
     def wait(self) -> None:
-        """Returns when it has ended."""
+        """Wait for the end of the process."""
         self.process.wait()
 
-    def _write(self, words: Mapping[str, Any]) -> None:
+    def _write(self, message: Mapping[str, Any]) -> None:
         assert self.process.stdin is not None
         try:
-            self.process.stdin.write(json.dumps(words).encode() + b"\n")
+            self.process.stdin.write(json.dumps(message).encode() + b"\n")
             self.process.stdin.flush()
         except OSError:
-            pass  # it has ended: the message of that is on its way
+            pass  # the process has ended; `_listen` sends the message of its end
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             try:
                 message = json.loads(line)
-            except ValueError:  # something printed before the streams were parted
+            except ValueError:  # printed by a library before `serve` redirected the output
                 continue
             self.inbox.put((self, message))
         self.inbox.put((self, {"ended": self.process.wait()}))
 
 
 class WorkerPool:
-    """Starts processes, gives them jobs, and tells what became of these.
+    """Starts workers, sends them jobs and forwards their messages.
 
     Args:
-        task: What they do, see :func:`chromozoo.batch.worker.build`.
-        settings: Of the task, as JSON takes them.
-        processes: At most so many at once.
-        timeout: Seconds that one step may take; 0 is no limit.
+        task: Dotted name of the task, see :func:`chromozoo.batch.worker.build_task`.
+        settings: Settings of the task, as JSON takes them.
+        max_workers: Maximum number of workers.
+        timeout: Time limit of one step in seconds; 0 for no limit.
+
+    Attributes:
+        ended_pids: Numbers of the processes that were ended.
     """
 
     def __init__(
-        self, task: str, settings: Mapping[str, Any], *, processes: int, timeout: float
+        self, task: str, settings: Mapping[str, Any], *, max_workers: int, timeout: float
     ) -> None:
         self.task = task
         self.settings = dict(settings)
-        self.processes = processes
+        self.max_workers = max_workers
         self.timeout = timeout
-        # No SimpleQueue: one that a signal meets at the end of its time waits for ever (3.11).
+        # A SimpleQueue that is interrupted by a signal at its timeout can wait forever (3.11).
         self.inbox: queue.Queue[tuple[Worker, Message]] = queue.Queue()
         self.workers: list[Worker] = []
-        self.ended: list[int] = []
-        self._known: Message | None = None
-        self._started = 0
-        self._failed_starts = 0
+        self.ended_pids: list[int] = []
+        self._identity: Message | None = None
+        self._n_started = 0
+        self._n_failed_starts = 0
 
     def __enter__(self) -> "WorkerPool":
         return self
@@ -158,180 +172,187 @@ class WorkerPool:
         for worker in self.workers:
             worker.kill()
         while self.workers:
-            self._bury(self.workers[0])
+            self._end_worker(self.workers[0])
 
     def start(self, count: int) -> None:
-        """Starts processes until there are so many, or as many as there may be."""
-        while len(self.workers) < min(count, self.processes):
-            settings = {**self.settings, "number": self._started}
+        """Start workers until there are ``count``, or the maximum number."""
+        while len(self.workers) < min(count, self.max_workers):
+            settings = {**self.settings, "process_index": self._n_started}
             self.workers.append(Worker(self.task, settings, self.inbox, self._environment()))
-            self._started += 1
+            self._n_started += 1
 
     def _environment(self) -> dict[str, str]:
-        """Each of several processes would take all cores, and they would wait for each other."""
-        if self.processes == 1 or "OMP_NUM_THREADS" in os.environ:
+        """Return a limit on threads, so that several workers do not compete for the cores."""
+        if self.max_workers == 1 or "OMP_NUM_THREADS" in os.environ:
             return {}
         if hasattr(os, "sched_getaffinity"):
             cores = len(os.sched_getaffinity(0))
         else:
             cores = os.cpu_count() or 1
-        return {"OMP_NUM_THREADS": str(max(cores // self.processes, 1))}
+        return {"OMP_NUM_THREADS": str(max(cores // self.max_workers, 1))}
 
-    def about(self) -> Message:
-        """What the task says of itself, once its models are loaded.
+    def load_identity(self) -> Message:
+        """Wait until a worker has loaded the models, and return the identity of the task.
 
         Raises:
-            ChromozooError: The task refuses, or the system ends each process that loads it.
+            ChromozooError: The task cannot be built, or each worker ends while it loads the models.
         """
         self.start(1)
-        while self._known is None:
-            self._hear(*self.inbox.get())
+        while self._identity is None:
+            self._handle(*self.inbox.get())
             self.start(1)
-        return self._known
+        return self._identity
 
-    def work(
+    def run(
         self,
         jobs: Sequence[Job],
-        tell: Callable[[Job, Message], None],
-        watch: Watch,
-        idle: Callable[[], bool] = lambda: False,
+        on_message: Callable[[Job, Message], None],
+        watch: SignalWatch,
+        on_idle: Callable[[], bool] = lambda: False,
     ) -> list[Job]:
-        """Does jobs, as many at once as there may be processes.
+        """Run jobs, one at a time on each worker.
 
         Args:
-            jobs: In their order.
-            tell: Is called with each message of a job, and with ``{"finished": True}`` at its end.
-            watch: Of signals; after the first one no job is begun, and those under way are given
-                up after :data:`GRACE_SECONDS`.
-            idle: Is called while there is nothing to do, until it returns False.
+            jobs: Jobs in their order.
+            on_message: Called with each message of a job, and with ``{"finished": True}`` at its
+                end.
+            watch: Watch of signals; after the first signal no job is started, and running jobs are
+                ended after :data:`GRACE_SECONDS`.
+            on_idle: Called while the pool waits for messages, until it returns False.
 
         Returns:
-            The jobs that are not finished, in their order; none but after a signal.
+            The unfinished jobs in their order; empty unless the run was stopped by a signal.
 
         Raises:
-            ChromozooError: As :meth:`about`.
+            ChromozooError: As :meth:`load_identity`.
         """
-        left = {id(job): job for job in jobs}
+        unfinished = {id(job): job for job in jobs}
         waiting = deque(jobs)
         suspects: deque[Job] = deque()
-        until = None
-        while left:
+        deadline = None
+        while unfinished:
             if watch.number is not None:
-                until = until or time.monotonic() + GRACE_SECONDS
-                busy = any(worker.job for worker in self.workers)
-                if not busy or time.monotonic() > until:
+                deadline = deadline or time.monotonic() + GRACE_SECONDS
+                is_busy = any(worker.job for worker in self.workers)
+                if not is_busy or time.monotonic() > deadline:
                     break
             else:
-                self._give(waiting, suspects)
-            for _, job, message in self._heard(idle):
+                self._assign_jobs(waiting, suspects)
+            for job, message in self._receive(on_idle):
                 if "finished" in message:
-                    left.pop(id(job))
-                elif "again" in message:
-                    (suspects if message["again"] == "alone" else waiting).appendleft(job)
+                    unfinished.pop(id(job))
+                elif "retry" in message:
+                    (suspects if message["retry"] == "alone" else waiting).appendleft(job)
                     continue
-                tell(job, message)
-        return list(left.values())
+                on_message(job, message)
+        return list(unfinished.values())
 
-    def _give(self, waiting: deque[Job], suspects: deque[Job]) -> None:
+    def _assign_jobs(self, waiting: deque[Job], suspects: deque[Job]) -> None:
         busy = [worker for worker in self.workers if worker.job]
         if not waiting and suspects and not busy:
-            # Alone: another process may have been what the memory was too small for.
+            # A suspect runs alone, because another worker may have used up the memory.
             waiting.append(suspects.popleft())
         self.start(len(busy) + len(waiting))
         for worker in self.workers:
             if waiting and worker.ready and worker.job is None:
-                worker.give(waiting.popleft())
+                worker.start_job(waiting.popleft())
 
-    def _heard(self, idle: Callable[[], bool]) -> list[tuple[Worker, Job, Message]]:
-        """The next message, and what follows from the clock."""
-        found = []
+    def _receive(self, on_idle: Callable[[], bool]) -> list[tuple[Job, Message]]:
+        """Return the next message of a job and the failures of the jobs that exceeded the limit."""
+        received = []
         try:
-            worker, message = self.inbox.get(timeout=0 if idle() else TICK)
-            found += self._hear(worker, message)
+            worker, message = self.inbox.get(timeout=0 if on_idle() else POLL_SECONDS)
+            received += self._handle(worker, message)
         except queue.Empty:
             pass
         now = time.monotonic()
         for worker in list(self.workers):
-            limit = self.timeout * worker.times
-            if worker.job and limit and now > worker.since + limit:
-                self._bury(worker)
-                words = f"took longer than {limit:g} seconds and was ended (--timeout)"
-                found += self._failed(worker, words)
-        return found
+            limit = self.timeout * worker.time_factor
+            if worker.job and limit and now > worker.step_start + limit:
+                self._end_worker(worker)
+                reason = f"took longer than {limit:g} seconds and was ended (--timeout)"
+                received += _fail_step(worker, worker.job, reason)
+        return received
 
-    def _hear(self, worker: Worker, message: Message) -> list[tuple[Worker, Job, Message]]:
+    def _handle(self, worker: Worker, message: Message) -> list[tuple[Job, Message]]:
+        """Update the state of a worker, and return the messages of its job."""
         if worker not in self.workers:
-            return []  # the last words of one that was ended
+            return []  # a late message of a worker that was ended
         job = worker.job
         if "ready" in message:
             worker.ready = True
-            self._known = message["ready"]
-            self._failed_starts = 0
+            self._identity = message["ready"]
+            self._n_failed_starts = 0
         elif "refused" in message:
             raise ChromozooError(message["refused"])
-        elif "broken" in message:
-            raise RuntimeError(f"the process that works cannot start\n{message['broken']}")
+        elif "crashed" in message:
+            raise RuntimeError(f"the worker process cannot start\n{message['crashed']}")
         elif "ended" in message:
-            self._bury(worker)
-            how = _cause(message["ended"])
+            self._end_worker(worker)
+            cause = _describe_exit(message["ended"])
             if job is not None:
-                return self._failed(worker, f"the process that worked on it was ended ({how})", job)
+                return _handle_crash(worker, job, cause)
             if not worker.ready:
-                self._failed_starts += 1
-                # What the memory was too small for is not tried again while others work.
-                self.processes = max(len(self.workers), 1)
-                if self._failed_starts >= MAX_FAILED_STARTS and not self.workers:
-                    raise ChromozooError(
-                        f"the process that loads the models was ended ({how}), "
-                        f"{self._failed_starts} times; there may be too little memory: close other "
-                        "programs, or ask for fewer --processes"
-                    )
+                self._count_failed_start(cause)
         elif job is not None:
-            worker.since = time.monotonic()
+            worker.step_start = time.monotonic()
             if "step" in message:
                 worker.step, worker.image = message["step"], message["image"]
-                worker.more, worker.times = message["more"], message["times"]
+                worker.more_follow = message["more_follow"]
+                worker.time_factor = message["time_factor"]
             for key in ("done", "failed"):
                 if key in message:
-                    job.settled.add(message[key])
+                    job.finished_steps.add(message[key])
             if "finished" in message:
                 worker.job = None
-            return [(worker, job, message)]
+            return [(job, message)]
         return []
 
-    def _bury(self, worker: Worker) -> None:
+    def _count_failed_start(self, cause: str) -> None:
+        self._n_failed_starts += 1
+        # If memory is too small for another worker, the remaining ones go on without it.
+        self.max_workers = max(len(self.workers), 1)
+        if self._n_failed_starts >= MAX_FAILED_STARTS and not self.workers:
+            raise ChromozooError(
+                f"the process that loads the models was ended ({cause}), "
+                f"{self._n_failed_starts} times; there may be too little memory: close other "
+                "programs, or ask for fewer --processes"
+            )
+
+    def _end_worker(self, worker: Worker) -> None:
         worker.kill()
         worker.wait()
         self.workers.remove(worker)
-        self.ended.append(worker.number)
-
-    def _failed(
-        self, worker: Worker, words: str, by_itself: Job | None = None
-    ) -> list[tuple[Worker, Job, Message]]:
-        """What becomes of the job of a process that was ended.
-
-        Args:
-            worker: The process.
-            words: Why it was ended.
-            by_itself: Its job, where nobody here ended it: it is tried once more, alone, for what
-                the system ends may have been the wrong one.
-        """
-        job = worker.job
-        assert job is not None
-        if by_itself is not None and job.suspect != worker.step:
-            job.suspect = worker.step
-            return [(worker, job, {"again": "alone"})]
-        if by_itself is not None:
-            words += " twice; there may be too little memory for it: give a smaller image"
-        job.settled.add(worker.step)
-        failed = {"failed": worker.step, "message": f"{worker.image}: {words}"}
-        whole = worker.step == job.name and worker.more
-        ending = {"finished": True} if whole or not worker.more else {"again": "soon"}
-        return [(worker, job, failed), (worker, job, ending)]
+        self.ended_pids.append(worker.pid)
 
 
-def _cause(status: int) -> str:
-    """How a process ended, in words."""
+def _handle_crash(worker: Worker, job: Job, cause: str) -> list[tuple[Job, Message]]:
+    """Retry a step alone after its first crash, and fail it after the second.
+
+    The system may have ended the wrong process when memory ran out.
+    """
+    if job.suspect_step != worker.step:
+        job.suspect_step = worker.step
+        return [(job, {"retry": "alone"})]
+    reason = (
+        f"the process that worked on it was ended ({cause}) twice; there may be too little memory "
+        "for it: give a smaller image"
+    )
+    return _fail_step(worker, job, reason)
+
+
+def _fail_step(worker: Worker, job: Job, reason: str) -> list[tuple[Job, Message]]:
+    """Return the failure of a worker's current step, and the retry or the end of its job."""
+    job.finished_steps.add(worker.step)
+    failure = {"failed": worker.step, "message": f"{worker.image}: {reason}"}
+    # The images of a file are unknown until its first step; without them nothing can be retried.
+    is_unread = worker.step == job.name and worker.more_follow
+    ending = {"finished": True} if is_unread or not worker.more_follow else {"retry": "soon"}
+    return [(job, failure), (job, ending)]
+
+
+def _describe_exit(status: int) -> str:
+    """Return the exit status of a process, or the name of the signal that ended it."""
     if status >= 0:
         return f"status {status}"
     try:

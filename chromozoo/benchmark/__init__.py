@@ -1,1 +1,1 @@
-"""TODO"""
+"""Evaluation and publishing of weights, for maintainers."""

@@ -1,20 +1,13 @@
-"""TODO docstring."""
+"""Detection of gained and lost chromosomes, as rows for each kind of cells."""
 
 import datetime
 from collections.abc import Sequence
 from typing import Any
 
-from chromozoo.benchmark.publishing import label
-from chromozoo.benchmark.repository import ROOT
+from chromozoo.benchmark.provenance import weights_label
 from chromozoo.benchmark.results_file import interval_columns
-from chromozoo.benchmark.tables.classification import percent
+from chromozoo.benchmark.tables.markdown import percent
 from chromozoo.data.catalogue import dataset_info
-
-RESULTS = ROOT / "benchmarks" / "results" / "aneuploidy.csv"
-
-
-TABLES = ROOT / "benchmarks" / "README.md"
-
 
 FIGURES = {
     "detected": "called abnormal (%)",
@@ -49,7 +42,7 @@ def measure(
     root: str | None = None,
     device: str = "auto",
 ) -> list[dict[str, Any]]:
-    """Result rows of a classifier, one for each kind of cells.
+    """Return result rows of a classifier, one for each kind of cells.
 
     Args:
         name: Registered classifier.
@@ -65,14 +58,14 @@ def measure(
     from chromozoo.benchmark.inference import cell_log_probabilities
     from chromozoo.benchmark.measure import load_model_with_entry
     from chromozoo.metrics.aneuploidy import evaluate_aneuploidy
-    from chromozoo.metrics.bootstrap import rounded
+    from chromozoo.metrics.bootstrap import round_intervals
 
     model = load_model_with_entry(name, weights, device)
     data = dataset_info(dataset).load_data(root=root, preset=model.transforms.to_dict())
     crops = data.dataset(stage)
     measured = {
         "model": name,
-        "weights": label(model.weights_entry),
+        "weights": weights_label(model.weights_entry),
         "weights_sha256": model.weights_entry.sha256[:12],
         "dataset": dataset,
         "split": f"{data.split.name}/{stage}",
@@ -84,7 +77,7 @@ def measure(
             **measured,
             "kind": report.kind,
             "cells": report.cells,
-            **rounded({figure: getattr(report, figure) for figure in FIGURES}),
+            **round_intervals({figure: getattr(report, figure) for figure in FIGURES}),
         }
         for report in evaluate_aneuploidy(
             cell_log_probabilities(model, crops), crops.labels, crops.cells
@@ -93,7 +86,7 @@ def measure(
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """Rows as a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
+    """Return a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
     lines = [
         "| model | weights | split | cells | number | " + " | ".join(FIGURES.values()) + " |",
         "|---|---|---|---|---:|" + "---|" * len(FIGURES),

@@ -1,28 +1,28 @@
-"""TODO docstring."""
+"""Calibration of conformal prediction sets on validation cells, measured on other cells."""
 
 import dataclasses
 import datetime
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
-from chromozoo.benchmark.publishing import is_packaged, label
-from chromozoo.benchmark.repository import ROOT
+import numpy as np
+
+from chromozoo.benchmark.inference import cell_log_probabilities
+from chromozoo.benchmark.measure import load_model_with_entry
+from chromozoo.benchmark.provenance import weights_label
 from chromozoo.benchmark.results_file import interval_columns
-from chromozoo.benchmark.tables.classification import percent
+from chromozoo.benchmark.tables.markdown import percent
 from chromozoo.data.catalogue import dataset_info, dataset_of_tag
-from chromozoo.models.weights.index import write_entry
-from chromozoo.models.weights.storage import save_weights
-
-if TYPE_CHECKING:
-    from chromozoo.karyotype.conformal import ConformalMode
-    from chromozoo.structures.arrays import FloatArray
-
-RESULTS = ROOT / "benchmarks" / "results" / "calibration.csv"
-
-
-TABLES = ROOT / "benchmarks" / "README.md"
-
+from chromozoo.karyotype.conformal import (
+    ConformalMode,
+    calibrate_thresholds,
+    get_threshold,
+    nonconformity_scores,
+    prediction_sets,
+)
+from chromozoo.metrics.bootstrap import bootstrap_counts, percentile_interval, round_intervals
+from chromozoo.structures.arrays import FloatArray
+from chromozoo.structures.weights_entry import WeightsEntry
 
 FIGURES = {
     "covered": "sets with the right class (%)",
@@ -58,7 +58,24 @@ MEASURED_RATES = (0.01, 0.005)
 COVERAGE = 0.9
 
 
-def measure(
+@dataclasses.dataclass(frozen=True, eq=False)
+class Calibration:
+    """A calibrated classifier.
+
+    Attributes:
+        model: The classifier.
+        entry: Entry of its weights with the new thresholds.
+        on_own_data: Whether the thresholds come from the data set that the weights learnt from.
+        rows: Result rows, for single chromosomes and within cells, for each measured error rate.
+    """
+
+    model: Any
+    entry: WeightsEntry
+    on_own_data: bool
+    rows: list[dict[str, Any]]
+
+
+def calibrate(
     name: str,
     weights: str,
     dataset: str | None,
@@ -66,104 +83,84 @@ def measure(
     *,
     root: str | None = None,
     device: str = "auto",
-    store: bool = False,
-    output: Path | None = None,
-) -> list[dict[str, Any]]:
-    """Result rows of a classifier: alone and within its cell, for each measured error rate.
+) -> Calibration:
+    """Calibrate prediction sets on the validation cells, and measure them on a stage.
+
+    Nothing is written.
 
     Args:
         name: Registered classifier.
         weights: Tag or path of a weights file.
-        dataset: Name in the catalogue; None for the one that the weights were trained on.
+        dataset: Name in the catalogue; None for the data set that the weights were trained on.
         stage: ``"val"`` or ``"test"``.
         root: Folder of the data.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        store: Keep the thresholds in the entry of the weights, if these are the packaged ones and
-            the data set is their own.
-        output: Folder for a copy of the weights file that holds the thresholds; None makes none.
 
     Raises:
-        ChromozooError: Unknown names, no data, or weights that are not whole.
+        ChromozooError: Unknown names, no data, or damaged weights.
     """
-    from chromozoo.benchmark.measure import load_model_with_entry
-    from chromozoo.karyotype.conformal import ConformalMode, threshold, thresholds
-
     model = load_model_with_entry(name, weights, device)
     entry = model.weights_entry
     own = dataset_of_tag(entry.tag, "classification")
     info = dataset_info(dataset) if dataset else own
     data = info.load_data(root=root, preset=model.transforms.to_dict())
-    known = _Strange.of(model, data.dataset("val"))
-    asked = _Strange.of(model, data.dataset(stage))
-    limits = {mode: thresholds(known.true(mode)) for mode in get_args(ConformalMode)}
-    known_now = dataclasses.replace(entry, conformal=limits)
-    if store and info.name == own.name and is_packaged(entry.model, entry.tag, entry.sha256):
-        write_entry(known_now)
-    if output is not None:
-        file, _ = save_weights(model.network, known_now, output, entry.storage)
-        print(f"{file}: the weights with the thresholds of {info.name}")
-    return [
+    known = _Scores.of(model, data.dataset("val"))
+    measured = _Scores.of(model, data.dataset(stage))
+    limits = {
+        mode: calibrate_thresholds(known.of_true_classes(mode)) for mode in get_args(ConformalMode)
+    }
+    rows = [
         {
             "model": name,
-            "weights": label(entry),
+            "weights": weights_label(entry),
             "weights_sha256": entry.sha256[:12],
             "dataset": info.name,
             "split": f"{data.split.name}/{stage}",
             "split_sha256": data.split.sha256[:12],
             "mode": mode,
             "error_rate": rate,
-            **asked.figures(mode, threshold(limits[mode], rate)),
+            **measured.figures(mode, get_threshold(limits[mode], rate)),
             "date": datetime.date.today().isoformat(),
         }
         for mode in get_args(ConformalMode)
         for rate in MEASURED_RATES
         if f"{rate:g}" in limits[mode]
     ]
+    calibrated = dataclasses.replace(entry, conformal=limits)
+    return Calibration(model, calibrated, info.name == own.name, rows)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Strange:
-    """How strange each class would be of the chromosomes of a data set, ``(N, 24)`` nats."""
+class _Scores:
+    """Nonconformity scores of each class for the chromosomes of a data set, ``(N, 24)`` nats."""
 
-    by_judge: "dict[ConformalMode, FloatArray]"
+    by_mode: dict[ConformalMode, FloatArray]
     labels: Any
     cells: Any
 
     @classmethod
-    def of(cls, model: Any, crops: Any) -> "_Strange":
-        import numpy as np
-
-        from chromozoo.benchmark.inference import cell_log_probabilities
-        from chromozoo.karyotype.conformal import ConformalMode, nonconformity_scores
-
+    def of(cls, model: Any, crops: Any) -> "_Scores":
         of_rows = cell_log_probabilities(model, crops)
-        by_judge = {mode: np.zeros((len(crops), 24)) for mode in get_args(ConformalMode)}
+        by_mode = {mode: np.zeros((len(crops), 24)) for mode in get_args(ConformalMode)}
         for cell in np.unique(crops.cells):
             rows = np.flatnonzero(crops.cells == cell)
             log_p = of_rows(rows)
-            for mode, found in by_judge.items():
+            for mode, found in by_mode.items():
                 found[rows] = nonconformity_scores(log_p, mode)
-        return cls(by_judge, np.asarray(crops.labels), np.asarray(crops.cells))
+        return cls(by_mode, np.asarray(crops.labels), np.asarray(crops.cells))
 
-    def true(self, mode: "ConformalMode") -> Any:
-        """Of the true classes, ``(N,)``."""
-        import numpy as np
+    def of_true_classes(self, mode: ConformalMode) -> Any:
+        """Return the scores of the true classes, ``(N,)``."""
+        return np.take_along_axis(self.by_mode[mode], self.labels[:, None], 1)[:, 0]
 
-        return np.take_along_axis(self.by_judge[mode], self.labels[:, None], 1)[:, 0]
-
-    def figures(self, mode: "ConformalMode", limit: float) -> dict[str, Any]:
-        """The figures of a row, with their intervals over cells."""
-        import numpy as np
-
-        from chromozoo.karyotype.conformal import prediction_sets
-        from chromozoo.metrics.bootstrap import bootstrap_counts, percentile_interval, rounded
-
-        strange = self.by_judge[mode]
+    def figures(self, mode: ConformalMode, limit: float) -> dict[str, Any]:
+        """Return the figures of a row, with their intervals over cells."""
+        strange = self.by_mode[mode]
         kept = prediction_sets(strange, limit)
         sizes = kept.sum(axis=1)
         covered = np.take_along_axis(kept, self.labels[:, None], 1)[:, 0]
         right = strange.argmin(axis=1) == self.labels
-        # The surest: alone by the best class's probability, within the cell by the runner-up.
+        # Certainty: the probability of the best class, within the cell the score of the runner-up.
         two = np.sort(strange, axis=1)[:, :2]
         certainty = -two[:, 0] if mode == "alone" else two[:, 1]
         surest = np.zeros(len(strange), bool)
@@ -181,7 +178,7 @@ class _Strange:
             "n_chromosomes": len(strange),
             "n_cells": len(names),
             "set_size": round(float(sizes.mean()), 3),
-            **rounded(
+            **round_intervals(
                 {
                     "covered": share(covered, everything),
                     "single": share(sizes == 1, everything),
@@ -192,7 +189,7 @@ class _Strange:
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """Rows as a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
+    """Return a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
     lines = [
         "| model | weights | split | mode | error rate (%) | classes in a set | "
         + " | ".join(FIGURES.values())

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Evaluation of weights on a data set; each evaluation gives one row of a result file."""
 
 import datetime
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromozoo.benchmark.inference import predict
-from chromozoo.benchmark.publishing import label
+from chromozoo.benchmark.provenance import weights_label
 from chromozoo.benchmark.repository import ROOT
 from chromozoo.classes import CLASS_INDEX
 from chromozoo.data.catalogue import dataset_info
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 DEFAULT_SCORE = 0.5
 
 
-def trained_on(dataset: str) -> list[str]:
-    """The models that have weights of a data set.
+def models_trained_on(dataset: str) -> list[str]:
+    """Return the models that have weights trained on a data set.
 
     Raises:
         ChromozooError: There is none.
@@ -44,45 +44,35 @@ def trained_on(dataset: str) -> list[str]:
     return names
 
 
-def measure(name: str, weights: str, dataset: str, stage: str, **options: Any) -> dict[str, Any]:
-    """The result row of one set of weights of a classifier; arguments as of :func:`classified`."""
-    return classified(name, weights, dataset, stage, **options)[1]
-
-
-def classified(
-    name: str,
-    weights: str,
+def evaluate_classifier(
+    model: Any,
     dataset: str,
     stage: str,
     *,
     fold: int | None = None,
     root: str | None = None,
-    device: str = "auto",
     note: str = "",
 ) -> tuple[dict[str, "NDArray[Any]"], dict[str, Any]]:
-    """What one set of weights of a classifier says of a data set, and its result row.
+    """Evaluate a classifier on a data set.
 
     Args:
-        name: Registered model.
-        weights: Tag or path of a weights file.
+        model: Classifier with the entry of its weights, see :func:`load_model_with_entry`.
         dataset: Name in the catalogue.
         stage: ``"train"``, ``"val"`` or ``"test"``.
-        fold: Part of the cross-validation, or None for the official split.
+        fold: Fold of the cross-validation, or None for the official split.
         root: Folder of the data.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         note: Free text of the row.
 
     Returns:
-        ``probabilities`` (N, 24), ``targets`` (N,) and ``cells`` (N,), where all images are
-        upright also ``p_arm_up`` (N, 24); and the row.
+        Arrays ``probabilities`` (N, 24), ``targets`` (N,), ``cells`` (N,) and ``prob_p_arm_up``
+        (N, 24) where all images are upright; and the result row.
 
     Raises:
-        ChromozooError: Unknown names, no data, or weights that are not whole.
+        ChromozooError: Unknown data set, or no data.
     """
     from chromozoo.benchmark.tables.classification import WHOLE_CELLS
     from chromozoo.metrics.classification import evaluate_classification
 
-    model = load_model_with_entry(name, weights, device)
     info = dataset_info(dataset)
     data = info.load_data(root=root, fold=fold, preset=model.transforms.to_dict())
     crops = data.dataset(stage)
@@ -90,13 +80,15 @@ def classified(
     probabilities, p_arm_up = predict(model, crops)
     milliseconds = 1000 * (time.perf_counter() - start) / len(crops)
     found = {"probabilities": probabilities, "targets": crops.labels, "cells": crops.cells}
-    if p_arm_up is not None and crops.upright.all():  # else there is nothing to hold it against
-        found["p_arm_up"] = p_arm_up
-    report = evaluate_classification(**found)
+    if p_arm_up is not None and crops.upright.all():  # polarity is known of upright images alone
+        found["prob_p_arm_up"] = p_arm_up
+    report = evaluate_classification(
+        probabilities, crops.labels, crops.cells, prob_p_arm_up=found.get("prob_p_arm_up")
+    )
     preset = model.transforms
     return found, {
         "task": "classification",
-        **about(model, note),
+        **provenance(model, note),
         "dataset": dataset,
         "split": f"{data.split.name}/{stage}" if fold is None else data.split.name,
         "split_sha256": data.split.sha256[:12],
@@ -108,43 +100,38 @@ def classified(
     }
 
 
-def measure_segmenter(
-    name: str,
-    weights: str,
+def evaluate_segmenter(
+    model: Any,
     dataset: str,
     stage: str,
     *,
     score: float = DEFAULT_SCORE,
     overlays: Path | None = None,
     root: str | None = None,
-    device: str = "auto",
     note: str = "",
 ) -> dict[str, Any]:
-    """Evaluates one set of weights of a segmenter on whole images and returns its result row.
+    """Evaluate a segmenter on whole images and return the result row.
 
     What is measured is ``model.segment``, as a user calls it, against the outlines at the size of
     the image.
 
     Args:
-        name: Registered model.
-        weights: Tag or path of a weights file.
+        model: Segmenter with the entry of its weights, see :func:`load_model_with_entry`.
         dataset: Name in the catalogue.
         stage: ``"train"``, ``"val"`` or ``"test"``.
         score: Least score of what is counted as found (not for average precision).
         overlays: Folder for an image of each image.
         root: Folder of the data.
-        device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
         note: Free text of the row.
 
     Raises:
-        ChromozooError: Unknown names, no data, or weights that are not whole.
+        ChromozooError: Unknown data set, or no data.
     """
     import torch
     from rich.progress import track
 
     from chromozoo.metrics.segmentation import BACKEND, evaluate_segmentation
 
-    model = load_model_with_entry(name, weights, device)
     info = dataset_info(dataset)
     data = info.load_data(root=root, preset=model.transforms.to_dict())
     images = data.dataset(stage)
@@ -163,12 +150,14 @@ def measure_segmenter(
             yield found
 
     # One image is in memory at a time: its prediction and its outlines are taken in turn.
-    metaphases, again = tee(images.metaphase(k) for k in track(range(len(images)), name))
+    metaphases, again = tee(
+        images.metaphase(k) for k in track(range(len(images)), model.weights_entry.model)
+    )
     report = evaluate_segmentation(
-        segmented(metaphases), truth_of(again, data, model), score_threshold=score
+        segmented(metaphases), ground_truth(again, data, model), score_threshold=score
     )
     return {
-        **about(model, note),
+        **provenance(model, note),
         "dataset": dataset,
         "split": f"{data.split.name}/{stage}",
         "split_sha256": data.split.sha256[:12],
@@ -182,7 +171,7 @@ def measure_segmenter(
 
 
 def load_model_with_entry(name: str, weights: str, device: str) -> Any:
-    """A model with packaged weights.
+    """Load a model whose weights have an entry.
 
     Raises:
         UnknownNameError: The weights are a checkpoint.
@@ -197,19 +186,19 @@ def load_model_with_entry(name: str, weights: str, device: str) -> Any:
     if model.weights_entry is None:
         raise UnknownNameError(
             f"{weights}: a checkpoint has no recorded origin; make weights of it with "
-            "`chromozoo package CONFIG --checkpoint FILE --output DIR` and measure these"
+            "`chromozoo zoo package CONFIG --checkpoint FILE --output DIR` and measure these"
         )
     return model
 
 
-def about(model: Any, note: str) -> dict[str, Any]:
-    """The columns of a row that say what was measured, where and when."""
+def provenance(model: Any, note: str) -> dict[str, Any]:
+    """Return the columns of a row that say what was measured, where and when."""
     import torch
 
     entry, versions = model.weights_entry, library_versions()
     return {
         "model": entry.model,
-        "weights": label(entry),
+        "weights": weights_label(entry),
         "weights_sha256": entry.sha256[:12],
         "parameters": sum(p.numel() for p in model.network.parameters()),
         "device": torch.cuda.get_device_name()
@@ -228,21 +217,21 @@ def about(model: Any, note: str) -> dict[str, Any]:
     }
 
 
-def judge(model: Any, data: Any, n_bootstrap: int = 1000) -> "SegmentationReport":
-    """What ``segment`` finds in the whole validation images of a DataModule."""
+def evaluate_on_validation(model: Any, data: Any, n_bootstrap: int = 1000) -> "SegmentationReport":
+    """Evaluate a segmenter on the whole validation images of a DataModule."""
     from chromozoo.metrics.segmentation import evaluate_segmentation
 
     images = data.dataset("val")
     metaphases = [images.metaphase(index) for index in range(len(images))]
     found = (model.segment(one.image, one.source) for one in metaphases)
-    truth = truth_of(metaphases, data, model)
+    truth = ground_truth(metaphases, data, model)
     return evaluate_segmentation(found, truth, n_bootstrap=n_bootstrap)
 
 
-def truth_of(
+def ground_truth(
     metaphases: Iterable["Metaphase"], data: Any, model: Any
 ) -> Iterator["TrueChromosomes"]:
-    """What a model is judged by on the images of a DataModule: classes if it tells them apart."""
+    """Yield the true chromosomes of each image, with classes if the model predicts classes."""
     import numpy as np
 
     from chromozoo.metrics.segmentation import TrueChromosomes
@@ -256,7 +245,7 @@ def truth_of(
 
 
 def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", score: float) -> None:
-    """What was found at that score, each with its number, or ``?`` where there is nothing."""
+    """Draw the detections at a score by number, false ones as ``?``, missed ones in red."""
     from PIL import Image
 
     from chromozoo.files import write_image
@@ -266,7 +255,7 @@ def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", scor
 
     true = metaphase.masks()
     errors = image_errors(found, true, score)
-    shown = found.above(score)
+    shown = found.filter_by_score(score)
     wrong = set(errors.extra.tolist())
     labels = ["?" if number in wrong else str(number + 1) for number in range(len(shown))]
     missed = Segmentation.from_masks(true[errors.missed])

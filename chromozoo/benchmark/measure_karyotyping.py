@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Evaluation from image to karyotype: a segmenter and a classifier on a data set."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from chromozoo.benchmark import measure as measure_benchmark
-from chromozoo.benchmark.publishing import label
+from chromozoo.benchmark.provenance import weights_label
 from chromozoo.data.catalogue import dataset_info
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chromozoo.karyotype.karyotype import Karyotype
     from chromozoo.karyotype.karyotyper import Karyotyper
     from chromozoo.metrics.karyotyping import KaryotypingReport
-    from chromozoo.structures.karyotyped_cell import FoundCell, TrueCell
+    from chromozoo.structures.karyotyped_cell import PredictedCell, TrueCell
 
 SHOWN = (
     "fka",
@@ -86,14 +86,14 @@ def measure(
     report = evaluate_karyotyping(
         karyotyped(karyotyper, images, seconds), (cell for _, cell in true)
     )
-    about = measure_benchmark.about(models[0], note)
+    about = measure_benchmark.provenance(models[0], note)
     entries = [model.weights_entry for model in models]
     row = {
         "segmenter": entries[0].model,
-        "segmenter_weights": label(entries[0]),
+        "segmenter_weights": weights_label(entries[0]),
         "segmenter_sha256": entries[0].sha256[:12],
         "classifier": entries[1].model,
-        "classifier_weights": label(entries[1]),
+        "classifier_weights": weights_label(entries[1]),
         "classifier_sha256": entries[1].sha256[:12],
         "assignment": assignment,
         "dataset": dataset,
@@ -117,8 +117,8 @@ def karyotyped(
     karyotyper: "Karyotyper",
     cells: "Iterable[tuple[NDArray[np.generic], TrueCell]]",
     seconds: list[float],
-) -> "Iterator[FoundCell]":
-    """What a karyotyper makes of images, one by one; each adds its seconds to ``seconds``."""
+) -> "Iterator[PredictedCell]":
+    """Yield the karyotypes of images one by one; the times are appended to ``seconds``."""
     for image, true in cells:
         start = time.perf_counter()
         found = karyotyper.karyotype(image, true.name)
@@ -126,14 +126,14 @@ def karyotyped(
         yield found_cell(found, karyotyper.assignment == "cell")
 
 
-def found_cell(karyotype: "Karyotype", is_assigned: bool) -> "FoundCell":
-    """A karyotype as the metrics take it, with the names before the assignment if there was one."""
+def found_cell(karyotype: "Karyotype", is_assigned: bool) -> "PredictedCell":
+    """Convert a karyotype for the metrics, with the classes before the assignment, if any."""
     from chromozoo.classes import CLASS_INDEX
-    from chromozoo.structures.karyotyped_cell import FoundCell
+    from chromozoo.structures.karyotyped_cell import PredictedCell
 
     items = karyotype.chromosomes
     alone = [int(item.probabilities.argmax()) for item in items]
-    return FoundCell(
+    return PredictedCell(
         karyotype.name,
         karyotype.segmentation,
         np.array([CLASS_INDEX[item.label] for item in items], np.int64),

@@ -1,36 +1,43 @@
-"""TODO docstring."""
+"""Packaging of a trained checkpoint: choose, calibrate, store, measure, record."""
 
 import dataclasses
 import datetime
 import math
-import subprocess
-import sys
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from chromozoo.benchmark import publish
 from chromozoo.benchmark.cards import write_card
-from chromozoo.benchmark.publishing import check_is_of_the_repository
-from chromozoo.benchmark.recipe import Recipe
-from chromozoo.benchmark.repository import ROOT
+from chromozoo.benchmark.lineage import config_path, lineage_of
+from chromozoo.benchmark.measure import (
+    evaluate_classifier,
+    evaluate_on_validation,
+    evaluate_segmenter,
+    load_model_with_entry,
+)
+from chromozoo.benchmark.repository import WEIGHTS, require_config_of_repository
 from chromozoo.classes import CLASSES
 from chromozoo.data.splits import Split
 from chromozoo.environment import library_versions
-from chromozoo.errors import ChromozooError, WeightsError
-from chromozoo.models.registry import model_info
+from chromozoo.errors import WeightsError
+from chromozoo.models.registry import get_model
 from chromozoo.models.weights.index import weights_entries, write_entry
 from chromozoo.models.weights.storage import save_weights
 from chromozoo.structures.weights_entry import MAX_BYTES, WeightsEntry
+from chromozoo.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of the checkpoints on validation, and what its task says of it.
+    """The best checkpoint on validation.
 
     Attributes:
         path: The checkpoint.
-        metric: Name of the figure that chose it, among the metrics of the entry.
-        figure: Its value.
+        metric: Name of the metric that chose it, one of the metrics of the entry.
+        figure: Value of the metric.
         values: Fields of the :class:`WeightsEntry` that depend on the task.
     """
 
@@ -49,15 +56,27 @@ def package(
     root: str | None = None,
     replace: bool = False,
 ) -> WeightsEntry:
-    """Chooses among checkpoints on validation, calibrates, stores, records and measures.
+    """Package the best of a recipe's checkpoints as weights of the repository.
+
+    The checkpoint is chosen and calibrated on validation, stored, and measured on validation and
+    test. The weights file, its rows, entry, card and tables are written when all of that is done.
+
+    Args:
+        recipe: Recipe of the repository.
+        candidates: Checkpoints to choose from.
+        storage: ``"fp32"``, ``"fp16"`` or ``"int8"``; None takes what the config says, else the
+            best that fits into a file.
+        training: Machine and time, for the record.
+        root: Folder of the data.
+        replace: Replace packaged weights that do as well on validation.
 
     Raises:
-        WeightsError: The weights that are there already do better on validation.
-        ChromozooError: The config is none of the repository.
+        WeightsError: The packaged weights do better on validation.
+        ChromozooError: The config is none of the repository's.
     """
-    check_is_of_the_repository(recipe.path, "--output DIR keeps the weights as your own")
+    require_config_of_repository(recipe.path, "--output DIR keeps the weights as your own")
     info = recipe.dataset
-    choice, data = _chosen(recipe, candidates, root)
+    choice, data = choose(recipe, candidates, root)
     old = weights_entries(recipe.model).get(recipe.tag)
     stage = f"{data.split.name}/val"
     if old and not replace and choice.figure <= old.metrics.get(stage, {}).get(choice.metric, 0):
@@ -65,39 +84,49 @@ def package(
             f"{choice.path}: {choice.metric} {choice.figure:.4f} on {stage} is no gain over the "
             f"packaged {old.file}; give --replace to replace it all the same"
         )
-    entry = entry_of(recipe, choice, data.split, training)
-    file, entry = _store(recipe, choice, entry, ROOT / "weights", storage)
-    print(f"{file}: {entry.size_bytes / 1e6:.1f} MB, packaged as {write_entry(entry)}")
-    if old and old.file != entry.file:
-        (ROOT / "weights" / old.file).unlink(missing_ok=True)
+    kind = publish.kind_of_task(info.task)
+    with TemporaryDirectory(dir=WEIGHTS) as folder:
+        entry = entry_of(recipe, choice, data.split, training)
+        file, entry = store(recipe, choice, entry, Path(folder), storage)
+        rows = [_measured(recipe, file, part, root) for part in ("val", "test")]
+        os.replace(file, WEIGHTS / file.name)
+    metrics = {row["split"]: publish.row_metrics(kind, row) for row in rows}
+    reference = publish.result_row(kind, entry.sha256)
+    entry = dataclasses.replace(entry, metrics=metrics, result_row=reference)
+    publish.add_rows(kind, kind.path, rows)
+    write_entry(entry)
     write_card(recipe.model)
-    for name in ("val", "test"):
-        words = ["benchmark", recipe.model, "--weights", recipe.tag, "--dataset", info.name]
-        words += ["--stage", name, *(["--root", root] if root else [])]
-        finished = subprocess.run([sys.executable, "-m", "chromozoo.cli.main", *words], check=False)
-        if finished.returncode:
-            raise ChromozooError(
-                f"{file}: packaged, but not measured, see above; then run: "
-                f"chromozoo {' '.join(words)}"
-            )
-    return weights_entries(recipe.model)[recipe.tag]
+    publish.update_tables([kind])
+    if old and old.file != entry.file:
+        (WEIGHTS / old.file).unlink(missing_ok=True)
+    return entry
 
 
-def _chosen(recipe: Recipe, candidates: list[Path], root: str | None) -> tuple[Choice, Any]:
-    """The best of the checkpoints on validation, and the data."""
+def _measured(recipe: Recipe, file: Path, stage: str, root: str | None) -> dict[str, Any]:
+    """Return the result row of a weights file that is about to be packaged."""
+    info = recipe.dataset
+    model = load_model_with_entry(recipe.model, str(file), "auto")
+    if info.task == "classification":
+        row = evaluate_classifier(model, info.name, stage, root=root)[1]
+    else:
+        row = evaluate_segmenter(model, info.name, stage, root=root)
+    return row | {"weights": recipe.tag}
+
+
+def choose(recipe: Recipe, candidates: list[Path], root: str | None) -> tuple[Choice, Any]:
+    """Choose the best of the checkpoints on validation; also returns the DataModule."""
     info = recipe.dataset
     data = info.load_data(root=root)
-    choose = choose_classifier if info.task == "classification" else _choose_segmenter
-    return choose(recipe, candidates, root), data
+    choose_one = choose_classifier if info.task == "classification" else choose_segmenter
+    return choose_one(recipe, candidates, root), data
 
 
-def _store(
+def store(
     recipe: Recipe, choice: Choice, entry: WeightsEntry, folder: Path, storage: str | None
 ) -> tuple[Path, WeightsEntry]:
-    """Writes the weights file of a checkpoint; a storage of None is the best that fits."""
-    from chromozoo.models.registry import get_model
-
+    """Write the weights file of a checkpoint; returns its path and the entry with its hashes."""
     network: Any = get_model(recipe.model, weights=choice.path).network
+    storage = storage or recipe.config.packaging.get("storage")
     if storage is None:
         half = 2 * sum(tensor.numel() for tensor in network.state_dict().values())
         storage = "fp16" if half < MAX_BYTES else "int8"
@@ -105,7 +134,7 @@ def _store(
 
 
 def entry_of(recipe: Recipe, choice: Choice, split: Split, training: str) -> WeightsEntry:
-    """What is recorded of a checkpoint that was chosen; what can be measured is not in it yet."""
+    """Return the entry of a chosen checkpoint, without what can only be measured."""
     info = recipe.dataset
     return WeightsEntry(
         model=recipe.model,
@@ -113,7 +142,9 @@ def entry_of(recipe: Recipe, choice: Choice, split: Split, training: str) -> Wei
         dataset=info.title,
         split=split.name,
         split_sha256=split.sha256,
-        config=f"configs/{model_info(recipe.model).task}/{recipe.path.name}",
+        config=config_path(recipe),
+        config_sha256=recipe.config.sha256,
+        lineage=lineage_of(recipe, split),
         seed=int(recipe.content.get("seed_everything", 0)),
         training=training,
         versions=library_versions(),
@@ -128,9 +159,7 @@ def entry_of(recipe: Recipe, choice: Choice, split: Split, training: str) -> Wei
 def choose_classifier(
     recipe: Recipe, candidates: list[Path], root: str | None, fold: int | None = None
 ) -> Choice:
-    """By accuracy on validation, then by likelihood at the temperature that calibrates it."""
-    from chromozoo.models.registry import get_model
-
+    """Choose by accuracy on validation, then by likelihood at the calibrated temperature."""
     info = recipe.dataset
     best: tuple[tuple[float, float], Path, float] | None = None
     for path in candidates:
@@ -146,6 +175,12 @@ def choose_classifier(
     model = get_model(recipe.model, weights=path)
     length = model.transforms.typical_length or typical_length(info.load_data(root=root, fold=fold))
     preset = dataclasses.replace(model.transforms, typical_length=length).to_dict()
+    preset |= recipe.config.packaging.get("preset", {})
+    # The temperature belongs to what the packaged weights see.
+    if preset != model.transforms.to_dict():
+        model.transforms = type(model.transforms)(**preset)
+        data = info.load_data(root=root, fold=fold, preset=preset)
+        temperature, accuracy, _ = calibrate(model, data.dataset("val"))
     synthetic = recipe.content["data"].get("init_args", {}).get("synthetic_cells", 0)
     doc = (
         f"The training mixes {synthetic} simulated cells (`chromozoo.synthetic`, drawn from the "
@@ -161,7 +196,7 @@ def choose_classifier(
         {
             "classes": list(CLASSES),
             "input_size": [model.transforms.height, model.transforms.width],
-            "init_args": _builder_arguments(path) | {"preset": preset},
+            "init_args": _builder_arguments(model, path) | {"preset": preset},
             "preprocessing": preset,
             "temperature": temperature,
             "doc": doc
@@ -172,20 +207,17 @@ def choose_classifier(
     )
 
 
-def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -> Choice:
-    """By the AP of what ``segment`` finds in the whole validation images.
+def choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -> Choice:
+    """Choose by the AP of ``segment`` on the whole validation images.
 
-    Of masks; of boxes where there are no masks, by class where the model tells classes apart.
+    The AP is that of masks; of boxes if there are no masks, by class if the model predicts classes.
     """
-    from chromozoo.benchmark.measure import judge
-    from chromozoo.models.registry import get_model
-
     info = recipe.dataset
     best: tuple[float, Path] | None = None
     for path in candidates:
         model: Any = get_model(recipe.model, weights=path)
         data = info.load_data(root=root, preset=model.transforms.to_dict())
-        metrics = judge(model, data, n_bootstrap=0).metrics
+        metrics = evaluate_on_validation(model, data, n_bootstrap=0).metrics
         metric = "mask_ap"
         if math.isnan(metrics[metric].value):
             metric = "class_box_ap" if len(model.categories) > 1 else "box_ap"
@@ -210,7 +242,7 @@ def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) 
         {
             "classes": list(model.categories),
             "input_size": [],
-            "init_args": _builder_arguments(path) | {"preset": model.transforms.to_dict()},
+            "init_args": _builder_arguments(model, path) | {"preset": model.transforms.to_dict()},
             "preprocessing": model.transforms.to_dict(),
             "doc": doc
             + "Masks are amodal: chromosomes that cross share pixels."
@@ -220,7 +252,7 @@ def _choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) 
 
 
 def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
-    """Fits the temperature on validation crops.
+    """Fit the temperature on validation crops.
 
     Returns:
         Temperature, accuracy, and negative log-likelihood at that temperature.
@@ -231,7 +263,7 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
     from torch.utils.data import DataLoader
 
     from chromozoo.data.base.composed_cells import batch_whole_cells
-    from chromozoo.tasks.classification import FLIPS
+    from chromozoo.tasks.classify import FLIPS
 
     flips = FLIPS if model.flip_average else FLIPS[:1]
     batches = batch_whole_cells(crops.cells, 64)
@@ -263,23 +295,22 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
 
 
 def typical_length(data: Any) -> float:
-    """Median over the training cells of the median length of their chromosomes, in pixels."""
+    """Return the median over training cells of the median chromosome length, in pixels."""
     import numpy as np
 
     from chromozoo.images.preset import ChromosomePreset
 
-    # A canvas that every chromosome fits into, at the scale of the images.
+    # Every chromosome fits into this canvas at the scale of the images.
     data.preset = ChromosomePreset(height=256, width=256).to_dict()
     crops = data.dataset("train")
     lengths = (crops.crops > 0).any(axis=2).sum(axis=1)
     return float(np.median([np.median(lengths[crops.cells == c]) for c in np.unique(crops.cells)]))
 
 
-def _builder_arguments(checkpoint: Path) -> dict[str, Any]:
+def _builder_arguments(model: Any, checkpoint: Path) -> dict[str, Any]:
     """What the builder needs to make this network; the recipe's own arguments are in the config."""
     from chromozoo.models.weights.checkpoint import load_checkpoint
 
     arguments, _ = load_checkpoint(checkpoint)
-    losses = {"label_smoothing", "centre_loss", "contrastive"}
-    training_only = {"lr", "optimizer", "weight_decay", "count", "hidden", *losses}
-    return {key: value for key, value in arguments.items() if key not in training_only}
+    needed: dict[str, Any] = model.builder_arguments(arguments)
+    return needed

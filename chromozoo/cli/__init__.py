@@ -1,1 +1,1 @@
-"""The command line: one file for each command, none of which imports torch before it must."""
+"""The command line: arguments and printing; the work is done by the other packages."""

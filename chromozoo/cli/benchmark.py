@@ -1,21 +1,23 @@
-"""``chromozoo benchmark``: measures weights on a data set and adds the row to the leaderboard."""
+"""``chromozoo benchmark``: evaluate weights on a data set."""
 
 import argparse
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from chromozoo.benchmark.measure import DEFAULT_SCORE, measure, measure_segmenter, trained_on
-from chromozoo.benchmark.publish import RESULTS, SEGMENTATION_RESULTS, publish
-from chromozoo.benchmark.publishing import destination
+from chromozoo.cli.output import add_output, check_output, write_rows
 from chromozoo.data.catalogue import DATASETS, dataset_info, training_sets
 from chromozoo.errors import ChromozooError
 
-if TYPE_CHECKING:
-    pass
-
 DEFAULT_DATASETS = {"classification": "bioimlab", "segmentation": "bioimlab-segmentation"}
+CLASSIFIER_FIGURES = (
+    "accuracy",
+    "assigned_accuracy",
+    "cells_without_error",
+    "ece",
+    "polarity_accuracy",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,13 +41,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score",
         type=float,
-        help="segmenters: least score of what is counted as found (default: that of `segment`; "
+        help="segmenters: minimum score of a counted detection (default: that of `segment`; "
         "with --classifier that of `karyotype`)",
     )
     parser.add_argument(
         "--classifier",
         metavar="MODEL",
-        help="segmenters: name what it finds with this classifier, and measure the karyotypes",
+        help="segmenters: classify what it finds with this classifier, and evaluate the karyotypes",
     )
     parser.add_argument(
         "--classifier-weights",
@@ -57,38 +59,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--assignment",
         choices=("cell", "none"),
         default="cell",
-        help="with --classifier: names of a cell together, or each alone (default: %(default)s)",
+        help="with --classifier: classify the chromosomes of a cell together, or each alone "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--overlays",
         type=Path,
         metavar="DIR",
-        help="segmenters: folder for an image of each image, with what was missed in red",
+        help="segmenters: folder for an overlay of each image, missed chromosomes in red",
     )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        help="CSV that the row is added to (default: that of the task in the repository, for its "
-        "own weights)",
-    )
+    add_output(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.models == ["all"]:
-        dataset = arguments.dataset or DEFAULT_DATASETS["classification"]
-        arguments.models = trained_on(dataset)
-        arguments.weights = dataset_info(dataset).tag
-    if len(arguments.models) > 1:
-        return _run_each_in_its_own_process(arguments)
+    from chromozoo.benchmark.measure import models_trained_on
     from chromozoo.models.registry import model_info
 
+    if arguments.models == ["all"]:
+        dataset = arguments.dataset or DEFAULT_DATASETS["classification"]
+        arguments.models = models_trained_on(dataset)
+        arguments.weights = dataset_info(dataset).tag
+    check_output(arguments.output)
+    if len(arguments.models) > 1:
+        return _run_each_in_its_own_process(arguments)
     (name,) = arguments.models
     task = model_info(name).task
     dataset = arguments.dataset or DEFAULT_DATASETS[task]
-    if arguments.results is not None and not arguments.results.parent.is_dir():
-        raise ChromozooError(
-            f"{arguments.results.parent}: no such folder; name another file with --results"
-        )
     if arguments.classifier is not None:
         if task != "segmentation":
             raise ChromozooError(f"--classifier goes with a segmenter; {name} is none")
@@ -98,52 +94,39 @@ def run(arguments: argparse.Namespace) -> int:
             f"{name} is a model for {task}, {dataset} is not a data set for it; use "
             f"{', '.join(training_sets(task))}"
         )
-    shipped = RESULTS if task == "classification" else SEGMENTATION_RESULTS
-    shared = {"root": arguments.root, "device": arguments.device, "note": arguments.note}
+    if task == "segmentation" and arguments.fold is not None:
+        raise ChromozooError(f"{dataset} has no folds; leave --fold out")
+    return _run_model(name, task, dataset, arguments)
+
+
+def _run_model(name: str, task: str, dataset: str, arguments: argparse.Namespace) -> int:
+    from chromozoo.benchmark import measure
+    from chromozoo.benchmark.publish import KINDS
+    from chromozoo.metrics.segmentation import METRICS
+
+    model = measure.load_model_with_entry(name, arguments.weights, arguments.device)
+    shared = {"root": arguments.root, "note": arguments.note}
     if task == "classification":
-        from chromozoo.benchmark.tables.classification import append_row
-
-        row = measure(
-            name, arguments.weights, dataset, arguments.stage, fold=arguments.fold, **shared
-        )
-        shown: tuple[str, ...] = (
-            "accuracy",
-            "assigned_accuracy",
-            "cells_without_error",
-            "ece",
-            "polarity_accuracy",
-        )
+        row = measure.evaluate_classifier(
+            model, dataset, arguments.stage, fold=arguments.fold, **shared
+        )[1]
     else:
-        from chromozoo.benchmark.tables.segmentation import append_row
-        from chromozoo.metrics.segmentation import METRICS
-
-        if arguments.fold is not None:
-            raise ChromozooError(f"{dataset} has no folds; leave --fold out")
-        row = measure_segmenter(
-            name,
-            arguments.weights,
+        row = measure.evaluate_segmenter(
+            model,
             dataset,
             arguments.stage,
-            score=DEFAULT_SCORE if arguments.score is None else arguments.score,
+            score=measure.DEFAULT_SCORE if arguments.score is None else arguments.score,
             overlays=arguments.overlays,
             **shared,
         )
-        shown = METRICS
-    to = destination(
-        arguments.results, shipped, [(row["model"], row["weights"], row["weights_sha256"])]
-    )
-    if to.path is not None:
-        append_row(to.path, row)
-    _show(row, shown)
-    print(to.say())
-    if to.published:
-        publish(row)
+    _show(row, CLASSIFIER_FIGURES if task == "classification" else METRICS)
+    write_rows(KINDS[task], [row], arguments.output)
     return 0
 
 
 def _run_karyotyping(name: str, dataset: str, arguments: argparse.Namespace) -> int:
-    from chromozoo.benchmark import measure_karyotyping, publish_karyotyping
-    from chromozoo.benchmark.tables import karyotyping
+    from chromozoo.benchmark import measure_karyotyping
+    from chromozoo.benchmark.publish import KINDS
 
     row, report = measure_karyotyping.measure(
         name,
@@ -158,19 +141,10 @@ def _run_karyotyping(name: str, dataset: str, arguments: argparse.Namespace) -> 
         device=arguments.device,
         note=arguments.note,
     )
-    measured = [
-        (row[part], row[f"{part}_weights"], row[f"{part}_sha256"])
-        for part in ("segmenter", "classifier")
-    ]
-    to = destination(arguments.results, publish_karyotyping.RESULTS, measured)
-    if to.path is not None:
-        karyotyping.append_row(to.path, row)
     for cell in report.cells:
         print(f"{cell.name:>6}: {cell.found} of {cell.true} found, {cell.wrong} wrong")
     _show(row, measure_karyotyping.SHOWN)
-    print(to.say())
-    if to.published:
-        publish_karyotyping.publish(row)
+    write_rows(KINDS["karyotyping"], [row], arguments.output)
     return 0
 
 
@@ -182,9 +156,9 @@ def _show(row: dict[str, Any], figures: tuple[str, ...]) -> None:
 
 
 def _run_each_in_its_own_process(arguments: argparse.Namespace) -> int:
-    """A model that fails, or eats the memory, leaves the others alone."""
+    """Evaluate each model in its own process: a failure, or lack of memory, ends one alone."""
     status = 0
-    keys = ["weights", "dataset", "stage", "fold", "root", "device", "note", "score", "results"]
+    keys = ["weights", "dataset", "stage", "fold", "root", "device", "note", "score", "output"]
     if arguments.classifier is not None:
         keys += ["classifier", "classifier_weights", "assignment"]
     for name in arguments.models:

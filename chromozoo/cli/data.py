@@ -1,9 +1,10 @@
-"""``chromozoo data list|info|verify|from-karyogram|synthesize``."""
+"""``chromozoo data list|info|verify|from-karyogram|compose|simulate``."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from chromozoo.classes import CLASSES
 from chromozoo.data.catalogue import DATASETS, dataset_info, datasets
 from chromozoo.errors import ChromozooError
 from chromozoo.folders import data_folders
@@ -33,42 +34,63 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cut.add_argument(
         "--overwrite", action="store_true", help="replace the folder of an earlier run"
     )
-    synthesize = actions.add_parser(
-        "synthesize", help="compose new metaphases of chromosomes cut from training images"
+    compose = actions.add_parser(
+        "compose",
+        help="compose new metaphases from chromosomes that are cut out of training images",
     )
-    synthesize.add_argument(
+    compose.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="new folder: COCO JSON and PNG"
     )
-    synthesize.add_argument("--count", type=int, required=True, metavar="N", help="of metaphases")
-    synthesize.add_argument(
+    compose.add_argument("--count", type=int, required=True, metavar="N", help="of metaphases")
+    compose.add_argument(
         "--from",
         dest="dataset",
         default="bioimlab-segmentation",
         choices=sorted(datasets("segmentation")),
         help="data set of the training images (default: %(default)s)",
     )
-    synthesize.add_argument("--root", help="folder of the data (default: CHROMOZOO_DATA, data/)")
-    synthesize.add_argument("--seed", type=int, default=0)
-    synthesize.add_argument(
+    compose.add_argument("--root", help="folder of the data (default: CHROMOZOO_DATA, data/)")
+    compose.add_argument("--seed", type=int, default=0)
+    compose.add_argument(
         "--overlap",
         type=float,
         default=0.4,
         metavar="SHARE",
         help="of the chromosomes that cross or touch another, 0 to 1 (default: %(default)s)",
     )
-    synthesize.add_argument(
+    compose.add_argument(
         "--chromosomes", type=int, default=46, metavar="N", help="in each (default: %(default)s)"
     )
-    synthesize.add_argument(
+    compose.add_argument(
         "--overwrite", action="store_true", help="replace the folder of an earlier run"
+    )
+    simulate = actions.add_parser("simulate", help="draw simulated chromosomes of known class")
+    simulate.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="one folder per cell is made in it",
+    )
+    simulate.add_argument("--cells", type=int, default=1, help="number of cells (default 1)")
+    simulate.add_argument("--stain", choices=("q", "g"), default="q", help="Q-band or G-band")
+    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument(
+        "--karyotype",
+        nargs="+",
+        metavar="CLASS",
+        choices=CLASSES,
+        help="classes of the chromosomes (default: a normal cell, 46,XX or 46,XY)",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.action == "simulate":
+        return _simulate(arguments)
     if arguments.action == "from-karyogram":
         return _from_karyogram(arguments)
-    if arguments.action == "synthesize":
-        return _synthesize(arguments)
+    if arguments.action == "compose":
+        return _compose(arguments)
     if arguments.action == "list":
         for info in DATASETS.values():
             print(f"{info.name:<22} {info.task:<15} {info.title}: {info.size}")
@@ -103,7 +125,7 @@ def _from_karyogram(arguments: argparse.Namespace) -> int:
     return 1 if errors else 0
 
 
-def _synthesize(arguments: argparse.Namespace) -> int:
+def _compose(arguments: argparse.Namespace) -> int:
     for name, most in (("count", 1_000_000), ("chromosomes", 200)):
         if not 1 <= (number := getattr(arguments, name)) <= most:
             raise ChromozooError(f"--{name} {number}: give 1 to {most}")
@@ -131,4 +153,24 @@ def _synthesize(arguments: argparse.Namespace) -> int:
         arguments.overwrite,
     )
     print(f"{arguments.output}: {count} metaphases, outlines in annotations.json")
+    return 0
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from chromozoo.synthetic import draw_cell, write_cell
+
+    if arguments.cells < 1:
+        raise ChromozooError(f"--cells {arguments.cells}: ask for at least one cell")
+    if arguments.seed < 0:
+        raise ChromozooError(f"--seed {arguments.seed}: give 0 or more")
+    rng = np.random.default_rng(arguments.seed)
+    for number in range(1, arguments.cells + 1):
+        folder = arguments.output / f"cell_{number:03d}"
+        if folder.exists():
+            raise ChromozooError(f"{folder} exists already; choose another folder or remove it")
+        cell = draw_cell(rng, karyotype=arguments.karyotype, stain=arguments.stain)
+        write_cell(folder, cell, seed=arguments.seed)
+        print(f"{folder}: {len(cell)} chromosomes, classes in labels.csv")
     return 0

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from chromozoo.benchmark.publishing import label
+from chromozoo.benchmark.provenance import weights_label
 from chromozoo.data.catalogue import dataset_info, datasets
 from chromozoo.errors import ChromozooError
 from chromozoo.files import replace_file
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
         root=arguments.root, preset=model.transforms.to_dict()
     )
     crops = data.dataset(arguments.stage)
-    weights = label(entry)
+    weights = weights_label(entry)
     origin = (
         f"{entry.model}, weights {weights} {entry.sha256[:8]}, {data.split.name}/"
         f"{arguments.stage} ({data.split.sha256[:8]})"
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     stored = _predictions(output / STORED, origin, model, crops)
     report = stored.report()
     _write_table(output / CLASS_TABLE, figures.class_table(stored, report))
-    for name, draw in figures.drawings(model, stored, report, crops).items():
+    for name, draw in figures.figure_functions(model, stored, report, crops).items():
         figures.write_figure(output / f"{name}.png", draw())
         print(f"{output / name}.png")
     print(f"{output / CLASS_TABLE}")

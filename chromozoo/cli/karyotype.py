@@ -1,186 +1,160 @@
-"""``chromozoo karyotype``: from images of metaphases to karyograms."""
+"""``chromozoo karyotype``: karyogram, overlay and ISCN of metaphase images."""
 
 import argparse
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from chromozoo.batch.images import INTENDED_USE, shown
-from chromozoo.batch.results import FAILED, with_option
-from chromozoo.batch.run import Batch, Outcome
-from chromozoo.batch.signals import watching
-from chromozoo.batch.worker import ImageTask, Message, device_of
-from chromozoo.cli import options as options_cli
+from chromozoo.batch.identity import identity_for_stain
+from chromozoo.batch.images import printable_path
+from chromozoo.batch.results import FAILED, add_output_hint
+from chromozoo.batch.run import Batch, BatchSummary
+from chromozoo.batch.signals import watch_signals
+from chromozoo.batch.worker import Message
+from chromozoo.cli.options import (
+    add_device_option,
+    add_image_options,
+    check_image_options,
+    check_model,
+    task_settings,
+)
 from chromozoo.errors import OutputError
+from chromozoo.files import DISCLAIMER
 from chromozoo.visualization.page import PAGE, page_cell, write_page
 
-if TYPE_CHECKING:
-    from chromozoo.images.reading import ImagePage
-
-TASK = "chromozoo.cli.karyotype:KaryotypeTask"
-NODES_HELP = (
-    "machines, see Lightning's manual; with several, an image that never ends ends no process"
-)
-# Seconds for reading what was done by this run, and by earlier ones, once it was told to stop.
+TASK = "chromozoo.batch.karyotype_task:KaryotypeTask"
+# Time limit for reading the results for the page after the run was stopped by a signal.
 PAGE_SECONDS = 0.7
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", type=Path, help="images of metaphases, or folders")
-    parser.add_argument("--segmenter", default="chr_fast", help="see `chromozoo models`")
-    parser.add_argument("--segmenter-weights", default="DEFAULT", help="tag or path")
-    parser.add_argument("--classifier", default="chrnet4", help="see `chromozoo models`")
+    parser.add_argument("paths", nargs="+", type=Path, help="metaphase images, or folders of them")
     parser.add_argument(
-        "--classifier-weights", default="DEFAULT", help="the same of the classifier"
+        "--segmenter",
+        default="chr_fast",
+        metavar="MODEL",
+        help="see `chromozoo models` (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--segmenter-weights", default="DEFAULT", metavar="WEIGHTS", help="tag or path"
+    )
+    parser.add_argument(
+        "--classifier",
+        default="chrnet4",
+        metavar="MODEL",
+        help="see `chromozoo models` (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--classifier-weights", default="DEFAULT", metavar="WEIGHTS", help="tag or path"
     )
     parser.add_argument(
         "--stain",
         choices=("auto", "q", "g"),
         default="auto",
-        help="g: G-band; q: Q-band, DAPI; it chooses the weights (default: as the image looks)",
+        help="g: G-band; q: Q-band or DAPI; auto: from the image. It selects the default weights "
+        "of the segmenter (default: %(default)s)",
     )
     parser.add_argument(
         "--assignment",
         choices=("cell", "none"),
         default="cell",
-        help="name all chromosomes of a cell together, or each alone (default: %(default)s)",
+        help="classify the chromosomes of a cell together, or each alone (default: %(default)s)",
     )
     parser.add_argument(
-        "--score", type=float, help="leave out what the segmenter is less sure of, 0 to 1"
+        "--score", type=float, help="minimum score of a detected chromosome, 0 to 1"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--nodes", type=int, default=1, help=NODES_HELP)
-    options_cli.add_arguments(parser)
+    add_device_option(parser)
+    parser.add_argument(
+        "--nodes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of machines, see Lightning's manual; with several, --timeout has no effect",
+    )
+    add_image_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    options_cli.check_arguments(arguments)
-    options_cli.check_model(arguments.segmenter, arguments.segmenter_weights, "segmentation")
-    options_cli.check_model(arguments.classifier, arguments.classifier_weights, "classification")
-    with watching() as watch:
-        work = Batch("karyotype", "", arguments, _expected, [PAGE])
-        settings = options_cli.settings_of(
+    check_image_options(arguments)
+    check_model(arguments.segmenter, arguments.segmenter_weights, "segmentation")
+    check_model(arguments.classifier, arguments.classifier_weights, "classification")
+    with watch_signals() as watch:
+        batch = Batch("karyotype", "", arguments, _expected_identity, [PAGE])
+        settings = task_settings(
             arguments,
-            work.results.folder,
+            batch.results.folder,
             *("segmenter", "segmenter_weights", "classifier", "classifier_weights"),
             *("stain", "assignment", "score", "device"),
         )
         cells: dict[str, dict[str, Any]] = {}
 
-        def read(name: str) -> None:
-            if cell := page_cell(work.results.folder, name):
+        def read_cell(name: str) -> None:
+            if cell := page_cell(batch.results.folder, name):
                 cells[name] = cell
 
         if arguments.nodes > 1:
-            outcome = work.run_on_nodes(TASK, settings)
-            if outcome is None:
+            summary = batch.run_on_nodes(TASK, settings)
+            if summary is None:
                 return 0
         else:
-            outcome = work.run(TASK, settings, watch, read)
-        until = math.inf if outcome.signal is None else time.monotonic() + PAGE_SECONDS
-        for name in outcome.done:
-            if name not in cells and time.monotonic() < until:
-                read(name)
+            summary = batch.run(TASK, settings, watch, read_cell)
+        is_stopped = summary.stop_signal is not None
+        deadline = time.monotonic() + PAGE_SECONDS if is_stopped else math.inf
+        for name in summary.done:
+            if name not in cells and time.monotonic() < deadline:
+                read_cell(name)
         try:
-            _write_page(work, outcome, cells)
+            _write_page(batch, summary, cells)
         except OutputError as error:
-            outcome.full = outcome.full or with_option(error)
-        _summarise(work, outcome, cells)
-        return outcome.status()
+            summary.disk_error = summary.disk_error or add_output_hint(error)
+        _print_summary(batch, summary, cells)
+        return summary.exit_status()
 
 
-def _expected(about: Message, document: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What the result of an image must say; the stain of the image chose the weights."""
-    models = about["models"].get("g" if document.get("stain") == "g" else "q")
-    return {"models": models, "options": about["options"], "software": about["software"]}
+def _expected_identity(identity: Message, document: Mapping[str, Any]) -> Mapping[str, Any]:
+    return identity_for_stain(identity, document.get("stain"))
 
 
-def _write_page(work: Batch, outcome: Outcome, cells: Mapping[str, Mapping[str, Any]]) -> None:
-    results = work.results
+def _write_page(
+    batch: Batch, summary: BatchSummary, cells: Mapping[str, Mapping[str, Any]]
+) -> None:
+    results = batch.results
     write_page(
         results.folder,
-        outcome.done,
-        list(outcome.failed.values()),
-        shown(work.title),
-        earlier=work.earlier(),
-        failed_earlier=[results.failure(name) for name in work.earlier(FAILED)],
+        summary.done,
+        list(summary.failed.values()),
+        printable_path(batch.title),
+        earlier=batch.list_earlier(),
+        failed_earlier=[results.read_failure(name) for name in batch.list_earlier(FAILED)],
         cells=cells,
-        seconds=None if outcome.signal is None else PAGE_SECONDS,
+        seconds=None if summary.stop_signal is None else PAGE_SECONDS,
     )
 
 
-def _summarise(work: Batch, outcome: Outcome, cells: Mapping[str, Mapping[str, Any]]) -> None:
-    total = review = flagged = unnamed = 0
-    for name in outcome.done:
+def _print_summary(
+    batch: Batch, summary: BatchSummary, cells: Mapping[str, Mapping[str, Any]]
+) -> None:
+    n_chromosomes = n_review = n_flagged = n_unreliable = 0
+    for name in summary.done:
         cell = cells.get(name)
-        if cell is None:  # somebody removed it meanwhile, or there was no time to read it
+        if cell is None:  # removed by someone else, or not read before the deadline
             continue
-        total += cell["count"]
-        review += cell["needs_review"]
-        flagged += bool(cell["flags"])
-        unnamed += bool(cell["alarms"])
-        print(f"{work.shown(name, cell['part'])}: {cell['iscn'] or 'no chromosomes'}")
-        for words in (*cell["alarms"], *cell["flags"]):
-            print(f"  {words}")
-    before = f" ({outcome.before} were done before)" if outcome.before else ""
-    cannot = f", {unnamed} cannot be named" if unnamed else ""
-    folder = shown(work.results.folder)
+        n_chromosomes += cell["count"]
+        n_review += cell["needs_review"]
+        n_flagged += bool(cell["flags"])
+        n_unreliable += bool(cell["alarms"])
+        image = batch.describe_image(name, cell["part"])
+        print(f"{image}: {cell['iscn'] or 'no chromosomes'}")
+        for line in (*cell["alarms"], *cell["flags"]):
+            print(f"  {line}")
+    unreliable = f", {n_unreliable} unreliable" if n_unreliable else ""
     print(
-        f"\n{len(outcome.done)} metaphases{before}, {flagged} flagged{cannot}; "
-        f"{review} of {total} chromosomes to look at again\n{INTENDED_USE}\n"
-        f"Written: karyograms, overlays and JSON in {folder}; see "
-        f"{shown(work.results.folder / PAGE)}"
+        f"\n{len(summary.done)} metaphases{summary.describe_reused()}, {n_flagged} flagged"
+        f"{unreliable}; {n_review} of {n_chromosomes} chromosomes need review\n{DISCLAIMER}\n"
+        f"Written: karyograms, overlays and JSON in {printable_path(batch.results.folder)}; see "
+        f"{printable_path(batch.results.folder / PAGE)}"
     )
-    for line in (*work.notes, *outcome.summary()):
+    for line in (*batch.notes, *summary.summary_lines()):
         print(line)
-
-
-class KaryotypeTask(ImageTask):
-    """Karyotypes the images of a file and writes the results of each."""
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        super().__init__(settings)
-        from chromozoo.models.karyotyper import get_karyotyper
-
-        weights = settings["segmenter_weights"], settings["classifier_weights"]
-        self.karyotyper = get_karyotyper(
-            settings["segmenter"],
-            settings["classifier"],
-            settings["assignment"],
-            segmenter_weights=weights[0],
-            classifier_weights=weights[1],
-            stain=settings["stain"],
-            score=settings["score"],
-        )
-        self.karyotyper.to(device_of(settings))
-        self.given: Sequence[str] = weights
-
-    def about(self) -> Message:
-        """Models by stain, options, and the version of the software."""
-        from chromozoo.batch.identity import OPTIONS, software, weights_of
-
-        made = self.karyotyper
-        models = {
-            stain: [
-                weights_of(model, given)
-                for model, given in zip(
-                    (made.segmenter_for(stain), made.classifier), self.given, strict=True
-                )
-            ]
-            for stain in ("q", "g")
-        }
-        options = {name: getattr(made, name) for name in OPTIONS} | self.reading
-        return {"models": models, "options": options, "software": software()}
-
-    def write(self, image: "Path | ImagePage", name: str, source: Message) -> None:
-        """Writes karyogram, overlay and, last, JSON."""
-        from chromozoo.visualization.report import write_cell
-
-        found = self.karyotyper.karyotype(image, source["shown"])
-        about = self.about()
-        identity = {"content": source["content"], **_expected(about, {"stain": found.stain})}
-        write_cell(
-            self.folder, name, found, self.karyotyper, identity=identity, path=source["path"]
-        )

@@ -1,7 +1,7 @@
 """The command ``chromozoo``: finds the sub-command and runs it.
 
-A sub-command is a module of this folder with ``add_arguments(parser)`` and ``run(arguments)``; it
-is imported only when it is called, so ``chromozoo --help`` answers at once.
+A sub-command is a module of this folder, or of ``zoo/``, with ``add_arguments(parser)`` and
+``run(arguments)``. It is imported only when it is called, so ``chromozoo --help`` answers at once.
 """
 
 import argparse
@@ -13,38 +13,45 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from typing import Any
 
 from chromozoo import __version__
 from chromozoo.batch.signals import Stopped
 from chromozoo.errors import ChromozooError
 
 COMMANDS: dict[str, str] = {
-    "karyotype": "from images of metaphases to karyograms",
-    "classify": "name the chromosomes in images, one by one or all of a cell together",
-    "segment": "outline the chromosomes in metaphases",
+    "karyotype": "karyotype metaphases: karyogram, overlay and ISCN of each image",
+    "classify": "classify images of one chromosome each, alone or as one cell",
+    "segment": "find the chromosomes in metaphases: masks as COCO JSON",
     "models": "list the models and their weights",
-    "data": "list, describe and check the data sets",
-    "synthesize": "draw simulated chromosomes of known class",
+    "data": "list, describe, check, cut out and simulate data",
     "fit": "train a model from a config",
-    "validate": "run a config's validation",
-    "test": "run a config's test",
-    "predict": "write a config's predictions",
-    "benchmark": "measure weights on a data set and add the row to the leaderboard",
-    "match": "name chromosomes by label feature vectors, and compare with softmax and assignment",
-    "abnormal": "measure how well gained and lost chromosomes are found and named",
-    "doubt": "find and measure the sets of classes that hold the right one",
+    "validate": "run the validation of a config",
+    "test": "run the test of a config",
+    "predict": "write the predictions of a config",
+    "benchmark": "evaluate weights on a data set",
+    "aneuploidy": "evaluate the detection of gained and lost chromosomes",
+    "calibrate": "calibrate the prediction sets of a classifier",
+    "feature-matching": "classify by label feature vectors, beside softmax",
     "figures": "draw confusion, ROC, calibration, features, Grad-CAM and errors of a classifier",
-    "package": "turn a trained checkpoint into published weights",
-    "ablate": "train with and without a part of a system, and compare",
-    "cross-validate": "train on each fold of a data set, and measure every cell once",
-    "train-zoo": "train and package the whole zoo within a time budget",
-    "env": "print the versions that matter in a bug report",
+    "env": "print the versions for a bug report",
+    "zoo": "maintain the repository: train, package, measure and publish its weights",
 }
 TRAINER_COMMANDS = frozenset({"fit", "validate", "test", "predict"})
+ZOO_COMMANDS: dict[str, str] = {
+    "train": "train and package the configs of the zoo within a time budget",
+    "package": "make weights of a trained checkpoint",
+    "publish": "add measured rows to the results; entries, cards and tables follow",
+    "calibrate": "store the thresholds of prediction sets with packaged weights",
+    "ablate": "train with and without one part of a system, and compare",
+    "cross-validate": "train a config on each fold, and test every cell once",
+    "cards": "generate the model cards anew",
+    "tables": "generate the tables of the leaderboards anew",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns its exit status.
+    """Run the command line and return its exit status.
 
     0 is good, 1 good in part, 2 an error; 130, 143 and so on: ended by a signal, as shells say it.
     """
@@ -54,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in TRAINER_COMMANDS:
-        return _reporting_errors(lambda: import_module("chromozoo.cli.train").run(words))
+        return _reporting_errors(lambda: import_module("chromozoo.training.command").run(words))
     parser = argparse.ArgumentParser(
         prog="chromozoo",
         description="A model zoo for human karyotyping. Research use only, not for diagnosis.",
@@ -62,14 +69,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"chromozoo {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    module: Any = None
     for name, text in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text.capitalize() + ".")
-        # Only the called one is imported, for all others the help line is enough.
-        if words and words[0] == name:
-            module = import_module(f"chromozoo.cli.{name.replace('-', '_')}")
+        command = commands.add_parser(name, help=text, description=_sentence(text))
+        # Only the called command is imported; the help line is enough for all others.
+        if not words or words[0] != name:
+            continue
+        if name == "zoo":
+            module = _add_zoo_commands(command, words[1:])
+        else:
+            module = import_module(f"chromozoo.cli.{_module_name(name)}")
             module.add_arguments(command)
     parsed = parser.parse_args(words)
     return _reporting_errors(lambda: module.run(parsed))
+
+
+def _add_zoo_commands(parser: argparse.ArgumentParser, words: Sequence[str]) -> Any:
+    """Add the maintainers' commands; returns the module of the called one."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    module = None
+    for name, text in ZOO_COMMANDS.items():
+        action = actions.add_parser(name, help=text, description=_sentence(text))
+        if words and words[0] == name:
+            module = import_module(f"chromozoo.cli.zoo.{_module_name(name)}")
+            module.add_arguments(action)
+    return module
+
+
+def _module_name(command: str) -> str:
+    return command.replace("-", "_")
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
 
 
 def _reporting_errors(run: Callable[[], int]) -> int:

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Options of the commands that process images, and their checks."""
 
 import argparse
 import math
@@ -7,54 +7,69 @@ from typing import Any
 
 from chromozoo.errors import ChromozooError
 
-# Seconds after which an image is given up. Large ones take less than one minute on slow machines.
+# Time limit of one image in seconds. Large images take less than a minute on slow machines.
 TIMEOUT = 600.0
 
 
-def add_arguments(parser: argparse.ArgumentParser, *, many: bool = True) -> None:
-    """Adds what the commands over images have in common.
+def add_image_options(parser: argparse.ArgumentParser, *, results_per_image: bool = True) -> None:
+    """Add the options that the commands share.
 
     Args:
-        parser: Of the command.
-        many: Whether each image has results of its own, and several processes can share the work.
+        parser: Parser of the command.
+        results_per_image: Whether each image has separate results, so that several processes can
+            share the work and results can be reused.
     """
     parser.add_argument(
-        "--page", type=int, metavar="N", help="of files with several: this page alone, from 1"
+        "--page", type=int, metavar="N", help="read this page of multi-page files, from 1"
     )
     parser.add_argument(
-        "--channel", type=int, metavar="N", help="of files with several: this channel, from 1"
+        "--channel", type=int, metavar="N", help="read this channel of multi-channel files, from 1"
     )
     parser.add_argument(
         "--projection",
         choices=("max", "min"),
-        help="of a stack of planes: the brightest (max) or the darkest (min) of each pixel",
+        help="project a stack of planes: brightest (max) or darkest (min) value of each pixel",
     )
     parser.add_argument(
         "--timeout",
         type=float,
         default=TIMEOUT,
         metavar="SECONDS",
-        help="give an image up that takes longer; 0: never (default: %(default)g)",
+        help="time limit for each image; 0: no limit (default: %(default)g)",
     )
-    if many:
+    if results_per_image:
         parser.add_argument(
-            "--processes", type=int, default=1, help="processes, or GPUs (default: %(default)s)"
+            "--processes",
+            type=int,
+            default=1,
+            metavar="N",
+            help="number of worker processes, or of GPUs (default: %(default)s)",
         )
         parser.add_argument(
-            "--again", action="store_true", help="also do images again that are done already"
+            "--again", action="store_true", help="process images again that are done already"
         )
     parser.add_argument(
         "--output",
         type=Path,
+        metavar="DIR",
         help="folder of the results (default: chromozoo-results/<name of the first path>)",
     )
 
 
-def check_arguments(arguments: argparse.Namespace) -> None:
-    """Checks what :func:`add_arguments` added.
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--device``."""
+    parser.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu or cuda; auto uses a GPU if there is one (default: %(default)s)",
+    )
+
+
+def check_image_options(arguments: argparse.Namespace) -> None:
+    """Check the values of the shared options.
 
     Raises:
-        ChromozooError: A value is out of its range.
+        ChromozooError: A value is out of range.
     """
     for name in ("processes", "nodes", "page", "channel"):
         value = getattr(arguments, name, None)
@@ -68,27 +83,32 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def check_model(name: str, weights: str, task: str) -> None:
-    """Checks the name of a model and its weights, before anything heavy is loaded.
+    """Check the name, task and weights of a model before any heavy import.
 
     Raises:
-        UnknownNameError: One of them is not known, or the model is of another task.
+        UnknownNameError: The model or its weights are unknown, or the model is for another task.
         WeightsError: The model has no weights.
     """
     from chromozoo.errors import UnknownNameError
     from chromozoo.models.registry import get_weight, is_path, list_models, model_info
 
     if model_info(name).task != task:
-        does = {"segmentation": "finds no chromosomes in metaphases"}
+        role = {"segmentation": "segmenter", "classification": "classifier"}[task]
         raise UnknownNameError(
-            f"{name} {does.get(task, 'names no chromosomes')}; use one of "
-            f"{', '.join(list_models(task=task))}"
+            f"{name} is not a {role}; use one of {', '.join(list_models(task=task))}"
         )
     if not is_path(weights):
         get_weight(name, weights)
 
 
-def settings_of(arguments: argparse.Namespace, folder: Path, *names: str) -> dict[str, Any]:
-    """What the processes must know: the arguments of these names, and how images are read."""
+def task_settings(arguments: argparse.Namespace, folder: Path, *names: str) -> dict[str, Any]:
+    """Return the settings of a task for the worker processes.
+
+    Args:
+        arguments: Parsed arguments.
+        folder: Folder of the results.
+        *names: Names of the arguments that become settings.
+    """
     from chromozoo.models.registry import registered_elsewhere
 
     return {

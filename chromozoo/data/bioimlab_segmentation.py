@@ -36,7 +36,7 @@ from chromozoo.data.io.metaphase_files import open_metaphases
 from chromozoo.data.splits import load_split
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.images.reading import IMAGE_SUFFIXES
-from chromozoo.structures.metaphase import MetaphaseFiles, faults
+from chromozoo.structures.metaphase import MetaphaseFiles, find_faults
 
 FILE_NAME = "bioimlab-segmentation.zip"
 SPLIT = "bioimlab_segmentation_v1"
@@ -99,7 +99,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         except DatasetError as error:
             messages.append(str(error))
             continue
-        messages += faults(metaphase)
+        messages += find_faults(metaphase)
         polygons[key] = len(metaphase.polygons)
         sizes.add(metaphase.image.shape[::-1])
     messages += find_split_faults(split, keys, "image")

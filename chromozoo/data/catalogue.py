@@ -25,6 +25,7 @@ class DatasetInfo:
         licence: Its licence, as far as known.
         tag: Tag of weights trained on it and suffix of configs; both data sets of BioImLab have the
             tag ``bioimlab``.
+        parts: Tags of the data sets that it joins; empty for a data set of its own.
     """
 
     name: str
@@ -37,6 +38,7 @@ class DatasetInfo:
     source: str
     licence: str
     tag: str
+    parts: tuple[str, ...] = ()
 
     def load_module(self) -> Any:
         """Import its module, and with it torch."""
@@ -90,6 +92,7 @@ DATASETS: dict[str, DatasetInfo] = {
             licence="BioImLab: none stated, its polygons MPL-2.0; Pki-3, CIL:54816: not verified; "
             "M-FISH: free with its notice; together: research use",
             tag="metaphase",
+            parts=("bioimlab", "pki3", "mfish", "cil"),
         ),
         DatasetInfo(
             name="pki3",
@@ -140,6 +143,7 @@ DATASETS: dict[str, DatasetInfo] = {
             licence="BioImLab: none stated, its polygons MPL-2.0; CIL:54816: not verified; M-FISH: "
             "free with its notice; together: research use",
             tag="metaphase",
+            parts=("bioimlab", "mfish", "cil"),
         ),
         DatasetInfo(
             name="cil54816",

@@ -60,7 +60,7 @@ from chromozoo.data.io.pascal_voc import parse_xml, read_number
 from chromozoo.data.splits import load_split
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 from chromozoo.structures.metaphase import Metaphase
 
 FILE_NAME = "gband-cil54816.zip"
@@ -226,7 +226,7 @@ class Cil54816Files:
                 name = shape.findtext("name", "")
                 match = _NAME.match(name)
                 if match is None or match["label"] not in CLASS_INDEX:
-                    raise ValueError(f"unknown class {shown(name)}")
+                    raise ValueError(f"unknown class {short_repr(name)}")
                 corners = [
                     read_number(shape, f"bndbox/{end}") for end in ("xmin", "ymin", "xmax", "ymax")
                 ]

@@ -44,7 +44,7 @@ from chromozoo.data.karyotyping_truth import true_cells
 from chromozoo.data.pki3 import Pki3Dataset
 from chromozoo.data.splits import STAGES, Split, load_split
 from chromozoo.images.extract import Extraction
-from chromozoo.images.metaphase import signal_metaphase
+from chromozoo.images.levels import measure_levels
 from chromozoo.structures.instance import Instance, mask_iou
 from chromozoo.structures.karyotyped_cell import Boxes, TrueCell
 from chromozoo.structures.segmentation import Segmentation
@@ -210,17 +210,17 @@ def _read_metaphases(
 
 def _suffixes(cell: TrueCell) -> tuple[str, ...]:
     """Return the suffixes of a cell's name in the split, one for each way of cutting it."""
-    return (FOUND,) if isinstance(cell.outlines, Boxes) else ("", FOUND)
+    return (FOUND,) if isinstance(cell.instances, Boxes) else ("", FOUND)
 
 
 def _cut_chromosomes(
     name: str, image: NDArray[np.float32], cell: TrueCell, segmenter: Any
 ) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Cut the certain chromosomes of a metaphase by annotated masks, then by detections."""
-    outlines = cell.outlines
-    signal, _ = signal_metaphase(image)
+    outlines = cell.instances
+    signal = measure_levels(image).signal
     cut = Extraction()
-    found = segmenter.segment(image, name).above(MIN_SCORE)
+    found = segmenter.segment(image, name).filter_by_score(MIN_SCORE)
     by_segmenter = cut(signal, found.crops, found.corners)
     rows = np.flatnonzero(cell.classes >= 0)
     if isinstance(outlines, Boxes):

@@ -50,7 +50,7 @@ from chromozoo.data.io.archive import Archive, find_dataset, name_bytes, open_ar
 from chromozoo.data.splits import load_split
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
-from chromozoo.structures.metaphase import MAX_MASK_BYTES, Metaphase, faults
+from chromozoo.structures.metaphase import MAX_MASK_BYTES, Metaphase, find_faults
 from chromozoo.structures.polygons import mask_polygon
 
 FILE_NAME = "mfish-dapi.zip"
@@ -268,7 +268,7 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         except DatasetError as error:
             messages.append(str(error))
             continue
-        messages += faults(metaphase)
+        messages += find_faults(metaphase)
         counts[key] = len(metaphase.polygons)
         classes += [CLASSES.index(name) for name in metaphase.labels]
     messages += find_split_faults(split, keys, "image")

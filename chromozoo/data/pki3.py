@@ -53,7 +53,7 @@ from chromozoo.data.io.karyogram_export import LABELS
 from chromozoo.data.splits import draw_split, load_split
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 
 FILE_NAME = "gband-pki3.zip"
 SPLIT = "pki3_v1"
@@ -154,8 +154,9 @@ def _list_table(path: Path, archive: Archive, name: str) -> list[ChromosomeFile]
         label = _parse_class(row.get("class") or row.get("label") or "", "class-folders")
         if file not in names or file in found or label is None:
             raise DatasetError(
-                f"{source}: row {number} names the file {shown(row.get('file'))} and the class "
-                f"{shown(row.get('class', row.get('label')))}; give each file of the folder once, "
+                f"{source}: row {number} names the file {short_repr(row.get('file'))} "
+                f"and the class {short_repr(row.get('class', row.get('label')))}; give each file of "
+                "the folder once, "
                 "with a class of 1 to 22, X and Y"
             )
         cell = PurePosixPath(file).parent.as_posix()

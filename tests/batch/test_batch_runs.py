@@ -1,12 +1,15 @@
-"""Runs over many images: whose a result is, and that nothing ends a run but its user."""
+"""Runs over many images: names of results, resuming, failures, signals."""
 
+import argparse
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +20,17 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import chromozoo
-from chromozoo.batch import worker_pool
-from chromozoo.batch.images import find_images, output_names, safe_name, shown
-from chromozoo.batch.results import LOCK, MANIFEST, Results
+from chromozoo.batch import nodes, worker_pool
+from chromozoo.batch.file_names import safe_name, unique_names
+from chromozoo.batch.images import find_images, printable_path
+from chromozoo.batch.results import LOCK, MANIFEST, ResultsFolder
+from chromozoo.batch.worker import build_task
 from chromozoo.cli import karyotype
 from chromozoo.cli.main import main
+from chromozoo.cli.options import task_settings
 from chromozoo.errors import ChromozooError, OutputError
 from chromozoo.files import is_result_image, replace_file, write_image
+from chromozoo.models import registry
 from chromozoo.visualization.page import page_cell, write_page
 
 STUB = "helpers.stub_task:StubTask"
@@ -31,7 +38,7 @@ STUB = "helpers.stub_task:StubTask"
 
 @pytest.fixture
 def processes() -> None:
-    """The work is done in processes, as it is for users; else in that of the test."""
+    """Use real worker processes; without this fixture the test's own process does the work."""
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +50,7 @@ def _stub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def image(path: Path | str, level: int = 0) -> Path:
-    """A small image; another level is another content."""
+    """Write a small image; each level gives another content."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.full((12, 12), level, np.uint8)
@@ -59,11 +66,11 @@ def cells(folder: str | Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in Path(folder).glob("*.json")}
 
 
-def in_a_process(*words: str | Path, **environment: str) -> "subprocess.Popen[str]":
+def start_command(*words: str | Path, **environment: str) -> "subprocess.Popen[str]":
     return start("karyotype", STUB, *words, **environment)
 
 
-# Whose a result is
+# Reuse of results
 
 
 def test_two_patients_with_the_same_relative_path(
@@ -81,11 +88,11 @@ def test_two_patients_with_the_same_relative_path(
     }
     hashes = {cell["identity"]["content"]["sha256"] for cell in found.values()}
     assert len(hashes) == 2
-    # The page of the second run shows both, and says which is of an earlier one.
+    # The page of the second run shows both, with a heading for earlier results.
     page = (tmp_path / "results" / "index.html").read_text()
     assert page.count("<article") == 2
     assert page.index("pics_001.json") < page.index("Earlier results") < page.index('"001.json')
-    # Each finds its own again.
+    # Both results are reused.
     for patient in "ab":
         monkeypatch.chdir(tmp_path / patient)
         assert run("pics", "--output", "../results") == 0
@@ -93,7 +100,7 @@ def test_two_patients_with_the_same_relative_path(
     assert len(cells(tmp_path / "results")) == 2
 
 
-def test_an_image_that_was_replaced_is_done_again_whatever_its_time(
+def test_a_changed_image_is_processed_again_whatever_its_modification_time(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = image("pics/001.png", 1)
@@ -104,16 +111,16 @@ def test_an_image_that_was_replaced_is_done_again_whatever_its_time(
     assert "1 done again: the image has changed" in capsys.readouterr().out
     after = cells("r")["001"]
     assert after["identity"]["content"]["sha256"] != before["identity"]["content"]["sha256"]
-    # A time that is new does not make it another image, nor does a folder that was moved.
+    # Neither a new modification time nor a moved folder changes the image.
     os.utime(file)
     Path("pics").rename("moved")
     assert run("moved", "--output", "r") == 0
-    shown_now = capsys.readouterr().out
-    assert "(1 were done before)" in shown_now and "moved/001.png: 46,XY" in shown_now
+    output = capsys.readouterr().out
+    assert "(1 were done before)" in output and "moved/001.png: 46,XY" in output
     assert cells("r") == {"001": after}
 
 
-def test_other_weights_options_and_versions_are_done_again_and_the_reason_is_said(
+def test_results_of_other_weights_options_or_versions_are_made_again_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image("pics/a.png")
@@ -130,7 +137,7 @@ def test_other_weights_options_and_versions_are_done_again_and_the_reason_is_sai
     assert again() == ""
     assert cells("r")["a"]["identity"]["models"][0]["sha256"] == "two"
     assert again("--channel", "1") == "other options (channel)"
-    assert again("--again", "--channel", "1") == "as asked for"
+    assert again("--again", "--channel", "1") == "requested with --again"
     for path in Path("r").glob("*.json"):
         path.write_text(
             path.read_text().replace('"chromozoo": "0", "format": 2', '"chromozoo": "1"')
@@ -139,7 +146,7 @@ def test_other_weights_options_and_versions_are_done_again_and_the_reason_is_sai
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"identity": 3}', "[" * 100_000])
-def test_a_damaged_result_is_done_again(damage: str) -> None:
+def test_a_damaged_result_is_made_again(damage: str) -> None:
     image("pics/a.png")
     assert run("pics", "--output", "r") == 0
     good = cells("r")["a"]
@@ -148,10 +155,10 @@ def test_a_damaged_result_is_done_again(damage: str) -> None:
     assert cells("r")["a"]["identity"] == good["identity"]
 
 
-# Places of results
+# Folders and names of results
 
 
-def test_dated_folders_have_results_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_with_dots_have_separate_results(capsys: pytest.CaptureFixture[str]) -> None:
     for number, folder in enumerate(("2024.05.12", "2024.05.13")):
         image(f"{folder}/001.png", number)
         assert run(folder) == 0
@@ -174,10 +181,10 @@ def test_a_default_folder_of_other_images_gets_a_number(
     assert {path.name for path in results.iterdir()} == {"pics", "pics-2", "pics-3", "pics.tif"}
     assert cells(results / "pics")["1"]["path"] == str(tmp_path / "a/pics/1.png")
     assert cells(results / "pics-2")["1"]["path"] == str(tmp_path / "b/pics/1.png")
-    # Each goes on in its own, also when it is named another way.
+    # Runs resume in their folder, also if the path is written in another way.
     assert run("b/../b/pics") == 0
     assert "(1 were done before)" in capsys.readouterr().out
-    # What somebody put there is not mixed with results.
+    # Results are not mixed with other files.
     (results / "mine").mkdir()
     (results / "mine" / "notes.txt").touch()
     image("mine/1.png")
@@ -185,7 +192,7 @@ def test_a_default_folder_of_other_images_gets_a_number(
     assert not (results / "mine" / "1.json").exists() and cells(results / "mine-2")
 
 
-def test_names_that_could_collide(tmp_path: Path) -> None:
+def test_results_with_equal_stems_get_unique_names(tmp_path: Path) -> None:
     given = ("a/1.png", "b/1.png", "b/1.tif", "b/x.png", "c/X.tif", "b/annotations.png")
     given = (*given, "b/predictions.png", "b/y.png", "b/y-page2.png", "b/y.segment.png")
     for number, name in enumerate(given):
@@ -206,19 +213,19 @@ def test_names_that_could_collide(tmp_path: Path) -> None:
         "y-page2": "b/y-page2.png",
         "y.segment": "b/y.segment.png",
     }
-    assert Results(Path("r"), "segment", ".segment").take_names([Path("b/y.png")]) == {
+    assert ResultsFolder(Path("r"), "segment", ".segment").assign_names([Path("b/y.png")]) == {
         Path("b/y.png"): "b_y"
     }
 
 
-def test_what_others_left_in_the_folder_stays(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_files_in_the_folder_stay(capsys: pytest.CaptureFixture[str]) -> None:
     image("pics/a.png")
     outline = Path("pics/a.json")
     outline.write_text('{"shapes": []}')
     assert run("pics", "--output", "pics") == 0
     assert outline.read_text() == '{"shapes": []}'
     assert json.loads(Path("pics/pics_a.json").read_text())["iscn"] == "46,XY"
-    # Its own results are no images, and are found again without the manifest.
+    # Results do not count as images, and are recognised without the manifest.
     (Path("pics") / MANIFEST).unlink()
     assert run("pics", "--output", "pics") == 0
     out = capsys.readouterr().out
@@ -231,24 +238,24 @@ def test_what_others_left_in_the_folder_stays(capsys: pytest.CaptureFixture[str]
     assert Path("other/index.html").read_text() == "<p>my page</p>"
 
 
-def test_files_about_all_images_are_of_those_images(tmp_path: Path) -> None:
+def test_a_file_about_all_images_is_not_replaced_by_that_of_others(tmp_path: Path) -> None:
     files = [image(f"cell/{n}.png", n) for n in range(3)]
     other = [image(f"other/{n}.png", n) for n in range(3)]
-    results = Results.open("classify", "", tmp_path / "r", files)
-    assert results.take_file("predictions.json", files) is None
-    assert results.take_file("predictions.json", files) is None
-    said = results.take_file("predictions.json", files[:2])
+    results = ResultsFolder.open("classify", "", tmp_path / "r", files)
+    assert results.claim_file("predictions.json", files) is None
+    assert results.claim_file("predictions.json", files) is None
+    said = results.claim_file("predictions.json", files[:2])
     assert said == "predictions.json replaced: of the 3 images before, 1 are not in it now"
     with pytest.raises(ChromozooError, match=r"is of other images .*name another folder with"):
-        results.take_file("predictions.json", other)
+        results.claim_file("predictions.json", other)
     with pytest.raises(ChromozooError, match="is of other images"):
-        results.take_file("predictions.json", [image("third/0.png")])
+        results.claim_file("predictions.json", [image("third/0.png")])
 
 
-# What is taken for an image
+# Files that count as images
 
 
-def test_results_are_no_images_under_any_name(
+def test_results_do_not_count_as_images_under_any_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image("pics/a.png")
@@ -256,18 +263,18 @@ def test_results_are_no_images_under_any_name(
     shutil.copy("r/a.overlay.png", "pics/copy of it.png")
     assert find_images([Path("pics")]).files == [Path("pics/a.png")]
     Path("pics/link.png").symlink_to(tmp_path / "r" / "a.overlay.png")
-    assert find_images([Path("pics")]).results == 2
+    assert find_images([Path("pics")]).n_results == 2
     assert run("r", "--output", "s") == 2
     assert "the folder holds no image but 1 results that ChromoZoo wrote" in capsys.readouterr().err
     assert not Path("s").exists()
     assert run("pics/copy of it.png", "--output", "s") == 2
     assert "this is a result that ChromoZoo wrote; give the image" in capsys.readouterr().err
-    # Beside an image it is a fault of its own.
+    # If another path gives an image, the result counts as a failed image.
     assert run("pics/a.png", "r/a.overlay.png", "--output", "s") == 1
     assert "1 of 2 images failed" in capsys.readouterr().out
 
 
-def test_the_mark_of_a_result_survives_what_other_programs_do(tmp_path: Path) -> None:
+def test_the_png_tag_of_a_result_survives_other_programs(tmp_path: Path) -> None:
     write_image(tmp_path / "a.png", Image.new("RGB", (40, 30)))
     with Image.open(tmp_path / "a.png") as image:
         assert image.info["Software"] == f"ChromoZoo {chromozoo.__version__}"
@@ -288,7 +295,7 @@ def test_the_mark_of_a_result_survives_what_other_programs_do(tmp_path: Path) ->
     assert not is_result_image(tmp_path) and not is_result_image(tmp_path / "none.png")
 
 
-def test_what_is_no_image_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
+def test_hidden_and_unreadable_files_in_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     image("p/a.png")
     Path("p/._a.png").write_bytes(b"\0\5\26\7Mac OS X")
     Path("p/..png").write_bytes(b"")
@@ -307,7 +314,7 @@ def test_what_is_no_image_in_a_folder(capsys: pytest.CaptureFixture[str]) -> Non
     for words in (
         "p/loop.png: a link that leads to no file",
         "p/gone.png: a link that leads to no file",
-        "p/pipe.png: is no file but a pipe or a device",
+        "p/pipe.png: is a pipe or a device",
         "nowhere.png: no such image file",
     ):
         assert words in out
@@ -316,7 +323,7 @@ def test_what_is_no_image_in_a_folder(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.parametrize("paths", [["empty"], ["empty", "nowhere.png"], ["loop.png"]])
-def test_not_one_image(paths: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_paths_without_any_image(paths: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
     Path("loop.png").symlink_to("loop.png")
     assert run(*paths) == 2
@@ -326,15 +333,15 @@ def test_not_one_image(paths: list[str], capsys: pytest.CaptureFixture[str]) -> 
     assert not Path("chromozoo-results").exists()
 
 
-# Names
+# Unusual file names
 
 
-ODD = ("..png", "labels.csv.png", "con.png", "a:b*?.png", "new\nline.png", "x" * 240 + ".png")
-ODD = (*ODD, "染色体.png", "e\u0301.png", "é.png", "tail .png", "%41.png", "#?&.png")
+UNUSUAL = ("..png", "labels.csv.png", "con.png", "a:b*?.png", "new\nline.png", "x" * 240 + ".png")
+UNUSUAL = (*UNUSUAL, "染色体.png", "e\u0301.png", "é.png", "tail .png", "%41.png", "#?&.png")
 
 
-def test_odd_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    files = [image(f"p/{name}", number) for number, name in enumerate(ODD)]
+def test_unusual_file_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [image(f"p/{name}", number) for number, name in enumerate(UNUSUAL)]
     undecodable = os.fsencode(tmp_path / "p") + b"/m\xe9taphase.png"
     shutil.copyfile(os.fsencode(files[0]), undecodable)
     files.append(Path(os.fsdecode(undecodable)))
@@ -352,7 +359,7 @@ def test_odd_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"({len(files)} were done before)" in capsys.readouterr().out
 
 
-def test_names_are_safe_and_differ() -> None:
+def test_safe_and_unique_names() -> None:
     assert safe_name("cell 46,XY (1)") == "cell 46,XY (1)"
     assert safe_name("a/b:\x07") == "a%2Fb%3A%07"
     assert safe_name(".") == safe_name("") == "image"
@@ -361,22 +368,24 @@ def test_names_are_safe_and_differ() -> None:
     long = [safe_name("染" * 100 + end) for end in "ab"]
     assert long[0] != long[1] and all(len(name.encode()) <= 150 for name in long)
     many = [Path(f"{'x' * 300}{n}.png") for n in range(50)]
-    assert len(set(output_names(many))) == 50
-    assert shown(Path(os.fsdecode(b"m\xe9.png"))) == r"m\udce9.png"
+    assert len(set(unique_names(many))) == 50
+    assert printable_path(Path(os.fsdecode(b"m\xe9.png"))) == r"m\udce9.png"
 
 
-def test_a_terminal_that_cannot_show_a_name(tmp_path: Path) -> None:
+def test_a_terminal_that_cannot_encode_a_name(tmp_path: Path) -> None:
     file = image("p/染色体.png")
-    done = in_a_process(file, "--output", "r", PYTHONIOENCODING="cp1252")
+    done = start_command(file, "--output", "r", PYTHONIOENCODING="cp1252")
     out, _ = done.communicate(timeout=60)
     assert done.returncode == 0 and r"\u67d3\u8272\u4f53.png: 46,XY" in out
     assert cells("r")["染色体"]["image"] == str(file)
 
 
-# One image costs nothing but itself
+# Failures
 
 
-def test_each_failure_is_its_own(processes: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failures_do_not_stop_other_images(
+    processes: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     for number, name in enumerate(("a", "bad", "bug", "exit", "memory", "z")):
         image(f"p/{name}.png", number)
     assert run("p", "--output", "r") == 1
@@ -393,7 +402,7 @@ def test_each_failure_is_its_own(processes: None, capsys: pytest.CaptureFixture[
     report = Path("r/bug.failed.txt").read_text()
     assert report.startswith("p/bug.png: internal error") and "Traceback" in report
     assert "Traceback" not in Path("r/index.html").read_text()
-    # The one that is mended loses its message.
+    # The error message of a repaired image is removed.
     image("q/bug.png", 9).rename("p/bad.png")
     Path("p/bad.png").rename("p/good.png")
     Path("p/bug.png").unlink()
@@ -402,7 +411,7 @@ def test_each_failure_is_its_own(processes: None, capsys: pytest.CaptureFixture[
     assert "2 of 5 images failed" in out and "(2 were done before)" in out
 
 
-def test_an_image_that_ends_the_process_and_one_that_takes_too_long(
+def test_images_that_crash_the_process_or_exceed_the_time_limit(
     processes: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number, name in enumerate(("a", "crash", "hang", "kill", "once", "z")):
@@ -424,7 +433,7 @@ def test_an_image_that_ends_the_process_and_one_that_takes_too_long(
     assert not list(Path("r").glob("*.part"))
 
 
-def test_a_result_of_another_image_does_not_stand_for_one_that_fails() -> None:
+def test_the_result_of_a_changed_image_that_fails_is_removed() -> None:
     image("p/a.png", 1)
     assert run("p", "--output", "r") == 0
     Path("p/a.png").write_bytes(b"torn")
@@ -439,19 +448,19 @@ def test_a_full_disk(capsys: pytest.CaptureFixture[str]) -> None:
     names = ("a", "full_1", "full_2", "b", "full_3", "full_4", "full_5", "z")
     files = [image(f"p/{name}.png", number) for number, name in enumerate(names)]
     assert run(*files, "--output", "r") == 2
-    shown_now = capsys.readouterr()
+    output = capsys.readouterr()
     said = "r/full_5.json: cannot be written (No space left on device); free space"
-    assert shown_now.err.splitlines()[-1].startswith(f"chromozoo: error: {said}")
-    assert "1 left: call the same again to go on" in shown_now.out
+    assert output.err.splitlines()[-1].startswith(f"chromozoo: error: {said}")
+    assert "1 left: call the same again to go on" in output.out
     assert set(cells("r")) == {"a", "b"}
     assert Path("r/index.html").read_text().count("<article") == 2
 
 
-def test_what_cannot_be_written_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_write_errors_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image("p/a.png", 1)
     image("p/b.png", 2)
     (tmp_path / "r" / "a.overlay.png").mkdir(parents=True)
-    assert run("p", "--output", "r") == 0  # a place of its own
+    assert run("p", "--output", "r") == 0  # under another name
     assert set(cells("r")) == {"p_a", "b"}
     shutil.rmtree("r")
     assert run("p", "--output", "r") == 0
@@ -466,7 +475,7 @@ def test_what_cannot_be_written_says_so(tmp_path: Path, capsys: pytest.CaptureFi
     assert "cannot be made a folder (Not a directory); name another" in capsys.readouterr().err
 
 
-def test_an_error_of_the_disk_names_the_file(tmp_path: Path) -> None:
+def test_a_disk_error_has_the_path_of_the_file(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"a.txt: cannot be written \(No such file or direct"):
         replace_file(tmp_path / "none" / "a.txt", b"x")
     with pytest.raises(OutputError, match=r"cannot be written \(File name too long\)"):
@@ -492,13 +501,13 @@ def test_models_that_cannot_be_loaded(
         run("p", "--output", "r")
 
 
-@pytest.mark.parametrize(("count", "asked"), [(1, 4), (3, 2)])
-def test_never_more_processes_than_images(processes: None, count: int, asked: int) -> None:
-    for number in range(count):
+@pytest.mark.parametrize(("n_images", "n_processes"), [(1, 4), (3, 2)])
+def test_no_more_processes_than_images(processes: None, n_images: int, n_processes: int) -> None:
+    for number in range(n_images):
         image(f"p/slow_{number}.png", number)
-    assert run("p", "--output", "r", "--processes", str(asked)) == 0
+    assert run("p", "--output", "r", "--processes", str(n_processes)) == 0
     used = {cell["process"] for cell in cells("r").values()}
-    assert len(cells("r")) == count and len(used) == min(count, asked)
+    assert len(cells("r")) == n_images and len(used) == min(n_images, n_processes)
 
 
 # Signals
@@ -507,13 +516,11 @@ def test_never_more_processes_than_images(processes: None, count: int, asked: in
 @pytest.mark.parametrize(
     ("number", "status", "name"), [(signal.SIGTERM, 143, "slow"), (signal.SIGINT, 130, "hang")]
 )
-def test_a_run_that_is_told_to_stop_keeps_what_it_has(
-    number: signal.Signals, status: int, name: str
-) -> None:
+def test_a_stopped_run_keeps_its_results(number: signal.Signals, status: int, name: str) -> None:
     image("p/a.png", 1)
     for k in range(3):
         image(f"p/{name}_{k}.png", 2 + k)
-    running = in_a_process("p", "--output", "r")
+    running = start_command("p", "--output", "r")
     until = time.monotonic() + 60
     while not Path("r/a.json").exists():
         assert running.poll() is None and time.monotonic() < until
@@ -524,7 +531,7 @@ def test_a_run_that_is_told_to_stop_keeps_what_it_has(
     out, _ = running.communicate(timeout=30)
     assert time.monotonic() - begun < 5
     assert running.returncode == status, out
-    # The image at hand is finished, or dropped where it does not end; the others are left.
+    # The current image is finished, or dropped if it hangs; the others remain.
     left = 2 if name == "slow" else 3
     assert f"{left} left: call the same again to go on" in out and "Traceback" not in out
     assert len(cells("r")) == 4 - left
@@ -536,8 +543,8 @@ def test_a_run_that_is_told_to_stop_keeps_what_it_has(
     assert len(cells("r")) == 4
 
 
-def lives(process: int) -> bool:
-    """Whether a process of this number is there, and is no mere entry that nobody has read."""
+def is_running(process: int) -> bool:
+    """Return whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -546,7 +553,7 @@ def lives(process: int) -> bool:
 
 def test_no_process_outlives_the_command(tmp_path: Path) -> None:
     image("p/hang.png")
-    running = in_a_process("p", "--output", "r", STUB_MARK="working")
+    running = start_command("p", "--output", "r", STUB_MARK="working")
     until = time.monotonic() + 60
     while not Path("working").exists() or not Path("working").read_text():
         assert running.poll() is None and time.monotonic() < until
@@ -555,14 +562,14 @@ def test_no_process_outlives_the_command(tmp_path: Path) -> None:
     running.kill()
     running.wait()
     until = time.monotonic() + 10
-    while lives(worker):
+    while is_running(worker):
         assert time.monotonic() < until
         time.sleep(0.02)
 
 
 def test_a_signal_while_the_models_load(tmp_path: Path) -> None:
     image("p/a.png")
-    running = in_a_process("p", "--output", "r", STUB_LOAD="30")
+    running = start_command("p", "--output", "r", STUB_LOAD="30")
     until = time.monotonic() + 60
     while not (tmp_path / "r" / MANIFEST).exists():
         assert running.poll() is None and time.monotonic() < until
@@ -574,16 +581,16 @@ def test_a_signal_while_the_models_load(tmp_path: Path) -> None:
     assert out == "chromozoo: stopped by SIGTERM; call the same again to go on\n"
 
 
-def test_who_reads_the_output_may_leave() -> None:
+def test_a_closed_output_pipe_ends_the_command() -> None:
     image("p/a.png")
-    running = in_a_process("p", "--output", "r")
+    running = start_command("p", "--output", "r")
     assert running.stdout is not None
     running.stdout.close()
     assert running.wait(timeout=60) == 141
     assert cells("r") and Path("r/index.html").exists()
 
 
-def test_the_page_of_a_run_that_is_stopped_takes_no_longer_than_there_is() -> None:
+def test_the_page_of_a_stopped_run_is_written_within_its_time_limit() -> None:
     for number in range(3):
         image(f"p/{number}.png", number)
     assert run("p", "--output", "r") == 0
@@ -598,7 +605,7 @@ def test_the_page_of_a_run_that_is_stopped_takes_no_longer_than_there_is() -> No
 # Files of several images
 
 
-def test_pages_have_results_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_pages_have_separate_results(capsys: pytest.CaptureFixture[str]) -> None:
     def write(path: str, *levels: int) -> None:
         pages = [Image.fromarray(np.full((40, 40), level, np.uint8)) for level in levels]
         pages[0].save(path, save_all=True, append_images=pages[1:])
@@ -612,7 +619,7 @@ def test_pages_have_results_of_their_own(capsys: pytest.CaptureFixture[str]) -> 
     found = cells("r")
     assert set(found) == {"x-page1", "x-page2", "x-page3", "y"}
     assert found["x-page2"]["identity"]["content"]["part"] == "page2"
-    # A page that is missing is done alone; all of them where the content is another.
+    # A missing page is processed alone; a changed file is processed as a whole.
     before = {name: cell["made"] for name, cell in found.items()}
     Path("r/x-page2.json").unlink()
     assert run("p", "--output", "r") == 0
@@ -623,7 +630,7 @@ def test_pages_have_results_of_their_own(capsys: pytest.CaptureFixture[str]) -> 
     assert run("p", "--output", "r") == 0
     assert "1 done again: the image has changed" in capsys.readouterr().out
     assert set(cells("r")) == {"x-page1", "x-page2", "y"}
-    # One page that is asked for; the results of all stay, as earlier ones.
+    # With --page only that page is processed; the other results stay.
     assert run("p/x.tif", "--page", "2", "--output", "r") == 0
     found = cells("r")
     assert set(found) == {"x-page1", "x-page2", "y"}
@@ -647,17 +654,63 @@ def test_wrong_settings(words: list[str], said: str, capsys: pytest.CaptureFixtu
     assert said in capsys.readouterr().err
 
 
-def test_the_pages_of_a_folder_can_be_written_by_several_machines(tmp_path: Path) -> None:
-    """Two machines are two calls here, which find each other by Lightning's variables."""
+@pytest.mark.slow
+def test_two_machines_share_a_folder_by_lightning() -> None:
+    """Two processes stand for the machines; they find each other by Lightning's variables."""
     for number, name in enumerate(("a", "bug", "z")):
         image(f"p/{name}.png", number)
     words = ("p", "--output", "r", "--nodes", "2")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    running = [in_a_process(*words, **place, NODE_RANK=str(rank)) for rank in (0, 1)]
+    running = [start_command(*words, **place, NODE_RANK=str(rank)) for rank in (0, 1)]
     outs = [one.communicate(timeout=120)[0] for one in running]
     assert [one.returncode for one in running] == [1, 0], outs
     assert "1 of 3 images failed" in outs[0] and "2 metaphases, " in outs[0]
     found = cells("r")
     assert set(found) == {"a", "z"}
+
+
+def test_two_machines_share_a_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each machine runs every second job; the first one reports the results of both."""
+    for number, name in enumerate(("a", "bug", "c", "z")):
+        image(f"p/{name}.png", number)
+    words = ("p", "--output", "r", "--nodes", "2")
+    ran: list[tuple[int, str]] = []
+
+    def run_half(run_job: Any, jobs: Any, n_processes: int, n_nodes: int) -> tuple[bool, None]:
+        assert (n_processes, n_nodes) == (1, 2)
+        rank = int(os.environ["NODE_RANK"])
+        if rank == 0:  # both machines have listed their jobs before either runs one
+            monkeypatch.setenv("NODE_RANK", "1")
+            assert run(*words) == 0
+        for job in jobs[rank::2]:
+            ran.append((rank, job.name))
+            run_job(job)
+        return rank == 0, None
+
+    monkeypatch.setattr(nodes, "run_on_all_nodes", run_half)
+    monkeypatch.setenv("NODE_RANK", "0")
+    assert run(*words) == 1
+    out = capsys.readouterr().out
+    assert ran == [(1, "bug"), (1, "z"), (0, "a"), (0, "c")]
+    assert "1 of 4 images failed" in out and "3 metaphases, " in out
+    assert "p/bug.png: internal error (RuntimeError" in out
+    assert set(cells("r")) == {"a", "c", "z"}
+
+
+def test_workers_import_the_modules_that_register_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
+    registry._REGISTERED.pop("tiny_segmenter", None)
+    sys.modules.pop("helpers.tiny_zoo", None)
+    import_module("helpers.tiny_zoo")
+    arguments = argparse.Namespace(page=None, channel=None, projection=None)
+    settings = task_settings(arguments, Path("r"))
+    assert settings["modules"] == ["helpers.tiny_zoo"]
+    # In a new process the module is not imported yet.
+    registry._REGISTERED.pop("tiny_segmenter")
+    sys.modules.pop("helpers.tiny_zoo")
+    build_task(STUB, settings)
+    assert "tiny_segmenter" in registry.list_models()

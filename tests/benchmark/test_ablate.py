@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 import yaml
 from helpers.drawn_gband import write_boxes
+from helpers.inline_training import train_inline
 
 from chromozoo.benchmark import ablation as ablation_benchmark
-from chromozoo.cli import ablate
+from chromozoo.benchmark.publish import KINDS
+from chromozoo.benchmark.repository import LEADERBOARD
 from chromozoo.cli.main import main as chromozoo
 from chromozoo.errors import ChromozooError, UnknownNameError
+from chromozoo.training.configs import read_config
 
 NAMES = [path.stem for path in sorted(ablation_benchmark.ABLATIONS.glob("*.yaml"))]
 
@@ -25,9 +28,9 @@ def _value(config: dict, key: str):
 def test_variants_differ_in_what_they_name_and_in_nothing_else(name: str) -> None:
     ablation = ablation_benchmark.read_ablation(name)
     assert len(ablation.variants) > 1
-    assert all(attributes for _, attributes in ablation.judged.values())
+    assert all(attributes for _, attributes in ablation.reused.values())
     assert len(set(map(str, ablation.variants.values()))) == len(ablation.variants)
-    base = yaml.safe_load(ablation.base.read_text())
+    base = read_config(ablation.base).content
     folders = set()
     for variant, changes in ablation.variants.items():
         config = ablation.config(variant, seed=3, epochs=5)
@@ -53,7 +56,7 @@ def test_variants_differ_in_what_they_name_and_in_nothing_else(name: str) -> Non
 def test_an_unknown_ablation_is_refused_with_the_known_ones(capsys) -> None:
     with pytest.raises(UnknownNameError, match="straightening"):
         ablation_benchmark.read_ablation("no-such")
-    assert chromozoo(["ablate", "no-such"]) == 2
+    assert chromozoo(["zoo", "ablate", "no-such"]) == 2
     assert "straightening" in capsys.readouterr().err
 
 
@@ -61,11 +64,14 @@ def test_an_unknown_ablation_is_refused_with_the_known_ones(capsys) -> None:
     ("changes", "message"),
     [
         ({"also": ["pki4"]}, "unknown data set 'pki4': did you mean pki3"),
-        ({"variants": {"a": {}, "b": {"weights_of": "c", "judge": {}}}}, "'c', .* those are 'a'"),
-        ({"variants": {"a": {}, "b": {"weights_of": "a"}}}, "takes judge beside it"),
         (
-            {"variants": {"a": {}, "b": {"weights_of": "a", "judge": {}, "data.x": 1}}},
-            "takes judge beside it and nothing else",
+            {"variants": {"a": {}, "b": {"weights_of": "c", "attributes": {}}}},
+            "'c', .* those are 'a'",
+        ),
+        ({"variants": {"a": {}, "b": {"weights_of": "a"}}}, "takes attributes"),
+        (
+            {"variants": {"a": {}, "b": {"weights_of": "a", "attributes": {}, "data.x": 1}}},
+            "takes attributes and nothing else",
         ),
     ],
 )
@@ -83,7 +89,7 @@ def test_an_ablation_trains_measures_and_goes_on(
     tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     base = yaml.safe_load((ablation_benchmark.ABLATIONS / "centre-loss.yaml").read_text())["base"]
-    config = yaml.safe_load((ablation_benchmark.ABLATIONS / base).read_text())
+    config = read_config(ablation_benchmark.ABLATIONS / base).content
     config["model"]["init_args"]["preset"] = {"height": 32, "width": 32, "scale": 0.3}
     config["data"]["init_args"] |= {"batch_size": 46, "num_workers": 0, "synthetic_cells": 0}
     config["trainer"] |= {"enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
@@ -102,10 +108,10 @@ def test_an_ablation_trains_measures_and_goes_on(
         )
     )
     monkeypatch.setattr(ablation_benchmark, "ABLATIONS", ablations)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    calls = train_inline(monkeypatch)
     monkeypatch.chdir(tmp_path)
     results = tmp_path / "results.csv"
-    words = ["ablate", "tiny", "--root", str(tiny_bioimlab), "--results", str(results)]
+    words = ["zoo", "ablate", "tiny", "--root", str(tiny_bioimlab), "--output", str(results)]
     assert chromozoo(words) == 0
     rows = ablation_benchmark.read_rows(results)
     (row,) = rows
@@ -114,12 +120,12 @@ def test_an_ablation_trains_measures_and_goes_on(
     assert row["accuracy_low"] == ""  # one cell has no interval
     assert row["n_chromosomes"] == "46"
     shown = capsys.readouterr().out
-    assert "training" in shown
+    assert len(calls) == 1
     assert "| wen |" in shown
 
     # Nothing is trained twice, and no row doubles.
     assert chromozoo(words) == 0
-    assert "training" not in capsys.readouterr().out
+    assert len(calls) == 1
     assert ablation_benchmark.read_rows(results) == rows
 
 
@@ -138,13 +144,13 @@ def test_weights_are_measured_elsewhere_and_in_another_way(
         "seeds": [0],
         "also": ["cil54816-crops"],
         "variants": {
-            "one look": {"weights_of": "four looks", "judge": {"flip_average": False}},
+            "one look": {"weights_of": "four looks", "attributes": {"flip_average": False}},
             "four looks": {},
         },
     }
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     monkeypatch.setattr(ablation_benchmark, "ABLATIONS", tmp_path)
-    monkeypatch.setattr(ablate, "RUNS", tmp_path)
+    monkeypatch.setattr(ablation_benchmark, "RUNS", tmp_path)
     root = tmp_path / "data"
     root.mkdir()
     write_boxes(root / "gband-cil54816")
@@ -168,7 +174,7 @@ def test_weights_are_measured_elsewhere_and_in_another_way(
 
     monkeypatch.setattr(ablation_benchmark, "_classified", spy)
     results = tmp_path / "results.csv"
-    words = ["ablate", "tiny", "--root", str(root), "--results", str(results)]
+    words = ["zoo", "ablate", "tiny", "--root", str(root), "--output", str(results)]
     assert chromozoo(words) == 0
     # The images are prepared as the model's own were, and nothing else differs.
     assert seen == [
@@ -191,7 +197,7 @@ def test_weights_are_measured_elsewhere_and_in_another_way(
     )
     assert [line.split(" | ")[0] for line in lines] == ["| four looks", "| one look"]
 
-    content["variants"]["one look"]["judge"] = {"flip_avarage": False}  # type: ignore[index]
+    content["variants"]["one look"]["attributes"] = {"flip_avarage": False}  # type: ignore[index]
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     assert chromozoo(words) == 2
     assert "no attribute 'flip_avarage'" in capsys.readouterr().err
@@ -205,7 +211,7 @@ def test_a_segmenter_is_measured_by_its_outlines(
 
     from chromozoo.models.registry import get_model
 
-    monkeypatch.setattr(ablate, "RUNS", tmp_path)
+    monkeypatch.setattr(ablation_benchmark, "RUNS", tmp_path)
     ablation = ablation_benchmark.read_ablation("cut-and-paste")
     torch.manual_seed(0)
     model = get_model("chr_fast", weights=None)
@@ -218,7 +224,15 @@ def test_a_segmenter_is_measured_by_its_outlines(
         )
         (folder / "finished").touch()
     results = tmp_path / "results.csv"
-    words = ["ablate", "cut-and-paste", "--root", str(tiny_metaphases), "--results", str(results)]
+    words = [
+        "zoo",
+        "ablate",
+        "cut-and-paste",
+        "--root",
+        str(tiny_metaphases),
+        "--output",
+        str(results),
+    ]
     assert chromozoo(words) == 0
     rows = ablation_benchmark.read_rows(results)
     assert [row["variant"] for row in rows] == list(ablation.variants)
@@ -267,7 +281,7 @@ def test_a_table_of_two_data_sets_has_columns_of_each() -> None:
 
 
 def test_the_tables_shown_are_those_of_the_csv() -> None:
-    from chromozoo.benchmark.tables.classification import readme_is_current
+    from chromozoo.benchmark.tables.markdown import table_is_current
 
-    tables = ablation_benchmark.tables(ablation_benchmark.read_rows(ablation_benchmark.RESULTS))
-    assert readme_is_current(ablation_benchmark.TABLES, "ablations", tables)
+    kind = KINDS["ablations"]
+    assert table_is_current(LEADERBOARD, "ablations", kind.tables["ablations"]())

@@ -9,16 +9,14 @@ import pytest
 
 from chromozoo.benchmark.results_file import ResultsError
 from chromozoo.benchmark.tables.classification import (
-    CITATION,
     KEY_COLUMNS,
     OPTIONAL_COLUMNS,
     RESULT_COLUMNS,
     append_row,
     leaderboard_markdown,
     read_results,
-    readme_is_current,
-    update_readme,
 )
+from chromozoo.benchmark.tables.markdown import CITATION, replace_table, table_is_current
 from chromozoo.metrics.classification import METRICS, evaluate_classification
 
 PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "results" / "published.csv"
@@ -274,16 +272,16 @@ def test_readme_table_is_replaced_and_nothing_else(tmp_path):
         encoding="utf-8",
     )
     table = leaderboard_markdown([as_read()], split="bioimlab_v1/test")
-    assert not readme_is_current(readme, "test", table)
-    update_readme(readme, "test", table)
+    assert not table_is_current(readme, "test", table)
+    replace_table(readme, "test", table)
     once = readme.read_text(encoding="utf-8")
     assert once == (
         f"# Zoo – ä\n<!-- leaderboard:test:begin -->\n{table.strip()}\n"
         "<!-- leaderboard:test:end -->\n"
         "<!-- leaderboard:folds:begin -->\nkept\n<!-- leaderboard:folds:end -->\nend\n"
     )
-    assert readme_is_current(readme, "test", table)
-    update_readme(readme, "test", table)
+    assert table_is_current(readme, "test", table)
+    replace_table(readme, "test", table)
     assert readme.read_text(encoding="utf-8") == once
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
@@ -301,9 +299,9 @@ def test_readme_without_a_pair_of_markers_is_refused(tmp_path, text):
     readme = tmp_path / "README.md"
     readme.write_text(text)
     with pytest.raises(ResultsError, match="leaderboard:test:begin"):
-        update_readme(readme, "test", "| a |")
+        replace_table(readme, "test", "| a |")
     with pytest.raises(ResultsError, match="leaderboard:test:begin"):
-        readme_is_current(readme, "test", "| a |")
+        table_is_current(readme, "test", "| a |")
     assert readme.read_text() == text
     with pytest.raises(ResultsError, match="no such file"):
-        update_readme(tmp_path / "absent.md", "test", "| a |")
+        replace_table(tmp_path / "absent.md", "test", "| a |")

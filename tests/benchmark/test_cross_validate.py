@@ -1,5 +1,6 @@
 """Cross-validation: what each fold trains on, and the row of all cells together."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from helpers.inline_training import train_inline
 
-from chromozoo.benchmark.recipe import read_recipe
+from chromozoo.benchmark import cross_validation, lineage
 from chromozoo.benchmark.repository import ROOT
 from chromozoo.benchmark.tables.classification import leaderboard_markdown, read_results
-from chromozoo.cli import cross_validate
 from chromozoo.cli.main import main as chromozoo
 from chromozoo.data.splits import FOLDS, load_split
 from chromozoo.errors import ChromozooError
-from chromozoo.models.registry import get_model
+from chromozoo.models.registry import get_model, get_weight
 from chromozoo.synthetic import write_bioimlab_layout
+from chromozoo.training.configs import read_config
+from chromozoo.training.recipe import read_recipe
 
 CONFIG = ROOT / "configs" / "classification" / "timm_backbone_bioimlab.yaml"
 PRESET = {"height": 32, "width": 32, "scale": 0.3}
@@ -33,23 +36,22 @@ def one_cell_of_each_fold(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    config = yaml.safe_load(CONFIG.read_text())
+    config = read_config(CONFIG).content
     config["model"]["init_args"] |= {"backbone": "resnet10t", "preset": PRESET}
     config["data"]["init_args"] |= {"batch_size": 46, "num_workers": 0, "synthetic_cells": 0}
     config["trainer"] |= {"enable_progress_bar": False, "accelerator": "cpu", "devices": 1}
     path = tmp_path / CONFIG.name
     path.write_text(yaml.safe_dump(config))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(tmp_path)
     return path
 
 
 def test_each_fold_has_its_own_cells_and_its_own_changes() -> None:
     recipe = read_recipe(CONFIG)
-    changes = cross_validate.read_changes(
+    changes = cross_validation.read_changes(
         ["trainer.max_epochs=3", "model.init_args.init_from=runs/fold{fold}/last.ckpt"]
     ) | {"data.init_args.composed": "{mixed: 0.5}", "trainer.callbacks.0.init_args.decay": "0.98"}
-    configs = [cross_validate.config_of(recipe, fold, changes) for fold in range(FOLDS)]
+    configs = [cross_validation.config_of(recipe, fold, changes) for fold in range(FOLDS)]
     for fold, config in enumerate(configs):
         assert config["data"]["init_args"]["fold"] == fold
         assert config["trainer"]["max_epochs"] == 3
@@ -68,23 +70,23 @@ def test_each_fold_has_its_own_cells_and_its_own_changes() -> None:
 )
 def test_a_place_that_the_config_has_not_is_refused(key: str) -> None:
     with pytest.raises(ChromozooError, match=f"{key}: the config has no such place"):
-        cross_validate.config_of(read_recipe(CONFIG), 0, {key: "1"})
+        cross_validation.config_of(read_recipe(CONFIG), 0, {key: "1"})
 
 
 def test_a_value_that_is_no_yaml_is_refused() -> None:
     with pytest.raises(ChromozooError, match=r"--set trainer.x=\[1: the value is no YAML"):
-        cross_validate.config_of(read_recipe(CONFIG), 0, {"trainer.x": "[1"})
+        cross_validation.config_of(read_recipe(CONFIG), 0, {"trainer.x": "[1"})
 
 
 @pytest.mark.parametrize("word", ["trainer.max_epochs", "=3", "data.init_args.fold=2"])
 def test_a_change_that_is_none_is_refused(word: str) -> None:
     with pytest.raises(ChromozooError, match="--set"):
-        cross_validate.read_changes([word])
+        cross_validation.read_changes([word])
 
 
 def test_a_segmenter_has_no_folds(capsys) -> None:
     config = ROOT / "configs" / "segmentation" / "chr_fast_bioimlab.yaml"
-    assert chromozoo(["cross-validate", str(config)]) == 2
+    assert chromozoo(["zoo", "cross-validate", str(config)]) == 2
     assert "trains no classifier" in capsys.readouterr().err
 
 
@@ -92,8 +94,8 @@ def test_a_segmenter_has_no_folds(capsys) -> None:
     ("origin", "seen"),
     [
         ("chromozoo/chromozoo_small:bioimlab", "chromozoo_small:bioimlab"),
-        ("chromozoo/chrnet4", "chrnet4:metaphase"),  # which knows BioImLab among others
-        ("chromozoo/chrnet4:pki3", "chrnet4:metaphase"),  # from which these started
+        ("chromozoo/chrnet4", "chrnet4:metaphase"),  # learnt from BioImLab among others
+        ("chromozoo/chrnet4:pki3", "chrnet4:pki3"),  # started from the weights above
         ("chromozoo/chromozoo_small:pki3", None),
         ("runs/fold0/last.ckpt", None),
         (None, None),
@@ -102,10 +104,10 @@ def test_a_segmenter_has_no_folds(capsys) -> None:
 def test_weights_that_saw_the_cells_are_refused(origin: str | None, seen: str | None) -> None:
     recipe = read_recipe(CONFIG)
     if seen is None:
-        cross_validate.refuse_what_saw_the_cells(recipe, origin)
+        lineage.refuse_cells_of_folds(recipe, origin)
         return
     with pytest.raises(ChromozooError, match=f"starts from {origin}, and {seen} learnt"):
-        cross_validate.refuse_what_saw_the_cells(recipe, origin)
+        lineage.refuse_cells_of_folds(recipe, origin)
 
 
 @pytest.mark.parametrize(
@@ -124,26 +126,23 @@ def test_weights_that_saw_the_cells_are_refused(origin: str | None, seen: str | 
 )
 def test_weights_that_are_not_there_are_named(origin: Any, said: str) -> None:
     with pytest.raises(ChromozooError, match=said):
-        cross_validate.refuse_what_saw_the_cells(read_recipe(CONFIG), origin)
+        lineage.refuse_cells_of_folds(read_recipe(CONFIG), origin)
 
 
-def test_an_origin_whose_config_is_gone_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("chromozoo.benchmark.repository.ROOT", tmp_path)
-    with pytest.raises(ChromozooError, match=r"what that learnt from is not known: .*yaml"):
-        cross_validate.refuse_what_saw_the_cells(
-            read_recipe(CONFIG), "chromozoo/chromozoo_small:pki3"
-        )
+def test_an_origin_without_a_lineage_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = dataclasses.replace(get_weight("chromozoo_small", "pki3"), lineage=[])
+    monkeypatch.setattr(lineage, "get_weight", lambda *_: entry)
+    with pytest.raises(ChromozooError, match="does not record what they learnt from"):
+        lineage.refuse_cells_of_folds(read_recipe(CONFIG), "chromozoo/chromozoo_small:pki3")
 
 
 def test_the_leaderboard_takes_configs_of_the_repository(
     small_recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is trained for rows that would have no place."""
-    assert chromozoo(["cross-validate", str(small_recipe)]) == 2
+    assert chromozoo(["zoo", "cross-validate", str(small_recipe)]) == 2
     shown = capsys.readouterr().err
-    assert str(small_recipe) in shown and "--results FILE.csv" in shown
+    assert str(small_recipe) in shown and "--output FILE.csv" in shown
     assert not Path("runs").exists()
 
 
@@ -151,19 +150,26 @@ def test_the_leaderboard_takes_configs_of_the_repository(
 def test_a_config_that_is_none_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / CONFIG.name
     path.write_text(text)
-    with pytest.raises(ChromozooError, match=f"{CONFIG.name}: (is no YAML file|has no part)"):
+    with pytest.raises(
+        ChromozooError, match=f"{CONFIG.name}: (cannot be read as YAML|holds no parts|has no part)"
+    ):
         read_recipe(path)
 
 
 def test_one_fold_is_trained_and_measured(
-    small_recipe: Path, one_cell_of_each_fold: Path, tmp_path: Path, capsys
+    small_recipe: Path,
+    one_cell_of_each_fold: Path,
+    tmp_path: Path,
+    capsys,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    calls = train_inline(monkeypatch)
     results = tmp_path / "results.csv"
-    words = ["cross-validate", str(small_recipe), "--root", str(one_cell_of_each_fold)]
-    words += ["--results", str(results), "--folds", "1"]
+    words = ["zoo", "cross-validate", str(small_recipe), "--root", str(one_cell_of_each_fold)]
+    words += ["--output", str(results), "--folds", "1"]
     assert chromozoo([*words, "--set", "trainer.max_epochs=1"]) == 0
     shown = capsys.readouterr().out
-    assert "training" in shown
+    assert len(calls) == 1
     assert "folds 0, 2, 3, 4 are not measured yet" in shown
     (row,) = read_results(results)
     assert (row["split"], row["n_cells"]) == ("bioimlab_v1/fold1", "1")
@@ -171,7 +177,7 @@ def test_one_fold_is_trained_and_measured(
 
     # Nothing is trained twice; other values are not taken for the same.
     assert chromozoo([*words, "--set", "trainer.max_epochs=1"]) == 0
-    assert "training" not in capsys.readouterr().out
+    assert len(calls) == 1
     assert read_results(results) == [row]
     assert chromozoo([*words, "--set", "trainer.max_epochs=2"]) == 2
     assert "training with other values" in capsys.readouterr().err
@@ -189,10 +195,10 @@ def test_all_cells_make_one_row(
         torch.save(parts, path)
         return path
 
-    monkeypatch.setattr(cross_validate, "train", untrained)
+    monkeypatch.setattr(cross_validation, "train", untrained)
     results = tmp_path / "results.csv"
-    words = ["cross-validate", str(small_recipe), "--root", str(one_cell_of_each_fold)]
-    assert chromozoo([*words, "--results", str(results)]) == 0
+    words = ["zoo", "cross-validate", str(small_recipe), "--root", str(one_cell_of_each_fold)]
+    assert chromozoo([*words, "--output", str(results)]) == 0
     *folds, together = read_results(results)
     assert [row["split"] for row in folds] == [f"bioimlab_v1/fold{k}" for k in range(FOLDS)]
     assert len({row["weights_sha256"] for row in (*folds, together)}) == FOLDS + 1
@@ -216,4 +222,4 @@ def test_all_cells_make_one_row(
     (runs / "fold1" / "test.npz").write_bytes((runs / "fold0" / "test.npz").read_bytes())
     assert json.loads((runs / "fold1" / "row.json").read_text())["n_cells"] == 1
     with pytest.raises(ChromozooError, match="tested in two folds"):
-        cross_validate.all_folds(read_recipe(small_recipe))
+        cross_validation.all_folds(read_recipe(small_recipe))

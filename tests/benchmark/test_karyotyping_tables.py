@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from chromozoo.benchmark.results_file import ResultsError
-from chromozoo.benchmark.tables.classification import CITATION, readme_is_current, update_readme
 from chromozoo.benchmark.tables.karyotyping import (
     KEY_COLUMNS,
     OPTIONAL_COLUMNS,
@@ -16,8 +15,9 @@ from chromozoo.benchmark.tables.karyotyping import (
     leaderboard_markdown,
     read_results,
 )
+from chromozoo.benchmark.tables.markdown import CITATION, replace_table, table_is_current
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
-from chromozoo.structures.karyotyped_cell import Boxes, FoundCell, TrueCell
+from chromozoo.structures.karyotyped_cell import Boxes, PredictedCell, TrueCell
 
 PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "results" / "published_karyotyping.csv"
 SPLIT = "bioimlab_segmentation_v1/test"
@@ -28,7 +28,7 @@ def measured(**changes: Any) -> dict[str, Any]:
     boxes = Boxes((50, 50), np.array([[0, 0, 9, 9], [20, 20, 30, 30]], np.float32))
     cells = [TrueCell(name, boxes, np.array([0, 1])) for name in "ab"]
     found = [
-        FoundCell(
+        PredictedCell(
             cell.name, boxes, np.array([0, wrong]), np.array([0, wrong]), np.array([False, True])
         )
         for cell, wrong in zip(cells, (1, 2), strict=True)
@@ -153,8 +153,8 @@ def test_the_table_ranks_by_full_karyotyping_accuracy(tmp_path: Path) -> None:
     readme.write_text(
         "<!-- leaderboard:karyotyping:begin -->\n<!-- leaderboard:karyotyping:end -->"
     )
-    update_readme(readme, "karyotyping", table)
-    assert readme_is_current(readme, "karyotyping", table)
+    replace_table(readme, "karyotyping", table)
+    assert table_is_current(readme, "karyotyping", table)
 
 
 def test_the_table_refuses_an_unmeasured_split_and_mixed_split_files(tmp_path: Path) -> None:

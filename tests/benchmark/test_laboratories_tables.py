@@ -2,9 +2,6 @@
 
 from pathlib import Path
 
-from chromozoo.benchmark import aneuploidy, publish, publish_karyotyping
-from chromozoo.benchmark.results_file import ResultsFile
-from chromozoo.benchmark.tables.classification import readme_is_current
 from chromozoo.benchmark.tables.laboratories import classification_table, karyotyping_table
 
 ROOT = Path(__file__).parents[2]
@@ -70,12 +67,3 @@ def test_karyotypes_of_other_sets_are_sorted_by_set_and_fka() -> None:
     lines = karyotyping_table(rows).splitlines()[2:]
     assert [line.split("|")[5].split()[0] for line in lines] == ["20.00", "70.00", "60.00"]
     assert lines[1].startswith("| M-FISH, DAPI | chr_fast (metaphase) | chrnet4 (metaphase) | 33 |")
-
-
-def test_the_tables_are_those_of_the_csvs() -> None:
-    readme = ROOT / "README.md"
-    assert readme_is_current(readme, "laboratories", publish.laboratories_table())
-    table = publish_karyotyping.laboratories_table()
-    assert readme_is_current(readme, "karyotyping-laboratories", table)
-    rows = ResultsFile(aneuploidy.RESULTS, aneuploidy.COLUMNS, aneuploidy.KEY, "abnormal").read()
-    assert readme_is_current(aneuploidy.TABLES, "aneuploidy", aneuploidy.table(rows))

@@ -118,10 +118,10 @@ def test_boxes_for_evaluation(published: Path, kind: str) -> None:
             for path in (published / "gband-cil54816").rglob("*.*"):
                 archive.write(path, path.relative_to(published / "gband-cil54816").as_posix())
     ((image, cell),) = true_cells("cil54816", "test", published)
-    assert cell.name == TEST and image.shape == cell.outlines.shape == (HEIGHT, WIDTH)
+    assert cell.name == TEST and image.shape == cell.instances.shape == (HEIGHT, WIDTH)
     assert [CLASSES[label] for label in cell.classes] == ["1", "4", "6", "21", "X", "Y"]
-    np.testing.assert_array_equal(cell.outlines.boxes, [box for _, box in BOXES])
-    assert cell.outlines.crops is None
+    np.testing.assert_array_equal(cell.instances.boxes, [box for _, box in BOXES])
+    assert cell.instances.crops is None
 
 
 def test_known_defects_are_repaired_and_counted(published: Path) -> None:

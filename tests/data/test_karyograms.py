@@ -37,7 +37,7 @@ def image() -> Image.Image:
         KaryogramEntry(signal_image(image.astype(np.float32)), name, 0.9)
         for name, image in zip(MALE, images, strict=True)
     ]
-    return draw_karyogram(entries, title="a", iscn="46,XY", footer="-", stain_background="light")
+    return draw_karyogram(entries, title="a", iscn="46,XY", footer="-")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from chromozoo.data.karyotyping_truth import true_cells
 from chromozoo.errors import DatasetError
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
 from chromozoo.structures import metaphase
-from chromozoo.structures.karyotyped_cell import FoundCell
+from chromozoo.structures.karyotyped_cell import PredictedCell
 from chromozoo.structures.polygons import polygon_mask
 from chromozoo.structures.segmentation import Segmentation
 
@@ -33,12 +33,12 @@ def test_outlines_and_classes_belong_together(labelled: Path) -> None:
     drawn, polygons = draw("5")
     np.testing.assert_array_equal(image, drawn)
     assert (five.name, ten.name) == ("5", "10")
-    assert five.outlines.shape == image.shape == (160, 200)
+    assert five.instances.shape == image.shape == (160, 200)
     assert five.classes.tolist() == [0, 0, 1, -1, 22, 23, 4, 5]
     assert ten.classes.tolist() == [-1] * 8
-    assert isinstance(five.outlines, Segmentation)
+    assert isinstance(five.instances, Segmentation)
     masks = [polygon_mask(polygon, 160, 200) for polygon in polygons]
-    np.testing.assert_array_equal(five.outlines.masks, masks)
+    np.testing.assert_array_equal(five.instances.masks, masks)
     assert (masks[6] & masks[7]).any()  # amodal: the two that cross share pixels
 
 
@@ -47,12 +47,12 @@ def test_evaluation_of_a_perfect_segmentation(labelled: Path) -> None:
     true = [cell for _, cell in true_cells("bioimlab-segmentation", "test", labelled)]
     found = []
     for cell in true:
-        assert isinstance(cell.outlines, Segmentation)
-        segmentation = Segmentation.from_masks(cell.outlines.masks[::-1])
+        assert isinstance(cell.instances, Segmentation)
+        segmentation = Segmentation.from_masks(cell.instances.masks[::-1])
         named = np.where(cell.classes == 1, 2, cell.classes)
         named = np.where(named == 23, 22, named).clip(0)[::-1]
         flags = cell.classes[::-1] == 23
-        found.append(FoundCell(cell.name, segmentation, named, needs_review=flags))
+        found.append(PredictedCell(cell.name, segmentation, named, needs_review=flags))
     report = evaluate_karyotyping(found, true)
     row = report.to_row()
     assert (row["n_images"], row["n_named_images"], row["n_certain"]) == (2, 1, 7)
@@ -72,7 +72,7 @@ def test_outlines_without_a_pixel_are_dropped_with_their_class(
     monkeypatch.setattr(metaphase, "polygon_mask", without_the_first)
     _, five = next(iter(true_cells("bioimlab-segmentation", "test", labelled)))
     assert five.classes.tolist() == [0, 1, -1, 22, 23, 4, 5]
-    assert len(five.outlines.boxes) == 7
+    assert len(five.instances.boxes) == 7
 
 
 def test_images_without_joint_labels_are_refused(tiny_metaphases: Path, labelled: Path) -> None:
@@ -88,7 +88,7 @@ def test_other_numbers_of_polygons_are_refused(tiny_metaphases: Path) -> None:
 @pytest.mark.data
 def test_the_real_test_images(real_data: Path) -> None:
     cells = [cell for _, cell in true_cells("bioimlab-segmentation", "test", real_data)]
-    found = [FoundCell(cell.name, cell.outlines, cell.classes.clip(0)) for cell in cells]
+    found = [PredictedCell(cell.name, cell.instances, cell.classes.clip(0)) for cell in cells]
     row = evaluate_karyotyping(found, cells, n_bootstrap=10).to_row()
     assert (row["n_images"], row["n_named_images"]) == (16, 14)
     assert (row["n_chromosomes"], row["n_certain"]) == (728, 615)

@@ -18,7 +18,7 @@ from chromozoo.data.io.coco import CocoFiles, write_coco
 from chromozoo.data.io.labelme import LabelmeFiles
 from chromozoo.data.io.metaphase_files import open_metaphases
 from chromozoo.errors import ChromozooError, DatasetError
-from chromozoo.structures.metaphase import Metaphase, check, faults
+from chromozoo.structures.metaphase import Metaphase, check_metaphase, find_faults
 from chromozoo.structures.polygons import mask_box, mask_outline, polygon_area, polygon_mask
 
 HEIGHT, WIDTH = 48, 64
@@ -130,7 +130,7 @@ def test_labelme_is_read_zipped_or_not(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(metaphase.image, draw_image())
     assert metaphase.image.dtype == np.float32
     np.testing.assert_array_equal(metaphase.polygons[1], OTHER)
-    assert check(metaphase) is metaphase and faults(metaphase) == []
+    assert check_metaphase(metaphase) is metaphase and find_faults(metaphase) == []
 
 
 def test_an_image_in_the_folder_of_its_file(tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ def test_colour_images_become_grey(tmp_path: Path) -> None:
         ("[" * 100_000, "damaged JSON"),
         ([], "no JSON object"),
         ({"a": 1}, "no list of shapes"),
-        (labelme([BAR, "x"]), "shape 1 is no list of points"),
-        (labelme([BAR, [[1, 2], [3, None]]]), "shape 1 is no list of points"),
-        (labelme([[[1, 2], [float("nan"), 3], [4, 5]]]), "shape 0 is no list of points"),
-        (labelme([[[1, 2, 3], [4, 5, 6]]]), "shape 0 is no list of points"),
+        (labelme([BAR, "x"]), "shape 1 is not a list of points"),
+        (labelme([BAR, [[1, 2], [3, None]]]), "shape 1 is not a list of points"),
+        (labelme([[[1, 2], [float("nan"), 3], [4, 5]]]), "shape 0 is not a list of points"),
+        (labelme([[[1, 2, 3], [4, 5, 6]]]), "shape 0 is not a list of points"),
         (
             labelme(shapes=[{"points": [[1, 1], [5, 5]], "shape_type": "rectangle"}]),
             "shape 0 is of type rectangle; draw it again as a polygon",
@@ -181,11 +181,11 @@ def test_colour_images_become_grey(tmp_path: Path) -> None:
         (labelme(imageData=None, imagePath=["a.png"]), "imagePath is .*, no name of a file"),
         (labelme(shapes=[{"points": BAR, "label": [[]]}]), "shape 0 has the label"),
         (labelme(shapes=[{"points": BAR, "shape_type": ["polygon"]}]), "shape 0 is of type"),
-        (labelme([[[0, 0], [1e9, 0], [0, 1e9]]]), "shape 0 goes over 3e[+]09 pixels"),
-        (labelme([[[1e300, 1e300]] * 3]), "shape 0 goes over 1e[+]300 pixels"),
-        (labelme([[["a", "b"]] * 3]), "shape 0 is no list of points"),
-        (labelme([{"a": 1}]), "shape 0 is no list of points"),
-        ('{"shapes": [], "shapes": []}', "damaged JSON .*the key 'shapes' stands twice"),
+        (labelme([[[0, 0], [1e9, 0], [0, 1e9]]]), "shape 0 extends over 3e[+]09 pixels"),
+        (labelme([[[1e300, 1e300]] * 3]), "shape 0 extends over 1e[+]300 pixels"),
+        (labelme([[["a", "b"]] * 3]), "shape 0 is not a list of points"),
+        (labelme([{"a": 1}]), "shape 0 is not a list of points"),
+        ('{"shapes": [], "shapes": []}', "damaged JSON .*an object has the key 'shapes' twice"),
         ('{"shapes": "\\ud800"}', "damaged JSON .*lone surrogate"),
         ('{"imageWidth": ' + "9" * 5000 + "}", "damaged JSON .*thousands of digits"),
         (labelme(imageData="!!"), "imageData is damaged"),
@@ -230,13 +230,13 @@ def test_faulty_outlines_name_file_and_shape(
     polygons: list[Any], said: list[str], tmp_path: Path
 ) -> None:
     metaphase = write(tmp_path, labelme(polygons)).read("5")
-    found = faults(metaphase)
+    found = find_faults(metaphase)
     assert len(found) == len(said)
     for fault, part in zip(found, said, strict=True):
         assert fault.startswith(f"{tmp_path}: original_5.json: ") and part in fault
     if said:
         with pytest.raises(DatasetError, match=r"original_5\.json: "):
-            check(metaphase)
+            check_metaphase(metaphase)
 
 
 # COCO
@@ -262,7 +262,7 @@ def test_coco_is_written_and_read(tmp_path: Path) -> None:
     assert Image.open(folder / "images" / "9.png").mode == "L"
     files = open_metaphases(folder)
     assert isinstance(files, CocoFiles) and files.keys() == ["9", "24a"]
-    metaphase = check(files.read("24a"))
+    metaphase = check_metaphase(files.read("24a"))
     np.testing.assert_array_equal(metaphase.image, draw_image())
     np.testing.assert_allclose(metaphase.polygons[1], OTHER)
     assert metaphase.labels == ["chromosome"] * 2
@@ -319,9 +319,9 @@ def cut_outline(data: Any) -> None:
     ("change", "said"),
     [
         (change_size, r"9\.png: .*annotations\.json says that it is 99x48, but it is 64x48"),
-        (change_outline, r"9\.png: annotation 2 is no mask in run lengths .*damaged"),
+        (change_outline, r"9\.png: annotation 2 is not a run-length encoded mask .*damaged"),
         (split_outline, r"9\.png: annotation 2 is not outlined by one polygon"),
-        (cut_outline, r"9\.png: annotation 2 is no list of points"),
+        (cut_outline, r"9\.png: annotation 2 is not a list of points"),
         (lambda data: data.pop("images"), r"annotations\.json: not a COCO instance file"),
         (lambda data: data["annotations"][0].pop("image_id"), "not a COCO instance file"),
         (lambda data: data["annotations"].append(3), "not a COCO instance file"),
@@ -347,9 +347,9 @@ def cut_outline(data: Any) -> None:
         (change("annotations", 0, "segmentation", None), "is not outlined by one polygon or mask"),
         (change("annotations", 0, "segmentation", [[]] * 2), "is not outlined by one polygon"),
         (change("annotations", 0, "segmentation", ["a"]), "is not outlined by one polygon"),
-        (change("annotations", 0, "segmentation", [["a", 1]]), "is no list of points"),
-        (change("annotations", 0, "segmentation", [[[1], [2]]]), "is no list of points"),
-        (change("annotations", 0, "segmentation", [[10**30, 0]]), "goes over 1e[+]30 pixels"),
+        (change("annotations", 0, "segmentation", [["a", 1]]), "is not a list of points"),
+        (change("annotations", 0, "segmentation", [[[1], [2]]]), "is not a list of points"),
+        (change("annotations", 0, "segmentation", [[10**30, 0]]), "extends over 1e[+]30 pixels"),
         (change("categories", 0, "id", [1]), "'id' is missing or no id"),
         (change("categories", 0, "name", [1]), "'name' is missing or no text"),
         (lambda data: data.update(images={}), "'images' is missing or no list of objects"),
@@ -413,7 +413,7 @@ def test_masks_are_read_whatever_iscrowd_says(crowd: Any, compressed: bool, tmp_
     outline = {"size": [HEIGHT, WIDTH], "counts": runs if compressed else counts(mask)}
     coco(tmp_path / "set", [{}, {"segmentation": outline, "iscrowd": crowd}])
     files = open_metaphases(tmp_path / "set")
-    found = check(files.read("9"))
+    found = check_metaphase(files.read("9"))
     assert len(found.polygons) == 2 and files.left_out == []
     np.testing.assert_array_equal(found.masks()[1], mask)
     assert polygon_area(found.polygons[1]) == mask.sum()
@@ -432,7 +432,7 @@ def test_the_outline_of_a_mask_gives_the_mask_back() -> None:
         assert polygon_area(outline) == pytest.approx(mask.sum())
     turned = mask_outline(odd_mask()) @ np.array([[0.0, 1], [-1, 0]]) + (HEIGHT, 0)
     np.testing.assert_array_equal(polygon_mask(turned, WIDTH, HEIGHT), np.rot90(odd_mask(), -1))
-    with pytest.raises(ValueError, match="more than 1,000 pieces"):
+    with pytest.raises(ValueError, match="more than 1,000 components"):
         mask_outline(rng.random((100, 100)) < 0.4)
 
 
@@ -446,7 +446,7 @@ def test_too_many_outlines_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"^a\.json: 41 outlines in an image of 10000x10000 are"):
         many.masks()
     many = Metaphase("a", image[:48, :64], [polygon] * 2001, ["c"] * 2001, "a.json", ["s"] * 2001)
-    (fault,) = faults(many)
+    (fault,) = find_faults(many)
     assert "has 2001 outlines, more than any metaphase (2000); divide it" in fault
 
 
@@ -479,7 +479,7 @@ def test_damaged_run_lengths_are_named_and_never_decoded(wrong: Any, tmp_path: P
 
 def test_a_mask_without_a_pixel_is_a_fault(tmp_path: Path) -> None:
     coco(tmp_path / "set", [{"segmentation": RIGHT}])
-    (fault,) = faults(open_metaphases(tmp_path / "set").read("9"))
+    (fault,) = find_faults(open_metaphases(tmp_path / "set").read("9"))
     assert "annotation 1 has 0 points" in fault
 
 
@@ -511,7 +511,7 @@ def test_numbers_may_be_text_and_paths_those_of_windows(tmp_path: Path) -> None:
     path.write_text(json.dumps(data))
     files = open_metaphases(tmp_path / "set")
     for key in ("9", "24a"):
-        metaphase = check(files.read(key))
+        metaphase = check_metaphase(files.read(key))
         np.testing.assert_array_equal(metaphase.image, draw_image())
         np.testing.assert_allclose(metaphase.polygons[1], OTHER)
         assert metaphase.labels == ["chromosome"] * 2

@@ -23,7 +23,7 @@ from chromozoo.data.pki3 import Pki3DataModule
 from chromozoo.errors import DatasetError
 from chromozoo.images.reading import read_grey
 from chromozoo.metrics.segmentation import evaluate_segmentation
-from chromozoo.structures.metaphase import Metaphase, check
+from chromozoo.structures.metaphase import Metaphase, check_metaphase
 from chromozoo.structures.segmentation import Segmentation
 
 
@@ -65,7 +65,9 @@ def test_outlines_of_segment(
     files = open_metaphases(tmp_path / "out")
     assert isinstance(files, CocoFiles) and files.left_out == []
     assert len(files.keys()) == 4 and {"1", "x", "p-page1"} < {*files.keys()}
-    read = {metaphase.source: check(metaphase) for metaphase in map(files.read, files.keys())}
+    read = {
+        metaphase.source: check_metaphase(metaphase) for metaphase in map(files.read, files.keys())
+    }
     for document in documents:
         page = " (page 1)" if document["path"].endswith(".tif") else ""
         found = read[document["path"] + page]
@@ -111,7 +113,7 @@ def test_json_of_karyotype(registered_tiny_segmenter: None, inline: None, tmp_pa
     assert main(["karyotype", *words]) == 0
     document = json.loads((tmp_path / "out" / "a.json").read_text())
     for path in (tmp_path / "out", tmp_path / "out" / "a.json"):
-        found = check(open_metaphases(path).read("a"))
+        found = check_metaphase(open_metaphases(path).read("a"))
         np.testing.assert_array_equal(found.image, metaphase())
         np.testing.assert_array_equal(found.masks(), masks_in(document["chromosomes"]))
         assert found.labels == [item["class"] for item in document["chromosomes"]]
@@ -125,7 +127,7 @@ def test_composed_metaphases(tiny_metaphases: Path, tmp_path: Path) -> None:
     files = open_metaphases(tmp_path / "made")
     assert files.keys() == [Path(image["file_name"]).stem for image in document["images"]]
     for key, image in zip(files.keys(), document["images"], strict=True):
-        found = check(files.read(key))
+        found = check_metaphase(files.read(key))
         rows = [row for row in document["annotations"] if row["image_id"] == image["id"]]
         np.testing.assert_array_equal(
             found.image, read_grey(tmp_path / "made" / "images" / image["file_name"])

@@ -1,4 +1,4 @@
-"""Commands whose work is done in the test's own process, or that run in one of their own."""
+"""Workers in the test's own process, and commands in a process of their own."""
 
 import json
 import os
@@ -11,14 +11,14 @@ from typing import Any
 
 import chromozoo
 from chromozoo.batch import worker_pool
-from chromozoo.batch.worker import Message, build
+from chromozoo.batch.worker import Message, build_task
 from chromozoo.errors import ChromozooError
 
 
 class InlineWorker:
-    """Speaks as :class:`chromozoo.batch.worker_pool.Worker` does, without a process."""
+    """Replaces :class:`chromozoo.batch.worker_pool.Worker` without starting a process."""
 
-    number = 0
+    pid = 0
 
     def __init__(
         self,
@@ -31,18 +31,18 @@ class InlineWorker:
         self.ready = False
         self.job: worker_pool.Job | None = None
         self.step = self.image = ""
-        self.more, self.times, self.since = True, 1, 0.0
+        self.more_follow, self.time_factor, self.step_start = True, 1, 0.0
         try:
-            self.task = build(task, settings)
-            self._report({"ready": self.task.about()})
+            self.task = build_task(task, settings)
+            self._send({"ready": self.task.identity()})
         except ChromozooError as error:
-            self._report({"refused": str(error)})
+            self._send({"refused": str(error)})
 
-    def give(self, job: worker_pool.Job) -> None:
+    def start_job(self, job: worker_pool.Job) -> None:
         self.job, self.step, self.image = job, job.name, job.image
-        self.more, self.times, self.since = True, 1, float("inf")
-        self.task.work({**job.words, "settled": sorted(job.settled)}, self._report)
-        self._report({"finished": True})
+        self.more_follow, self.time_factor, self.step_start = True, 1, float("inf")
+        self.task.run_job(job.to_message(), self._send)
+        self._send({"finished": True})
 
     def kill(self) -> None:
         pass
@@ -50,15 +50,15 @@ class InlineWorker:
     def wait(self) -> None:
         pass
 
-    def _report(self, message: Message) -> None:
-        # As it arrives through the pipe.
+    def _send(self, message: Message) -> None:
+        # Encoded and decoded as by the pipe of a real worker.
         self.inbox.put((self, json.loads(json.dumps(message))))
 
 
 def start(
     command: str, task: str, *words: str | Path, **environment: str
 ) -> "subprocess.Popen[str]":
-    """A command in a process, with another task; its output is one stream."""
+    """Start a command with another task in a process; stdout and stderr are one stream."""
     root = Path(chromozoo.__file__).resolve().parents[1]
     program = (
         f"import sys; sys.path[:0] = [{str(root)!r}, {str(root / 'tests')!r}]\n"

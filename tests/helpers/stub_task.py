@@ -1,4 +1,4 @@
-"""Stands for the models of ``karyotype``: quick, and does as the name of an image says."""
+"""Stubs of the task of ``karyotype``: the name of an image selects the failure to simulate."""
 
 import ctypes
 import errno
@@ -8,72 +8,74 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from chromozoo.batch.worker import ImageTask
-from chromozoo.cli.classify import ClassifyTask
 from chromozoo.errors import ImageError, OutputError, WeightsError
 from chromozoo.files import replace_file, write_image
 from chromozoo.images.reading import read_grey
 
 
 class StubTask(ImageTask):
-    """Writes a result that says what the image shows, or fails as its name says."""
+    """Writes the results of a normal cell, or fails as the name of the image says."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         super().__init__(settings)
         time.sleep(float(os.environ.get("STUB_LOAD", "0")))
 
-    def about(self) -> dict[str, Any]:
-        weights = os.environ.get("STUB_WEIGHTS", "one")  # as if of others
+    def identity(self) -> dict[str, Any]:
+        weights = os.environ.get("STUB_WEIGHTS", "one")
         return {
             "models": {stain: [{"name": "stub", "sha256": weights}] for stain in "qg"},
             "options": dict(self.reading),
             "software": {"chromozoo": "0", "format": 2},
         }
 
-    def write(self, image: Any, name: str, source: dict[str, Any]) -> None:
+    def write_results(self, image: Any, name: str, source: dict[str, Any]) -> None:
         read_grey(image, source["shown"])
-        do = (image if isinstance(image, Path) else image.path).stem.partition("_")[0]
-        if do == "slow":
-            time.sleep(1)
-        elif do == "hang":
+        failure = (image if isinstance(image, Path) else image.path).stem.partition("_")[0]
+        if failure == "slow":
+            time.sleep(float(os.environ.get("STUB_SLOW", "1")))
+        elif failure == "hang":
             if mark := os.environ.get("STUB_MARK"):
                 Path(mark).write_text(str(os.getpid()))
-            # In C, with the interpreter held: no handler and no thread of Python gets a turn.
+            # PyDLL holds the interpreter lock, so that no handler and no thread of Python runs.
             ctypes.PyDLL(None).sleep(1000)
-        elif do == "kill":
+        elif failure == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        elif do == "once":  # the system took the wrong one
+        elif failure == "once":  # the system ended the wrong process
             if not (mark := self.folder / "killed").exists():
                 mark.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
-        elif do == "crash":
+        elif failure == "crash":
             ctypes.string_at(0)
-        elif do == "bug":
+        elif failure == "bug":
             raise RuntimeError("a bug, with a \udce9 in it")
-        elif do == "exit":
+        elif failure == "exit":
             raise SystemExit("a library gives up")
-        elif do == "memory":
+        elif failure == "memory":
             np.zeros(2**50, np.uint8)
-        elif do == "bad":
+        elif failure == "bad":
             raise ImageError(f"{source['shown']}: is bad; give a better one")
-        elif do == "full":
+        elif failure == "full":
             path = self.folder / f"{name}.json"
             full = OSError(errno.ENOSPC, "No space left on device")
             raise OutputError(f"{path}: cannot be written ({full.strerror}); free space") from full
         write_image(self.folder / f"{name}.overlay.png", Image.new("RGB", (8, 8)))
-        about = self.about()
+        identity = self.identity()
         document = {
             "format": 2,
             "chromozoo": "0",
             "image": source["shown"],
             "path": source["path"],
-            "identity": {"content": source["content"], **about, "models": about["models"]["q"]},
+            "identity": {
+                "content": source["content"],
+                **identity,
+                "models": identity["models"]["q"],
+            },
             "stain": "q",
             "models": [],
             "count": 0,
@@ -89,70 +91,21 @@ class StubTask(ImageTask):
 
 
 class RefusingTask(StubTask):
-    def about(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         raise WeightsError("the weights are damaged; load them again")
 
 
 class LargeTask(StubTask):
-    def about(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         return {"size": np.zeros(2**50, np.uint8).size}
 
 
 class DyingTask(StubTask):
-    def about(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         os.kill(os.getpid(), signal.SIGKILL)
         return {}
 
 
 class BrokenTask(StubTask):
-    def about(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         return {"nothing": 1 / 0}
-
-
-class _Named(list[Any]):
-    cell = None
-    alarms: tuple[str, ...] = ()
-
-
-class _Classifier:
-    """Names every chromosome 1, or does as the name of an image says."""
-
-    weights_entry = None
-    polarity = False
-
-    def classify(self, images: list[Any], **options: Any) -> _Named:
-        names = [path.stem.partition("_")[0] for path in images]
-        if "dies" in names:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if "all" in names:
-            raise RuntimeError("a bug")
-        found = _Named()
-        for path in images:
-            prediction = {
-                "label": "1",
-                "probability": 0.5,
-                "probabilities": [0.5] + [0.5 / 23] * 23,
-            }
-            prediction |= {"supernumerary": False, "classes": None, "error": None, "p_arm_up": None}
-            found.append(SimpleNamespace(name=str(path), **prediction))
-        return found
-
-    def transforms(self, image: Path, name: str) -> None:
-        if image.stem.startswith("dies"):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-class StubClassifyTask(ClassifyTask):
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self.settings = settings
-        self.folder = Path(settings["folder"])
-        self.model = _Classifier()
-
-    def _read(self, file: Path, careful: bool) -> list[Any]:
-        do = file.stem.partition("_")[0]
-        if do == "hang":
-            (self.folder / "begun").touch()
-            ctypes.PyDLL(None).sleep(1000)
-        elif do == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super()._read(file, careful)

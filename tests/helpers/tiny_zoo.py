@@ -1,4 +1,4 @@
-"""Registers ``tiny_segmenter`` where it is imported, as a user's own module registers a model."""
+"""Module that registers ``tiny_segmenter`` when it is imported, as a module of a user does."""
 
 from chromozoo.models.registry import register_model
 from helpers.tiny_segmenter import Tiny

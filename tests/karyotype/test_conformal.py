@@ -1,203 +1,118 @@
-"""Sets of classes that hold the right one but for a chosen share of errors."""
+"""Conformal prediction sets: calibration, coverage and use."""
 
-import csv
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
-from helpers.drawn_gband import pki3_files, write_files
 
-from chromozoo.benchmark import calibration
 from chromozoo.benchmark.repository import ROOT
 from chromozoo.classes import CLASS_INDEX, CLASSES
-from chromozoo.cli import doubt
 from chromozoo.cli.main import main
-from chromozoo.data.splits import load_split
-from chromozoo.karyotype.assignment import assign_cell, best_with_each_class
+from chromozoo.karyotype.assignment import assign_cell, best_log_likelihoods
 from chromozoo.karyotype.conformal import (
     ConformalError,
+    ConformalMode,
+    calibrate_thresholds,
+    get_threshold,
     nonconformity_scores,
     prediction_sets,
-    threshold,
-    thresholds,
 )
-from chromozoo.karyotype.naming import to_predictions
+from chromozoo.karyotype.predictions import to_predictions
 from chromozoo.models.registry import get_model
-from chromozoo.models.weights.storage import save_weights
 
 NORMAL = np.array([*np.repeat(np.arange(22), 2), CLASS_INDEX["X"], CLASS_INDEX["Y"]])
 
 
 def noisy(labels: np.ndarray, rng: np.random.Generator, spread: float = 1.3) -> np.ndarray:
-    """Log-probabilities of a classifier that is right most of the time."""
+    """Return log-probabilities of a classifier that is right most of the time."""
     logits = rng.normal(0, spread, (len(labels), 24)) + 4 * np.eye(24)[labels]
     return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.05, 0.01])
-def test_sets_hold_the_right_class_as_often_as_promised(rate: float) -> None:
+def test_sets_have_the_chosen_error_rate(rate: float) -> None:
     rng = np.random.default_rng(0)
     missed, sizes = [], []
     for _ in range(40):
         labels = rng.integers(0, 24, 1500)
-        strange = nonconformity_scores(noisy(labels, rng))
-        true = strange[np.arange(1500), labels]
-        limit = threshold(thresholds(true[:500]), rate)
-        kept = prediction_sets(strange[500:], limit)
-        missed.append(1 - kept[np.arange(1000), labels[500:]].mean())
-        sizes.append(kept.sum(axis=1).mean())
-    # On the average over calibrations the rate is between (1 - 1 / 501) times it and it.
+        scores = nonconformity_scores(noisy(labels, rng))
+        true = scores[np.arange(1500), labels]
+        threshold = get_threshold(calibrate_thresholds(true[:500]), rate)
+        sets = prediction_sets(scores[500:], threshold)
+        missed.append(1 - sets[np.arange(1000), labels[500:]].mean())
+        sizes.append(sets.sum(axis=1).mean())
+    # The expected rate over calibrations is at most 1 / 501 below the chosen one.
     assert np.mean(missed) == pytest.approx(rate, abs=3 * np.std(missed) / 40**0.5 + 1 / 501)
     assert 1 <= np.mean(sizes) < 10
 
 
-def test_within_a_cell_less_is_left_open() -> None:
+def test_sets_within_a_cell_are_smaller() -> None:
     rng = np.random.default_rng(0)
-    cells = [noisy(NORMAL, rng) for _ in range(12)]
-    found = {}
-    for judged in ("alone", "cell"):
-        strange = [nonconformity_scores(cell, judged) for cell in cells]
-        true = np.concatenate([one[np.arange(46), NORMAL] for one in strange[:6]])
-        limit = threshold(thresholds(true), 0.05)
-        kept = np.concatenate([prediction_sets(one, limit) for one in strange[6:]])
-        assert kept[np.arange(len(kept)), np.tile(NORMAL, 6)].mean() > 0.9
-        found[judged] = kept.sum(axis=1).mean()
-    assert found["cell"] < found["alone"]
+    cells = [noisy(NORMAL, rng) for _ in range(6)]
+    sizes = {}
+    for mode in get_args(ConformalMode):
+        scores = [nonconformity_scores(cell, mode) for cell in cells]
+        true = np.concatenate([one[np.arange(46), NORMAL] for one in scores[:3]])
+        threshold = get_threshold(calibrate_thresholds(true), 0.05)
+        sets = np.concatenate([prediction_sets(one, threshold) for one in scores[3:]])
+        assert sets[np.arange(len(sets)), np.tile(NORMAL, 3)].mean() > 0.9
+        sizes[mode] = sets.sum(axis=1).mean()
+    assert sizes["cell"] < sizes["alone"]
 
 
-def test_rates_that_the_number_does_not_allow_are_left_out() -> None:
-    assert set(thresholds(np.arange(8))) == set()
-    assert set(thresholds(np.arange(9))) == {"0.1"}
-    assert thresholds(np.arange(9))["0.1"] == 8.0
-    assert set(thresholds(np.arange(99))) == {"0.1", "0.05", "0.02", "0.01"}
-    with pytest.raises(ConformalError, match=r"error rate of 0\.005.*known are 0\.1, 0\.05"):
-        threshold({"0.1": 1.0, "0.05": 2.0}, 0.005)
-    with pytest.raises(ConformalError, match="chromozoo calibrate"):
-        threshold({}, 0.01)
-
-
-def test_the_error_of_weights_without_thresholds_says_what_to_do() -> None:
-    with pytest.raises(ConformalError, match=r"known are none: choose .*`chromozoo models`"):
-        threshold({}, 0.01)
+def test_error_rates_need_enough_chromosomes() -> None:
+    assert set(calibrate_thresholds(np.arange(8))) == set()
+    assert set(calibrate_thresholds(np.arange(9))) == {"0.1"}
+    assert calibrate_thresholds(np.arange(9))["0.1"] == 8.0
+    assert set(calibrate_thresholds(np.arange(99))) == {"0.1", "0.05", "0.02", "0.01"}
+    with pytest.raises(ConformalError, match=r"error rate 0\.005; available: 0\.1, 0\.05"):
+        get_threshold({"0.1": 1.0, "0.05": 2.0}, 0.005)
+    with pytest.raises(ConformalError, match=r"none; choose .*`chromozoo models`.*calibrate"):
+        get_threshold({}, 0.01)
 
 
 def test_a_set_is_never_empty() -> None:
-    kept = prediction_sets([[3.0, 2.0, 5.0], [0.1, 4.0, 0.3]], limit=1.0)
-    assert kept.tolist() == [[False, True, False], [True, False, True]]
+    sets = prediction_sets([[3.0, 2.0, 5.0], [0.1, 4.0, 0.3]], threshold=1.0)
+    assert sets.tolist() == [[False, True, False], [True, False, True]]
 
 
-def test_the_best_naming_with_each_name() -> None:
-    """By brute force: each name alone is allowed, and the cell is assigned."""
+def test_the_best_likelihood_for_each_class() -> None:
+    """By brute force: all other classes of one chromosome are forbidden."""
     rng = np.random.default_rng(3)
     log_p = noisy(NORMAL[:12], rng)
-    best = best_with_each_class(log_p)
+    best = best_log_likelihoods(log_p)
     assert best.max(axis=1) == pytest.approx(assign_cell(log_p).log_likelihood)
-    for row, name in ((0, 0), (3, 7), (11, 23)):
+    for row, index in ((0, 0), (3, 7), (11, 23)):
         only = log_p.copy()
         only[row] = -np.inf
-        only[row, name] = log_p[row, name]
-        assert best[row, name] == pytest.approx(assign_cell(only).log_likelihood)
+        only[row, index] = log_p[row, index]
+        assert best[row, index] == pytest.approx(assign_cell(only).log_likelihood)
     cell = nonconformity_scores(log_p, "cell")
     assert (cell >= -1e-9).all() and np.allclose(cell.min(axis=1), 0)
 
 
-def test_named_chromosomes_carry_their_sets() -> None:
+def test_predictions_have_their_sets() -> None:
     log_p = np.full((3, 24), np.log(1e-4))
     log_p[0, 4], log_p[1, [4, 5]], log_p[2] = np.log(0.99), np.log(0.49), np.nan
-    found = to_predictions(np.exp(log_p), ["a", "b", "bad"], {2: "unreadable"}, limit=-np.log(0.1))
+    found = to_predictions(
+        np.exp(log_p), ["a", "b", "bad"], {2: "unreadable"}, threshold=-np.log(0.1)
+    )
     assert [item.classes for item in found] == [("5",), ("5", "6"), None]
     without = to_predictions(np.exp(log_p[:2]), ["a", "b"])
     assert [item.classes for item in without] == [None, None]
 
 
-@pytest.fixture
-def drawn_pki3(tmp_path: Path) -> Path:
-    split = load_split("pki3_v1")
-    for cell in (*split.val[:3], *split.test[:2]):
-        write_files(tmp_path / "gband-pki3", pki3_files(cell))
-    return tmp_path
-
-
-def test_the_command_measures_and_stores_nothing_elsewhere(
-    drawn_pki3: Path, capsys: pytest.CaptureFixture[str]
+def test_classify_gives_prediction_sets(
+    inline: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = drawn_pki3 / "rows.csv"
-    words = ["doubt", "vanilla_cnn", "--dataset", "pki3", "--root", str(drawn_pki3)]
-    for _ in range(2):
-        assert main([*words, "--results", str(results)]) == 0
-    rows = list(csv.DictReader(results.open()))
-    # Of 138 validation chromosomes too little is known for 0.5 %.
-    assert [(row["judged"], row["error_rate"]) for row in rows] == [
-        ("alone", "0.01"),
-        ("cell", "0.01"),
-    ]
-    for row in rows:
-        assert row["n_chromosomes"] == "92" and row["n_cells"] == "2"
-        # The drawn cells are all alike, so what holds of validation holds here.
-        assert float(row["covered"]) >= 1 - float(row["error_rate"])
-        assert 1 <= float(row["set_size"]) <= 24
-    assert "| vanilla_cnn | bioimlab | pki3_v1/test | cell | 1 |" in capsys.readouterr().out
-
-
-def test_thresholds_are_stored_with_weights_of_this_set(
-    drawn_pki3: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = []
-    monkeypatch.setattr(doubt, "write_entry", written.append)
-    root = str(drawn_pki3)
-    calibration.measure("chromozoo_small", "pki3", None, "test", root=root, store=True)
-    calibration.measure("chromozoo_small", "cil", "pki3", "test", root=root, store=True)
-    (entry,) = written
-    assert entry.tag == "pki3" and set(entry.conformal) == {"alone", "cell"}
-    assert set(entry.conformal["alone"]) == {"0.1", "0.05", "0.02", "0.01"}
-
-
-def test_a_file_of_ones_own_changes_no_packaged_entry(
-    drawn_pki3: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its tag is that of the packaged weights, and its thresholds are not theirs."""
-    model = get_model("chromozoo_small", weights="pki3")
-    model.network.fc.bias.data += 0.01
-    folder = drawn_pki3 / "own"
-    file, _ = save_weights(model.network, model.weights_entry, folder, "fp16")
-    written, tables = [], drawn_pki3 / "tables.md"
-    monkeypatch.setattr(doubt, "write_entry", written.append)
-    monkeypatch.setattr(calibration, "RESULTS", drawn_pki3 / "shipped.csv")
-    monkeypatch.setattr(calibration, "TABLES", tables)
-    words = ["doubt", "chromozoo_small", "--root", str(drawn_pki3), "--weights", str(file)]
-    assert main([*words, "--output", str(drawn_pki3 / "known")]) == 0
-    shown = capsys.readouterr().out
-    assert f"| chromozoo_small | {file.name} (own file) | pki3_v1/test | cell | 1 |" in shown
-    assert "not added to" in shown
-    assert not written and not (drawn_pki3 / "shipped.csv").exists() and not tables.exists()
-
-    # The copy knows them, and is the same network.
-    (copied,) = (drawn_pki3 / "known").iterdir()
-    known = get_model("chromozoo_small", weights=copied)
-    assert set(known.weights_entry.conformal["cell"]) == {"0.1", "0.05", "0.02", "0.01"}
-    for key, value in known.network.state_dict().items():
-        assert np.array_equal(value, model.network.state_dict()[key].half().float()) or (
-            value.ndim < 2 and np.array_equal(value, model.network.state_dict()[key])
-        )
-    images = sorted((ROOT / "examples" / "cell_46XY").glob("*.png"))[:2]
-    assert all(item.classes for item in known.classify(images, error_rate=0.01))
-
-    # A file that the user names takes the rows, which say whose they are; nothing else changes.
-    results = drawn_pki3 / "shipped.csv"
-    assert main([*words, "--results", str(results)]) == 0
-    assert {row["weights"] for row in csv.DictReader(results.open())} == {f"{file.name} (own file)"}
-    assert not written and not tables.exists()
-
-
-def test_classify_lists_the_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model = get_model("chromozoo_small", weights="pki3")
+    model: Any = get_model("chromozoo_small", weights="pki3")
     images = sorted((ROOT / "examples" / "cell_46XY").glob("*.png"))[:6]
-    known = {"0.05": 0.5, "0.01": 4.0}
+    thresholds = {"0.05": 0.5, "0.01": 4.0}
     model.weights_entry = dataclasses.replace(
-        model.weights_entry,
-        conformal={"alone": known, "cell": known},
+        model.weights_entry, conformal={"alone": thresholds, "cell": thresholds}
     )
     narrow = model.classify(images, error_rate=0.05)
     wide = model.classify(images, error_rate=0.01)
@@ -206,14 +121,14 @@ def test_classify_lists_the_sets(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert one.label in one.classes
     with pytest.raises(ConformalError, match=r"0\.2"):
         model.classify(images, error_rate=0.2)
-    # What the shipped weights know.
-    output = tmp_path / "named"
+    # The thresholds of the packaged weights.
+    output = tmp_path / "classified"
     words = ["classify", *map(str, images), "--model", "chromozoo_small", "--output", str(output)]
     assert main([*words, "--error-rate", "0.01"]) == 0
     document = json.loads((output / "predictions.json").read_text())
     assert all(item["class"] in item["classes"] for item in document["chromosomes"])
     header, first, *_ = (output / "predictions.csv").read_text().splitlines()
-    assert header == "image,class,probability,review,classes,error"
+    assert header == "image,class,probability,needs_review,classes,error"
     assert first.split(",")[1] in first.split(",")[4].split()
     assert main([*words, "--error-rate", "0.2"]) == 2
-    assert "error rate of 0.2" in capsys.readouterr().err
+    assert "0.2" in capsys.readouterr().err

@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from chromozoo.benchmark.publish_karyotyping import RESULTS as KARYOTYPING_RESULTS
 from PIL import Image
 
 from chromozoo.benchmark import aneuploidy, calibration, publish, publish_karyotyping
 from chromozoo.benchmark.cards import card_markdown, card_path
 from chromozoo.benchmark.measure import measure, measure_segmenter
 from chromozoo.benchmark.publish import RESULTS, SEGMENTATION_RESULTS
-from chromozoo.benchmark.publish_karyotyping import RESULTS as KARYOTYPING_RESULTS
 from chromozoo.benchmark.results_file import ResultsFile
 from chromozoo.benchmark.tables import karyotyping as leaderboard_karyotyping
 from chromozoo.benchmark.tables import segmentation as leaderboard_segmentation
-from chromozoo.benchmark.tables.classification import read_results, readme_is_current
+from chromozoo.benchmark.tables.classification import read_results
+from chromozoo.benchmark.tables.markdown import table_is_current
 from chromozoo.classes import CLASSES
 from chromozoo.data.catalogue import dataset_of_tag
 from chromozoo.data.splits import load_split
@@ -62,12 +63,8 @@ def test_one_name_is_builder_config_card_row_and_test(name: str) -> None:
     task = info.task
     assert list((REPOSITORY / "configs" / task).glob(f"{name}_*.yaml"))
     assert card_path(name).read_text(encoding="utf-8") == card_markdown(name)
-    tests = REPOSITORY / "tests"
-    # The baselines, and the segmenters, have one file of tests together.
-    shared = "test_backbones.py" if task == "classification" else "test_segmenters.py"
-    assert (tests / f"test_{info.file.stem}.py").exists() or (
-        f'"{name}"' in (tests / shared).read_text(encoding="utf-8")
-    )
+    tests = (REPOSITORY / "tests" / "models" / "test_every_model.py").read_text(encoding="utf-8")
+    assert f'"{name}"' in tests
     if weights_entries(name):
         assert name in {row["model"] for row in ROWS[task]}
 
@@ -149,7 +146,7 @@ def test_rows_of_cells_are_of_shipped_weights_and_shown(command: Any) -> None:
         assert row["weights_sha256"] in shipped
         assert load_split(row["split"].split("/")[0]).sha256[:12] == row["split_sha256"]
     mark = "aneuploidy" if command is aneuploidy else "calibration"
-    assert readme_is_current(command.TABLES, mark, command.table(rows))
+    assert table_is_current(command.TABLES, mark, command.table(rows))
 
 
 def test_the_leaderboards_of_the_readme_are_those_of_the_csvs() -> None:
@@ -158,7 +155,7 @@ def test_the_leaderboards_of_the_readme_are_those_of_the_csvs() -> None:
         ("bioimlab-segmentation", publish.segmentation_table()),
         ("karyotyping", publish_karyotyping.table()),
     ):
-        assert readme_is_current(publish.README, name, table), name
+        assert table_is_current(publish.README, name, table), name
 
 
 @pytest.fixture(scope="module")

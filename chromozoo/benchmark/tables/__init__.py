@@ -1,1 +1,1 @@
-"""TODO"""
+"""Markdown tables of result rows."""

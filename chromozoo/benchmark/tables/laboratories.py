@@ -1,9 +1,9 @@
-"""The README's tables of how models hold in other laboratories and stains."""
+"""Tables of in-domain and cross-domain accuracy, over laboratories and stains."""
 
 from collections.abc import Iterable, Mapping
 
-from chromozoo.benchmark.tables.classification import percent, percent_alone
 from chromozoo.benchmark.tables.karyotyping import named
+from chromozoo.benchmark.tables.markdown import percent, percent_value
 
 # Columns of the table of classifiers, by data set.
 CLASSIFICATION_SETS = {
@@ -46,8 +46,8 @@ def classification_table(rows: Iterable[Mapping[str, str]]) -> str:
         if by_set.keys() <= {"bioimlab"}:
             continue
         cells = [_figures(by_set.get(name)) for name in CLASSIFICATION_SETS]
-        told = [row for row in by_set.values() if row.get("polarity_accuracy")]
-        polarity = percent(told[0], "polarity_accuracy") if told else "–"
+        with_polarity = [row for row in by_set.values() if row.get("polarity_accuracy")]
+        polarity = percent(with_polarity[0], "polarity_accuracy") if with_polarity else "–"
         lines.append("| " + " | ".join([model, weights, *cells, polarity]) + " |")
     return "\n".join(lines)
 
@@ -74,8 +74,8 @@ def karyotyping_table(rows: Iterable[Mapping[str, str]]) -> str:
             percent(row, "fka"),
             percent(row, "oca"),
             f"{float(row['edits']):.1f}",
-            percent_alone(row, "review_share"),
-            percent_alone(row, "review_recall"),
+            percent_value(row, "review_share"),
+            percent_value(row, "review_recall"),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -84,4 +84,4 @@ def karyotyping_table(rows: Iterable[Mapping[str, str]]) -> str:
 def _figures(row: Mapping[str, str] | None) -> str:
     if row is None:
         return "–"
-    return f"{percent(row, 'accuracy')}; {percent_alone(row, 'assigned_accuracy')}"
+    return f"{percent(row, 'accuracy')}; {percent_value(row, 'assigned_accuracy')}"

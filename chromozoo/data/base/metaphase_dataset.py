@@ -18,7 +18,7 @@ from chromozoo.data.base.metaphase_targets import drop_unknown_masks, make_targe
 from chromozoo.data.splits import Split, load_split
 from chromozoo.errors import DatasetError
 from chromozoo.images.metaphase import MetaphasePreset
-from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, check
+from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, check_metaphase
 from chromozoo.synthetic.cut_and_paste import RADIUS, Bank, compose
 
 # The masks of the 8 validation images of BioImLab take 160 MB.
@@ -66,7 +66,7 @@ class MetaphaseDataset(Dataset[dict[str, Tensor]]):
         Raises:
             DatasetError: The image or an outline is damaged; the message names it.
         """
-        return check(self.images.files.read(self.keys[index]))
+        return check_metaphase(self.images.files.read(self.keys[index]))
 
 
 class SplitMetaphaseDataset(MetaphaseDataset):

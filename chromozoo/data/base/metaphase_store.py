@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from chromozoo.classes import CLASS_INDEX
 from chromozoo.data.base.metaphase_targets import CHROMOSOME
 from chromozoo.images.metaphase import MetaphasePreset
-from chromozoo.structures.metaphase import MetaphaseFiles, check
+from chromozoo.structures.metaphase import MetaphaseFiles, check_metaphase
 
 # All 150 prepared images of BioImLab take 66 MB, and the 1,074 training images of three data sets
 # take 520 MB.
@@ -98,7 +98,7 @@ class MetaphaseStore:
         return self._cache.get(key, lambda: self._prepare(key), lambda item: item.canvas.nbytes)
 
     def _prepare(self, key: str) -> StoredMetaphase:
-        metaphase = check(self.files.read(key))
+        metaphase = check_metaphase(self.files.read(key))
         canvas = self.preset(metaphase.image, metaphase.source).canvas
         zoom = np.array(canvas.shape[::-1]) / metaphase.image.shape[::-1]
         labels = (

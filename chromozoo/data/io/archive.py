@@ -11,7 +11,7 @@ from typing import Protocol
 
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.folders import data_folders
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 
 # Largest size of a file of a data set, because files are read as a whole.
 MAX_FILE_BYTES = 512 << 20
@@ -155,11 +155,11 @@ class _Zip:
                 continue
             if name.startswith("/") or ".." in name.split("/"):
                 raise DatasetError(
-                    f"{path}: the name {shown(name)} leads out of the zip file; pack it again"
+                    f"{path}: the name {short_repr(name)} leads out of the zip file; pack it again"
                 )
             if name in self.members:
                 raise DatasetError(
-                    f"{path}: holds two files named {shown(name)}; pack it again with one"
+                    f"{path}: holds two files named {short_repr(name)}; pack it again with one"
                 )
             self.members[name] = member
 

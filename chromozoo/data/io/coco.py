@@ -24,9 +24,9 @@ from chromozoo.data.io.result_files import (
     sha256_in,
 )
 from chromozoo.errors import ChromozooError, DatasetError
-from chromozoo.strict_json import shown, whole
+from chromozoo.strict_json import parse_int, short_repr
 from chromozoo.structures.metaphase import Metaphase
-from chromozoo.structures.polygons import check_size, mask_box, polygon_mask, read_polygon
+from chromozoo.structures.polygons import check_annotated_size, mask_box, polygon_mask, read_polygon
 
 FILE_NAME = "annotations.json"
 
@@ -97,9 +97,9 @@ class CocoFiles:
         with open_archive(self.path) as archive:
             sha256 = sha256_in(row) if self.is_of_segment else None
             image, source = read_image(self.files[key], archive, self.path, sha256)
-        check_size(row.get("width"), row.get("height"), image.shape, source, self.source)
+        check_annotated_size(row.get("width"), row.get("height"), image.shape, source, self.source)
         annotations = self.annotations[self._id(row, "id")]
-        shapes = [f"annotation {shown(annotation.get('id'))}" for annotation in annotations]
+        shapes = [f"annotation {short_repr(annotation.get('id'))}" for annotation in annotations]
         polygons = [
             _read_outline(annotation.get("segmentation"), image, f"{source}: {shape}")
             for annotation, shape in zip(annotations, shapes, strict=True)
@@ -115,7 +115,7 @@ class CocoFiles:
     def _add_image(self, row: dict[str, Any], file: ImageFile) -> None:
         image_id = self._id(row, "id")
         if image_id in self.annotations:
-            raise self._error(f"two images have the id {shown(image_id)}")
+            raise self._error(f"two images have the id {short_repr(image_id)}")
         self.annotations[image_id] = []
         # The stem, as in the splits, or a longer name where several images share the stem.
         stem, *longer = names_of(file)
@@ -152,10 +152,10 @@ class CocoFiles:
         value = row.get("iscrowd")
         try:
             return value is not None and bool(
-                whole(int(value) if value in (True, False) else value)
+                parse_int(int(value) if value in (True, False) else value)
             )
         except ValueError as error:
-            raise self._error(f"iscrowd is {shown(value)}") from error
+            raise self._error(f"iscrowd is {short_repr(value)}") from error
 
     def _rows(self, data: dict[str, Any], name: str) -> list[dict[str, Any]]:
         rows = data.get(name)
@@ -166,18 +166,18 @@ class CocoFiles:
     def _field(self, row: dict[str, Any], name: str, *kinds: type) -> str:
         value = row.get(name)
         if not isinstance(value, kinds) or value == "":
-            raise self._error(f"{name!r} is missing or no text: {shown(value)}")
+            raise self._error(f"{name!r} is missing or no text: {short_repr(value)}")
         return str(value)
 
     def _id(self, row: dict[str, Any], name: str) -> int | str:
         """Return an id; a number and its text are the same."""
         value = row.get(name)
         try:
-            return whole(value)
+            return parse_int(value)
         except ValueError as error:
             if isinstance(value, str) and value:
                 return value
-            raise self._error(f"{name!r} is missing or no id: {shown(value)}") from error
+            raise self._error(f"{name!r} is missing or no id: {short_repr(value)}") from error
 
     def _error(self, reason: str) -> DatasetError:
         return DatasetError(f"{self.source}: not a COCO instance file ({reason}); export it again")

@@ -14,9 +14,9 @@ from chromozoo.data.io.archive import Archive, natural_order, open_archive
 from chromozoo.data.io.result_files import is_result, read_result
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 from chromozoo.structures.metaphase import Metaphase
-from chromozoo.structures.polygons import check_size, read_polygon
+from chromozoo.structures.polygons import check_annotated_size, read_polygon
 
 # The files of BioImLab are named original_<key>.json.
 PREFIX = "original_"
@@ -101,7 +101,7 @@ def read_labelme(data: dict[str, Any], archive: Archive, name: str, source: str)
         shape_name = f"{source}: shape {number}"
         kind = (shape.get("shape_type") or "polygon") if isinstance(shape, dict) else "unknown"
         if kind != "polygon":
-            kind = kind if isinstance(kind, str) else shown(kind)
+            kind = kind if isinstance(kind, str) else short_repr(kind)
             raise DatasetError(
                 f"{shape_name} is of type {kind}; draw it again as a polygon or remove it"
             )
@@ -109,7 +109,7 @@ def read_labelme(data: dict[str, Any], archive: Archive, name: str, source: str)
         label = shape.get("label", "")
         if not isinstance(label, str | int | float | None):
             raise DatasetError(
-                f"{shape_name} has the label {shown(label)}; give it a name or remove it"
+                f"{shape_name} has the label {short_repr(label)}; give it a name or remove it"
             )
         labels.append("" if label is None else str(label))
     try:
@@ -119,7 +119,7 @@ def read_labelme(data: dict[str, Any], archive: Archive, name: str, source: str)
     except ImageError as error:
         raise DatasetError(str(error)) from error
     width, height = data.get("imageWidth"), data.get("imageHeight")
-    check_size(width, height, image.shape, f"{source}: its image", "the file")
+    check_annotated_size(width, height, image.shape, f"{source}: its image", "the file")
     key = PurePosixPath(name).stem.removeprefix(PREFIX)
     return Metaphase(
         key, image, polygons, labels, source, [f"shape {number}" for number in range(len(polygons))]
@@ -133,7 +133,7 @@ def parse_json(data: bytes, source: str) -> dict[str, Any]:
         DatasetError: The JSON is damaged or no object; the message begins with the source.
     """
     try:
-        parsed = strict_json.parse(data)
+        parsed = strict_json.loads(data)
     except ValueError as error:
         raise DatasetError(f"{source}: damaged JSON ({error}); fetch or export it again") from error
     if not isinstance(parsed, dict):
@@ -153,7 +153,7 @@ def _read_image_bytes(archive: Archive, name: str, data: dict[str, Any], source:
     path = data.get("imagePath") or ""
     if not isinstance(path, str):
         raise DatasetError(
-            f"{source}: imagePath is {shown(path)}, no name of a file; export it again"
+            f"{source}: imagePath is {short_repr(path)}, no name of a file; export it again"
         )
     file_name = path.replace("\\", "/")
     neighbour = (PurePosixPath(name).parent / PurePosixPath(file_name).name).as_posix()

@@ -3,7 +3,7 @@
 import math
 from xml.etree import ElementTree
 
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 
 # Size of one annotation file. Those of CIL:54816 have 15 kB.
 MAX_XML_BYTES = 4 << 20
@@ -42,7 +42,7 @@ def read_number(element: ElementTree.Element, path: str) -> float:
     except ValueError:
         number = math.nan
     if not abs(number) <= MAX_SIDE:
-        raise ValueError(f"{path} is {shown(text)}")
+        raise ValueError(f"{path} is {short_repr(text)}")
     return number
 
 

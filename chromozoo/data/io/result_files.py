@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from chromozoo.data.io.archive import Archive
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import ImagePage, read_bytes, read_grey
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 from chromozoo.structures.metaphase import Metaphase
-from chromozoo.structures.polygons import check_size, mask_outline
+from chromozoo.structures.polygons import check_annotated_size, mask_outline
 from chromozoo.structures.run_lengths import read_mask
 
 # A file in the archive, a file elsewhere, or one image of a file with several.
@@ -63,11 +63,11 @@ def read_result(
     file = find_image(data, "image", PurePosixPath(name).parent, names, path)
     if file is None:
         raise DatasetError(
-            f"{source}: its image {shown(data.get('image'))} is missing; put it into the folder "
-            "of the result"
+            f"{source}: its image {short_repr(data.get('image'))} is missing; put it into the "
+            "folder of the result"
         )
     image, image_source = read_image(file, archive, path, sha256_in(data))
-    check_size(data.get("width"), data.get("height"), image.shape, image_source, source)
+    check_annotated_size(data.get("width"), data.get("height"), image.shape, image_source, source)
     height, width = image.shape
     shapes = [f"chromosome {number}" for number in range(1, len(rows) + 1)]
     polygons = [
@@ -77,7 +77,7 @@ def read_result(
     labels = [row.get("class", row.get("category")) for row in rows]
     if wrong := [label for label in labels if not isinstance(label, str)]:
         raise DatasetError(
-            f"{source}: a chromosome has the class {shown(wrong[0])}; make the result again"
+            f"{source}: a chromosome has the class {short_repr(wrong[0])}; make the result again"
         )
     return Metaphase(key, image, polygons, labels, source, shapes)
 

@@ -1,0 +1,34 @@
+"""``chromozoo aneuploidy``: evaluate the detection of gained and lost chromosomes."""
+
+import argparse
+
+from chromozoo.benchmark.aneuploidy import measure, table
+from chromozoo.benchmark.publish import KINDS
+from chromozoo.cli.output import add_output, check_output, write_rows
+from chromozoo.data.catalogue import datasets
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a classifier, see `chromozoo models`")
+    parser.add_argument("--weights", default="DEFAULT", help="tag or path")
+    parser.add_argument(
+        "--dataset", default="pki3", choices=sorted(datasets("classification")), help="%(default)s"
+    )
+    parser.add_argument("--stage", default="test", choices=("train", "val", "test"))
+    parser.add_argument("--root", help="folder of the data")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_output(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    check_output(arguments.output)
+    rows = measure(
+        arguments.model,
+        arguments.weights,
+        arguments.dataset,
+        arguments.stage,
+        root=arguments.root,
+        device=arguments.device,
+    )
+    write_rows(KINDS["aneuploidy"], rows, arguments.output, table)
+    return 0

@@ -1,0 +1,1 @@
+"""``chromozoo zoo``: maintainers' commands, which change the repository."""

@@ -1,0 +1,1 @@
+"""Training runs: configs, the LightningCLI command, run folders."""
