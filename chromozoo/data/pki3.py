@@ -154,10 +154,9 @@ def _list_table(path: Path, archive: Archive, name: str) -> list[ChromosomeFile]
         label = _parse_class(row.get("class") or row.get("label") or "", "class-folders")
         if file not in names or file in found or label is None:
             raise DatasetError(
-                f"{source}: row {number} names the file {short_repr(row.get('file'))} "
-                f"and the class {short_repr(row.get('class', row.get('label')))}; give each file of "
-                "the folder once, "
-                "with a class of 1 to 22, X and Y"
+                f"{source}: row {number} names the file {short_repr(row.get('file'))} and the class "
+                f"{short_repr(row.get('class', row.get('label')))}; give each file of the folder "
+                "once, with a class of 1 to 22, X and Y"
             )
         cell = PurePosixPath(file).parent.as_posix()
         patient = cell.rpartition("_")[0] if "karyogram" in row else ""
