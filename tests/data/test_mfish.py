@@ -125,7 +125,7 @@ def test_the_outlines_give_the_masks_back() -> None:
             np.testing.assert_array_equal(polygon_mask(mask_polygon(mask), 40, 50), mask)
     corners = mask_polygon(np.ones((1, 1), bool)).tolist()
     assert sorted(corners) == [[0, 0], [0, 1], [1, 0], [1, 1]]
-    with pytest.raises(ValueError, match="2 pieces"):
+    with pytest.raises(ValueError, match="2 components"):
         mask_polygon(np.array([[1, 0, 1]], bool))
     with pytest.raises(ValueError, match="empty"):
         mask_polygon(np.zeros((4, 4), bool))
@@ -178,10 +178,10 @@ def test_metaphases_for_karyotyping(published: Path, kind: str) -> None:
     ((image, cell),) = true_cells("mfish", "test", published)
     assert (cell.name, karyotype_of(cell.name)) == (TEST, TEST[-2:])
     assert cell.classes.tolist() == [0, 0, 1, 1, 22, 23]
-    assert isinstance(cell.outlines, Segmentation)
-    assert cell.outlines.masks.shape == (6, 120, 160)
+    assert isinstance(cell.instances, Segmentation)
+    assert cell.instances.masks.shape == (6, 120, 160)
     masks = [mask for _, mask in find_instances(drawn_map())]
-    np.testing.assert_array_equal(cell.outlines.masks, masks)
+    np.testing.assert_array_equal(cell.instances.masks, masks)
     assert image.shape == (120, 160) and image.dtype == np.float32
 
 
