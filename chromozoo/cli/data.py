@@ -99,6 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     module = info.load_module()
     if arguments.action == "info":
         print(f"{info.title}\n  {info.size}\n  source: {info.source}\n  licence: {info.licence}")
+        print(f"  Dataset: {info.module}.{info.dataset}")
         print(f"  DataModule: {info.module}.{info.data_module}")
         print(module.INSTRUCTIONS.format(folder=data_folders()[0].absolute()))
         return 0

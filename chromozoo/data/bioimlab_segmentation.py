@@ -137,9 +137,13 @@ def find_path(root: str | os.PathLike[str] | None) -> Path:
         raise
 
 
+def content_path(path: Path) -> Path:
+    """Return the folder or zip file with all files: the folder of a COCO JSON, else the path."""
+    return path.parent if path.suffix.lower() == ".json" else path
+
+
 def _contents(path: Path) -> Iterator[bytes]:
-    folder = path.parent if path.suffix.lower() == ".json" else path
-    with open_archive(folder) as archive:
+    with open_archive(content_path(path)) as archive:
         for name in archive.names():
             if PurePosixPath(name).suffix.lower() in {".json", *IMAGE_SUFFIXES}:
                 yield from (name_bytes(name), archive.read(name))

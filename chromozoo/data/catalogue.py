@@ -25,6 +25,7 @@ class DatasetInfo:
         licence: Its licence, as far as known.
         tag: Tag of weights trained on it and suffix of configs; both data sets of BioImLab have the
             tag ``bioimlab``.
+        parts: Tags of the data sets that it joins; empty for a data set of its own.
     """
 
     name: str

@@ -34,7 +34,6 @@ tight, so the rim is removed for training and evaluation. Published results of o
 data set are for boxes with rims.
 """
 
-import math
 import os
 import re
 from collections import Counter
@@ -57,6 +56,7 @@ from chromozoo.data.base.metaphase_dataset import SplitMetaphaseDataset
 from chromozoo.data.base.verification import describe_classes, describe_content, describe_split
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.io.archive import Archive, find_dataset, name_bytes, open_archive
+from chromozoo.data.io.pascal_voc import parse_xml, read_number
 from chromozoo.data.splits import load_split
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
@@ -71,10 +71,6 @@ MARGIN = 4
 RIM = np.array([6.0, 8.0, 5.0, 4.0])
 # Largest rim, as a fraction of a box's side.
 MAX_RIM = 0.6
-# Size of one annotation file. The published ones have 15 kB.
-MAX_XML_BYTES = 4 << 20
-# Side of an image in pixels.
-MAX_SIDE = 1_000_000
 
 INSTRUCTIONS = """To get it:
   1. Download CIL:54816 from the Cell Image Library (doi 10.7295/W9CIL54816; Tseng et al. 2023,
@@ -224,15 +220,15 @@ class Cil54816Files:
         boxes: dict[tuple[float, ...], int] = {}
         clipped = duplicates = empty = 0
         try:
-            root = _parse_xml(archive.read(self.annotations[key]))
-            width, height = (_read_number(root, f"size/{side}") for side in ("width", "height"))
+            root = parse_xml(archive.read(self.annotations[key]))
+            width, height = (read_number(root, f"size/{side}") for side in ("width", "height"))
             for shape in root.iterfind("object"):
                 name = shape.findtext("name", "")
                 match = _NAME.match(name)
                 if match is None or match["label"] not in CLASS_INDEX:
                     raise ValueError(f"unknown class {short_repr(name)}")
                 corners = [
-                    _read_number(shape, f"bndbox/{end}") for end in ("xmin", "ymin", "xmax", "ymax")
+                    read_number(shape, f"bndbox/{end}") for end in ("xmin", "ymin", "xmax", "ymax")
                 ]
                 box = tuple(np.clip(corners, 0, (width, height, width, height)).tolist())
                 if box[2] - box[0] < 1 or box[3] - box[1] < 1:
@@ -400,31 +396,6 @@ class Cil54816CropsDataModule(ChromosomeDataModule):
 
     dataset_class = Cil54816CropsDataset
     stain = "g"
-
-
-class _NoDoctype(ElementTree.TreeBuilder):
-    def doctype(self, name: str, pubid: str, system: str) -> None:
-        # Nested entities could expand a few lines to a billion.
-        raise ValueError("it declares a document type, which is not read")
-
-
-def _parse_xml(data: bytes) -> ElementTree.Element:
-    if len(data) > MAX_XML_BYTES:
-        raise ValueError(f"{len(data):,} bytes are more than {MAX_XML_BYTES:,}")
-    return ElementTree.fromstring(data, ElementTree.XMLParser(target=_NoDoctype()))
-
-
-def _read_number(element: ElementTree.Element, path: str) -> float:
-    text = element.findtext(path)
-    if text is None:
-        raise ValueError(f"no {path}")
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not abs(number) <= MAX_SIDE:
-        raise ValueError(f"{path} is {short_repr(text)}")
-    return number
 
 
 def _contents(files: Cil54816Files) -> Iterator[bytes]:

@@ -129,7 +129,7 @@ def _find_metaphases(root: str | os.PathLike[str] | None) -> list[Path]:
         DatasetNotFoundError: One of them is not on this machine.
     """
     return [
-        bioimlab_segmentation.find_path(root),
+        bioimlab_segmentation.content_path(bioimlab_segmentation.find_path(root)),
         find_dataset(mfish.FILE_NAME, mfish.INSTRUCTIONS, root),
         find_dataset(cil54816.FILE_NAME, cil54816.INSTRUCTIONS, root),
     ]

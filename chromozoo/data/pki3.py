@@ -135,8 +135,8 @@ def list_files(path: Path, layout: Layout = "pki3") -> list[ChromosomeFile]:
 def _list_table(path: Path, archive: Archive, name: str) -> list[ChromosomeFile]:
     """List the chromosomes of a ``labels.csv``.
 
-    The cell is the folder of the image: ``chromozoo data from-karyogram`` and ``chromozoo
-    synthesize`` write one folder for each cell.
+    The cell is the folder of the image: ``chromozoo data from-karyogram`` and ``chromozoo data
+    simulate`` write one folder for each cell.
 
     Raises:
         DatasetError: The table is damaged, or has a missing file or an unknown class.
@@ -153,11 +153,12 @@ def _list_table(path: Path, archive: Archive, name: str) -> list[ChromosomeFile]
         file = (folder / (row.get("file") or "")).as_posix()
         label = _parse_class(row.get("class") or row.get("label") or "", "class-folders")
         if file not in names or file in found or label is None:
+            shown_file, shown_class = (
+                short_repr(value) for value in (row.get("file"), row.get("class", row.get("label")))
+            )
             raise DatasetError(
-                f"{source}: row {number} names the file {short_repr(row.get('file'))} "
-                f"and the class {short_repr(row.get('class', row.get('label')))}; give each file of "
-                "the folder once, "
-                "with a class of 1 to 22, X and Y"
+                f"{source}: row {number} names the file {shown_file} and the class {shown_class}; "
+                "give each file of the folder once, with a class of 1 to 22, X and Y"
             )
         cell = PurePosixPath(file).parent.as_posix()
         patient = cell.rpartition("_")[0] if "karyogram" in row else ""
@@ -184,8 +185,8 @@ class Pki3Dataset(ChromosomeDataset):
       chromosomes of one metaphase may be on both sides of the split.
     - ``"class-folders"``: one folder for each class, 1 to 22, X and Y (or 23 and 24), with images
       of any name; folders above it do not matter. Cells are unknown as with ``"cir-net"``.
-    - ``"labels-csv"``: the output of ``chromozoo data from-karyogram`` and ``chromozoo
-      synthesize``: the classes are in ``labels.csv``, and each folder of images is a cell. The name
+    - ``"labels-csv"``: the output of ``chromozoo data from-karyogram`` and ``chromozoo data
+      simulate``: the classes are in ``labels.csv``, and each folder of images is a cell. The name
       of a karyogram up to its last ``_`` is the patient.
 
     Layouts without a committed split are divided by the hash of the patient, the cell or the file

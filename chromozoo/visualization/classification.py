@@ -267,7 +267,7 @@ def draw_grad_cam(model: Any, stored: StoredPredictions, crops: Any) -> Figure:
     Args:
         model: The classifier.
         stored: Its predictions.
-        crops: Their :class:`chromozoo.data.base.crops.CropDataset`.
+        crops: Their :class:`chromozoo.data.base.crop_dataset.CropDataset`.
     """
     chosen = []
     predicted = stored.probabilities.argmax(axis=1)
@@ -299,7 +299,7 @@ def draw_errors(
     Args:
         stored: The predictions.
         errors: Errors of a report; the most certain ones are drawn.
-        crops: The :class:`chromozoo.data.base.crops.CropDataset` of the predictions.
+        crops: The :class:`chromozoo.data.base.crop_dataset.CropDataset` of the predictions.
     """
     shown = sorted(errors, key=lambda error: -error.probability)[:MAX_ERRORS]
     columns = 4

@@ -473,7 +473,9 @@ def test_too_many_outlines_are_refused(tmp_path: Path) -> None:
 )
 def test_damaged_run_lengths_are_named_and_never_decoded(wrong: Any, tmp_path: Path) -> None:
     coco(tmp_path / "set", [{"segmentation": RIGHT | wrong if wrong else wrong}])
-    with pytest.raises(DatasetError, match=r"9\.png: annotation 1 is no mask in run lengths"):
+    with pytest.raises(
+        DatasetError, match=r"9\.png: annotation 1 is not a run-length encoded mask"
+    ):
         open_metaphases(tmp_path / "set").read("9")
 
 

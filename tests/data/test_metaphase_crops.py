@@ -71,6 +71,16 @@ def test_validation_and_test_cells_are_metaphases(data: MetaphaseCropsDataModule
     assert "single 2" in set(data.dataset("train").cells)
 
 
+def test_the_index_covers_the_images_of_a_coco_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metaphase_crops, "find_dataset", lambda *_: tmp_path)
+    (tmp_path / "bioimlab-segmentation").mkdir()
+    coco = tmp_path / "bioimlab-segmentation" / "annotations.json"
+    coco.write_text("{}")
+    assert metaphase_crops._find_metaphases(coco)[0] == coco.parent
+
+
 def test_the_split_follows_those_of_its_sets() -> None:
     split = load_split(metaphase_crops.SPLIT)
     for prefix, name in (

@@ -178,10 +178,10 @@ def test_metaphases_for_karyotyping(published: Path, kind: str) -> None:
     ((image, cell),) = true_cells("mfish", "test", published)
     assert (cell.name, karyotype_of(cell.name)) == (TEST, TEST[-2:])
     assert cell.classes.tolist() == [0, 0, 1, 1, 22, 23]
-    assert isinstance(cell.outlines, Segmentation)
-    assert cell.outlines.masks.shape == (6, 120, 160)
+    assert isinstance(cell.instances, Segmentation)
+    assert cell.instances.masks.shape == (6, 120, 160)
     masks = [mask for _, mask in find_instances(drawn_map())]
-    np.testing.assert_array_equal(cell.outlines.masks, masks)
+    np.testing.assert_array_equal(cell.instances.masks, masks)
     assert image.shape == (120, 160) and image.dtype == np.float32
 
 

@@ -122,7 +122,7 @@ def test_json_of_karyotype(registered_tiny_segmenter: None, inline: None, tmp_pa
 
 def test_composed_metaphases(tiny_metaphases: Path, tmp_path: Path) -> None:
     words = ["--count", "2", "--chromosomes", "9", "--root", str(tiny_metaphases)]
-    assert main(["data", "synthesize", *words, "--output", str(tmp_path / "made")]) == 0
+    assert main(["data", "compose", *words, "--output", str(tmp_path / "made")]) == 0
     document = json.loads((tmp_path / "made" / "annotations.json").read_text())
     files = open_metaphases(tmp_path / "made")
     assert files.keys() == [Path(image["file_name"]).stem for image in document["images"]]
@@ -167,8 +167,9 @@ def test_chromosomes_of_karyograms(tmp_path: Path, zipped: bool) -> None:
     assert data.dataset("all").crops.shape[1] == 64
 
 
-def test_chromosomes_that_are_drawn(tmp_path: Path) -> None:
-    assert main(["synthesize", str(tmp_path / "drawn"), "--cells", "2", "--seed", "3"]) == 0
+def test_simulated_chromosomes(tmp_path: Path) -> None:
+    words = ["--output", str(tmp_path / "drawn"), "--cells", "2", "--seed", "3"]
+    assert main(["data", "simulate", *words]) == 0
     found = Pki3DataModule(tmp_path / "drawn", "labels-csv").chromosomes()
     assert set(found.cells) == {"cell_001", "cell_002"} and len(found.labels) == 92
     drawn = {

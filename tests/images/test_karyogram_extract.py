@@ -55,14 +55,14 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[NDArray[np.uin
             title="cell 7",
             iscn="a karyotype",
             footer="drawn by a test",
-            stain_background=background,  # type: ignore[arg-type]
         )
         truth = [
             (place.label, (place.left, place.top, place.width, place.height))
             for place in layouts[-1].places
             if place.entry is not None
         ]
-        return np.asarray(drawn), truth
+        image = np.asarray(drawn)
+        return (image if background == "light" else 255 - image), truth
 
     return draw
 
