@@ -39,10 +39,10 @@ dependencies = [
 
 
 def _known_weights(name: str) -> str:
-    """What a model's help says of its weights."""
+    """Return the help text on the weights of a model."""
     try:
         tags = ", ".join(map(repr, _weights_entries(name)))
-    except _ChromozooError as error:  # loading the others must go on
+    except _ChromozooError as error:  # the other models must still load
         return f"cannot be listed ({error})"
     if not tags:
         return "a path, or None (untrained); there are no published ones, so give one of these"
@@ -61,9 +61,9 @@ def _entry(info: _ModelInfo) -> _Callable[..., _Any]:
 
 
 def karyotyper(segmenter: str = "chr_fast", classifier: str = "chrnet4", **kwargs: _Any) -> _Any:
-    """Karyotypes metaphases: a segmenter and a classifier together.
+    """Build a karyotyper of metaphases from a segmenter and a classifier.
 
-    ``karyotyper().karyotype(path)``. The arguments are those of
+    Use it as ``karyotyper().karyotype(path)``. The arguments are those of
     :func:`chromozoo.models.karyotyper.get_karyotyper`.
     """
     from chromozoo.models.karyotyper import get_karyotyper

@@ -82,7 +82,7 @@ class ModelInfo:
         return self.doc.partition("\n")[0]
 
 
-# Filled as model files are imported; also holds what a user's own script registers.
+# Filled as model files are imported, and by the scripts of users.
 _REGISTERED: dict[str, tuple[ModelInfo, Callable[..., Any]]] = {}
 
 
@@ -238,7 +238,7 @@ def get_model(
 
     Returns:
         The LightningModule in eval mode; its ``weights_entry`` is the entry of its weights, or
-        None where there is none (untrained, checkpoint).
+        None for an untrained model or a checkpoint.
 
     Raises:
         UnknownNameError: Unknown model or tag; the message lists the close ones.

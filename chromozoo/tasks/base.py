@@ -1,7 +1,7 @@
 """The base class of all tasks: preset, hyperparameters, optimiser, and evaluation.
 
-A task is a LightningModule around a pure network. :class:`BaseTask` holds what classifiers and
-segmenters have in common, and leaves two hooks to them: :meth:`BaseTask.loss` and
+A task is a LightningModule around a pure network. :class:`BaseTask` holds the parts that
+classifiers and segmenters share, and leaves two hooks to them: :meth:`BaseTask.loss` and
 :attr:`BaseTask.categories`.
 """
 

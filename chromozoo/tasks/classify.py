@@ -85,7 +85,7 @@ class ClassifierInference(BaseTask[ChromosomePreset]):
             Class probabilities ``(B, 24)``, and the probability that the p arm is up, given each
             class, ``(B, 24)``; None for a model without ``polarity``.
         """
-        # What the preset gives is float32, a model may be of half or double precision.
+        # The preset gives float32; a model may be of half or double precision.
         x = x.to(self.place[1])
         flips = FLIPS if self.flip_average else FLIPS[:1]
         turned = [x.flip(axes) if axes else x for axes in flips]
@@ -231,7 +231,7 @@ def prepare_images(
     Args:
         preset: Of the classifier.
         images: One chromosome each.
-        names: What errors call them.
+        names: Names of the images in errors.
         as_cell: Bring the cell to the scale of the training data, which takes the lengths of all
             its chromosomes.
         on_error: ``"report"`` records why an image cannot be prepared, and goes on.

@@ -179,7 +179,7 @@ class ChromosomeSegmenter(BaseTask[MetaphasePreset]):
         Args:
             image: Path, page, PIL image, array or tensor of any size, grey or RGB, dark or light
                 background, 8 or 16 bit.
-            name: What errors and warnings call it; the path when None.
+            name: Name of the image in errors and warnings; the path when None.
             levels: Grey levels of this image (:func:`chromozoo.images.levels.measure_levels`),
                 where they are known; None measures them, and warns of anomalies.
 

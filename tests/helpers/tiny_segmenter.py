@@ -1,4 +1,4 @@
-"""A segmenter that needs no training: whatever is bright and hangs together."""
+"""A segmenter that needs no training: the bright connected components."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from chromozoo.models.weights.storage import save_weights
 from chromozoo.structures.instance import Instance
 from chromozoo.structures.weights_entry import WeightsEntry
+from chromozoo.tasks.networks import SegmentationNetwork
 from chromozoo.tasks.segmentation import ChromosomeSegmenter
 
 
-class Components(nn.Module):
-    """Finds what is bright and hangs together; the larger, the surer."""
+class Components(SegmentationNetwork):
+    """Detects bright connected components; the score grows with the area."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,10 +36,9 @@ class Components(nn.Module):
 
 
 class Tiny(ChromosomeSegmenter):
-    """Exact where nothing touches."""
+    """Correct where chromosomes do not touch."""
 
     def __init__(self) -> None:
-        self.save_hyperparameters()
         preset = {"typical_width": 0.0, "mean": 0.0, "std": 1.0}
         super().__init__(Components(), preset=preset, min_score=0.01)
 

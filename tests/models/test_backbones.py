@@ -7,7 +7,6 @@ import pytest
 import timm
 import torch
 import torchvision
-import yaml
 from helpers.entries import make_entry
 from lightning import Trainer
 from torch import nn
@@ -20,6 +19,7 @@ from chromozoo.models.registry import get_weight, list_models, model_info
 from chromozoo.models.weights.storage import save_weights
 from chromozoo.structures.weights_entry import MAX_BYTES
 from chromozoo.training.command import main
+from chromozoo.training.configs import read_config
 
 # The attributes of the models below are not those of any LightningModule.
 get_model: Any = registry.get_model
@@ -103,7 +103,7 @@ def test_a_canvas_that_is_too_small_is_told_at_once(name: str) -> None:
 
 @each_backbone
 def test_weights_of_the_config_fit_into_a_file(name: str) -> None:
-    content = yaml.safe_load((CONFIGS / f"{name}_bioimlab.yaml").read_text())
+    content = read_config(CONFIGS / f"{name}_bioimlab.yaml").content
     arguments = content["model"]["init_args"] | {"init_from": None}
     with torch.device("meta"):
         model = get_model(name, weights=None, **arguments)

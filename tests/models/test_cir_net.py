@@ -140,3 +140,6 @@ def test_the_interface_is_off_unless_asked_for() -> None:
     with torch.inference_mode():
         assert model(torch.zeros(2, 3, 100, 60)).shape == (2, 24)
     assert model.hparams["interface"] == [75, 90]
+    batch = {"image": torch.rand(2, 3, 100, 60), "label": torch.tensor([0, 1])}
+    model.train().loss(batch).backward()
+    assert model.network.interface.conv.weight.grad.abs().max() > 1e-6  # type: ignore[union-attr]

@@ -242,7 +242,7 @@ def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("merge", COUNTS)
+@pytest.mark.parametrize("merge", [pytest.param("linear", marks=pytest.mark.slow), "sum"])
 def test_each_stage_teaches_its_part(merge: Any, tiny: None) -> None:
     model = McnnGo(merge=merge, stage_epochs=[1, 2, 1])
     start = {k: v.clone() for k, v in model.state_dict().items()}

@@ -16,15 +16,17 @@ import yaml
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from chromozoo import environment
-from chromozoo.benchmark import recipe as recipe_benchmark
 from chromozoo.benchmark import zoo_training
-from chromozoo.cli import package, train
 from chromozoo.cli.main import main as chromozoo
+from chromozoo.cli.zoo import package
 from chromozoo.errors import ChromozooError, TrainingError, WeightsError
 from chromozoo.models.registry import get_model
 from chromozoo.models.weights.storage import read_entry
 from chromozoo.tasks.optimisation import one_cycle
+from chromozoo.training import command
 from chromozoo.training.command import main
+from chromozoo.training.configs import read_config
+from chromozoo.training.recipe import read_recipe
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "configs" / "classification"
@@ -47,7 +49,7 @@ def quick_recipe(tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def write_small(config: Path, data: Path, folder: Path, **arguments: str) -> Path:
     """Write a shipped config made small: 2 batches of 6 images an epoch at 48x32."""
-    content = yaml.safe_load(config.read_text())
+    content = read_config(config).content
     content["trainer"] |= {
         "max_epochs": 2,
         "limit_train_batches": 2,
@@ -220,18 +222,18 @@ def test_an_error_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyP
     def fail(arguments: list[str]) -> None:
         raise ValueError("something else")
 
-    monkeypatch.setattr(train, "main", fail)
+    monkeypatch.setattr(command, "main", fail)
     with pytest.raises(ValueError, match=r"^something else$"):
-        train.run(["fit"])
+        command.run(["fit"])
 
 
 def test_a_break_interrupts_as_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGUSR1)
     monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
-    monkeypatch.setattr(train, "main", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    monkeypatch.setattr(command, "main", lambda _: os.kill(os.getpid(), signal.SIGUSR1))
     try:
         with pytest.raises(KeyboardInterrupt):
-            train.run(["fit"])
+            command.run(["fit"])
     finally:
         signal.signal(signal.SIGUSR1, before)
 
@@ -259,7 +261,7 @@ def test_a_spent_budget_interrupts_the_training(
         monkeypatch.setattr(zoo_training, "OWN_GROUP", 0x200)  # CREATE_NEW_PROCESS_GROUP
     monkeypatch.setattr(zoo_training.subprocess, "Popen", Process)
     record = zoo_training._Record(tmp_path)
-    assert not zoo_training._fit(recipe_benchmark.read_recipe(CONFIG), record, 100, None)
+    assert not zoo_training._fit(read_recipe(CONFIG), record, 100, None)
     assert (started, sent) == (([0x200], [1]) if windows else ([0], [signal.SIGINT]))
     assert not zoo_training._Record(tmp_path).trained
     record.path.write_text("{half")
@@ -316,7 +318,7 @@ def house(tmp_path: Path) -> Path:
 
 def zoo(house: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "chromozoo.cli.main", "train-zoo", *words],
+        [sys.executable, "-m", "chromozoo.cli.main", "zoo", "train", *words],
         env={**os.environ, "PYTHONPATH": str(house), "OMP_NUM_THREADS": "1"},
         cwd=house,
         capture_output=True,
@@ -362,10 +364,8 @@ def test_train_zoo_trains_packages_and_measures(
 @pytest.mark.slow
 def test_train_zoo_takes_segmenters(tiny_metaphases: Path, house: Path) -> None:
     """The same way for the other task: mask AP chooses, and another table is written."""
-    import yaml
-
     config = REPOSITORY / "configs" / "segmentation" / "chr_fast_bioimlab.yaml"
-    content = yaml.safe_load(config.read_text())
+    content = read_config(config).content
     content["trainer"] |= {"max_epochs": 1, "check_val_every_n_epoch": 1, "accelerator": "cpu"}
     content["model"]["init_args"] |= {"backbone": "test_resnet", "channels": 16}
     content["data"]["init_args"] |= {"crop": 96, "samples_per_epoch": 8, "num_workers": 0}
@@ -404,10 +404,10 @@ def test_package_without_a_checkpoint(recipe: Path) -> None:
 def test_a_config_that_names_no_model(tmp_path: Path) -> None:
     path = tmp_path / "chrnet9_bioimlab.yaml"
     with pytest.raises(ChromozooError, match="no such config"):
-        recipe_benchmark.read_recipe(path)
+        read_recipe(path)
     path.write_text("model: {}\n")
     with pytest.raises(ChromozooError, match=r"chrnet9_bioimlab\.yaml.*chrnet4"):
-        recipe_benchmark.read_recipe(path)
+        read_recipe(path)
 
 
 def test_benchmark_refuses_a_missing_folder(tmp_path: Path, capsys) -> None:

@@ -2,7 +2,7 @@
 
 Papers: A. Krizhevsky, "One weird trick for parallelizing convolutional neural networks", arXiv
 1404.5997, 2014 (torchvision's variant). As a classifier of chromosomes: C. Wang et al. 2020
-(table 1, beside EResNet) and Wei et al. 2022 (table 2, beside IAPP-CNN).
+(table 1, with EResNet) and Wei et al. 2022 (table 2, with IAPP-CNN).
 """
 
 from typing import Any, ClassVar

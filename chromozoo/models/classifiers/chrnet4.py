@@ -2,8 +2,8 @@
 
 Paper: C. Wang et al., "Fully Automatic Karyotyping via Deep Convolutional Neural Networks"
 (Render-Attention-Architecture), IEEE Access 12:46081, 2024. The network is figure 3 of the paper
-and has 16,355,160 parameters (62.39 MiB), as published. Our choices for what the paper leaves
-open (optimiser, schedule, LeakyReLU slope, loss reduction) are stated where they are set.
+and has 16,355,160 parameters (62.39 MiB), as published. Our choices for details that the
+paper omits (optimiser, schedule, LeakyReLU slope, loss reduction) are stated where they are set.
 """
 
 from typing import Any

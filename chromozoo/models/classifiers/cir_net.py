@@ -3,7 +3,7 @@
 Paper: C. Lin et al., "CIR-Net: Automatic Classification of Human Chromosome Based on
 Inception-ResNet Architecture", IEEE/ACM TCBB 19(3):1285, 2022 (online 2020). Its augmentation CDA
 is the ``rotate_step`` of :func:`chromozoo.images.augment.training_augmentation`. Our choices
-for what the paper leaves open (kernel and place of the IAI) are stated where they are set.
+for details that the paper omits (kernel and place of the IAI) are stated where they are set.
 """
 
 from collections.abc import Sequence
@@ -144,7 +144,7 @@ class CIRNet(ChromosomeClassifier):
 
     Args:
         preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments;
-            height and width are the network's input size. What is not given is as published:
+            height and width are the network's input size. The defaults are as published:
             224x224, not turned upright.
         interface: Height and width of the trunk's input, see :class:`CIRNetNetwork`.
         label_smoothing: Share of the target that is spread over all classes.

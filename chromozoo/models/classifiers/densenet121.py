@@ -1,7 +1,7 @@
 """DenseNet-121, a baseline of IAPP-CNN.
 
 Papers: G. Huang et al., "Densely Connected Convolutional Networks", CVPR 2017. As a classifier of
-chromosomes: Wei et al. 2022 (table 2, beside IAPP-CNN), who do not say which depth.
+chromosomes: Wei et al. 2022 (table 2, with IAPP-CNN), who do not say which depth.
 """
 
 from typing import Any

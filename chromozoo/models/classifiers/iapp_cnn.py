@@ -244,7 +244,7 @@ class IappCnnNetwork(ClassifierNetwork):
             its feature map, but it has no vote.
         reductions: Of the excitations, one for each map that is intersected.
         uncertainty: Whether each vote counts by its own highest probability.
-        vote: What is added, see :func:`integrate`.
+        vote: Quantity that is added, see :func:`integrate`.
         literal_mask: Object mask as printed in the paper, see :func:`find_object_mask`.
         mean, std: Normalisation of the input.
         num_classes: Length of the output.

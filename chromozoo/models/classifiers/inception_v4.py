@@ -1,7 +1,7 @@
 """Inception-v4, a baseline of IAPP-CNN.
 
 Papers: C. Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections
-on Learning", AAAI 2017. As a classifier of chromosomes: Wei et al. 2022 (table 2, beside IAPP-CNN).
+on Learning", AAAI 2017. As a classifier of chromosomes: Wei et al. 2022 (table 2, with IAPP-CNN).
 """
 
 from typing import Any, ClassVar

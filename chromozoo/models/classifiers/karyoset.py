@@ -26,7 +26,7 @@ from chromozoo.tasks.classification import ChromosomeClassifier, mirrored
 from chromozoo.tasks.classify import promote_to_float32
 from chromozoo.tasks.networks import ClassifierNetwork
 
-# Length and area of the foreground, the only measurements of an image beside its features.
+# Length and area of the foreground, the only measurements of an image in addition to its features.
 N_SIZES = 2
 # Chromosomes of each class in a normal cell: two, but one Y.
 CAPACITY = tuple(1.0 if name == "Y" else 2.0 for name in CLASSES)
@@ -132,7 +132,7 @@ class KaryosetNetwork(ClassifierNetwork):
                 for a cell of its own.
             hidden: ``(B,)`` bool: of these chromosomes only the size is used; None hides none.
         """
-        # What is summed and compared stays in single precision or better, layers have their own.
+        # Sums and comparisons are in single precision or better, layers in their own precision.
         own = self.norm.weight.dtype
         image_features, size = features[:, : self.features].to(own), features[:, self.features :]
         if cells is None:

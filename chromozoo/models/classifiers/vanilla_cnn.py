@@ -2,9 +2,9 @@
 
 Paper: C. Lin et al., "CIR-Net: Automatic Classification of Human Chromosome Based on
 Inception-ResNet Architecture", IEEE/ACM TCBB 19(3):1285, 2022 (online 2020), after W. Zhang et
-al., CISP-BMEI 2018. The network follows from the 2,246,680 parameters of table 1. Our
-choices for what the paper leaves open (activations, optimiser, schedule, initialisation) are stated
-where they are set.
+al., CISP-BMEI 2018. The network follows from the 2,246,680 parameters of table 1. Our choices for
+details that the paper omits (activations, optimiser, schedule, initialisation) are stated where
+they are set.
 """
 
 from collections.abc import Sequence

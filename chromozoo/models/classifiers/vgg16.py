@@ -2,7 +2,7 @@
 
 Papers: K. Simonyan, A. Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
 Recognition", ICLR 2015. As classifiers of chromosomes: plain in C. Wang et al. 2020 (table 1,
-beside EResNet), with batch normalisation in Wei et al. 2022 (table 2, beside IAPP-CNN).
+with EResNet), with batch normalisation in Wei et al. 2022 (table 2, with IAPP-CNN).
 """
 
 from typing import Any

@@ -127,8 +127,8 @@ def _copy_dense(tensor: Any, path: Path) -> Tensor:
     )
     if not is_plain:
         raise WeightsError(
-            f"{path}: holds {short_repr(type(tensor).__name__)} among its tensors, no dense one; "
-            "was it saved by ChromoZoo?"
+            f"{path}: holds {short_repr(type(tensor).__name__)} among its tensors that is no dense "
+            "one; was it saved by ChromoZoo?"
         )
     copied: Tensor = tensor.detach().clone()
     return copied
