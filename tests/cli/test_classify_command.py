@@ -60,7 +60,8 @@ def test_classify_writes_table_json_csv_and_karyogram(
 def test_labels_are_compared_with_the_predictions(
     inline: None, cell: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["classify", str(cell), "--labels", str(cell / "labels.csv")]
+    words = ["classify", str(cell), "--model", "vanilla_cnn"]
+    words += ["--labels", str(cell / "labels.csv")]
     assert main([*words, "--output", str(tmp_path)]) == 0
     assert "of 5 agree with the labels" in capsys.readouterr().out
 
@@ -80,7 +81,8 @@ def test_bad_images_are_reported_and_the_others_classified(
     deep = np.asarray(Image.open(whole).convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(folder / "g_sixteen_bit.png")
     Image.open(whole).convert("RGBA").save(folder / "h_rgba.png")
-    status = main(["classify", str(folder), "--output", str(tmp_path / "out")])
+    words = ["classify", str(folder), "--model", "vanilla_cnn"]
+    status = main([*words, "--output", str(tmp_path / "out")])
     shown = capsys.readouterr()
     assert status == 1
     assert "Traceback" not in shown.err

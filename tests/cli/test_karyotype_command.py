@@ -296,4 +296,4 @@ def test_the_benchmark_evaluates_karyotypes(
     assert float(row["segmentation_recall"]) == 1
     assert 0 <= float(row["fka"]) <= 1
     assert main([*words[:1], "vanilla_cnn", *words[2:]]) == 2
-    assert "--classifier goes with a segmenter" in capsys.readouterr().err
+    assert "--classifier needs a segmenter" in capsys.readouterr().err
