@@ -34,6 +34,7 @@ dependencies = [
     "PIL",
     "tifffile",
     "imagecodecs",
+    "platformdirs",
 ]
 
 

@@ -1,14 +1,13 @@
-"""What the alarm catches, and what it costs: cells that can be named, and cells that cannot.
+"""Sensitivity and specificity of the alarm for cells without a reliable karyotype.
 
-Validation metaphases, of which good cells (9 of 10 found chromosomes named rightly) should keep
-their bare karyotype, and cells of other laboratories, of which those without the bands of their
-class should lose it:
+Good validation metaphases (9 of 10 detected chromosomes have the right class) should keep their
+bare karyotype. Cells of other laboratories without the bands of their class should lose it:
 
     python benchmarks/alarm.py bioimlab-segmentation mfish cil54816
     python benchmarks/alarm.py unbanded r-band g-hospital g-software
 
-Each line is a cell: its karyotype, mean probability of the names, share of right names where they
-are known, and alarms; then a summary of each set.
+Each line shows the karyotype of a cell, the mean probability of its classes, the share of right
+classes where they are known, and its alarms. A summary of each set follows.
 """
 
 import argparse
@@ -16,44 +15,45 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX
 from chromozoo.data.io.archive import find_dataset, open_archive
-from chromozoo.data.karyotyped import KARYOTYPED, true_cells
+from chromozoo.data.karyotyping_truth import KARYOTYPED, true_cells
 from chromozoo.images.reading import read_bytes
 from chromozoo.karyotype.karyotyper import Karyotyper
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
 from chromozoo.models.karyotyper import get_karyotyper
 from chromozoo.models.registry import get_model
-from chromozoo.structures.karyotyped_cell import FoundCell
+from chromozoo.structures.karyotyped_cell import PredictedCell
 
 LABORATORIES = "other-laboratories.zip"
 FIELDS = ("unbanded", "g-software-metaphases")
 CROPS = ("r-band", "g-hospital", "g-software")
 GOOD = 0.9
-# Several cells lie in one folder of r-band: the digits after the third tell them apart.
+# A folder of r-band holds several cells: the digits after the third are the number of the cell.
 NUMBER = re.compile(r"/(?P<label>[0-9XY]+)_(?P<number>\d{3})(?P<cell>\d*)\.png$")
 Line = tuple[str, str, float, float, tuple[str, ...]]
 
 
-def validation(name: str, karyotyper: Karyotyper, root: str | None) -> Iterator[Line]:
-    """Metaphases whose chromosomes are known."""
+def karyotype_validation(name: str, karyotyper: Karyotyper, root: str | None) -> Iterator[Line]:
+    """Karyotype validation metaphases with known chromosomes."""
     for image, true in true_cells(name, "val", root):
         found = karyotyper.karyotype(image, true.name)
         classes = np.array([CLASS_INDEX[item.label] for item in found.chromosomes], np.int64)
         report = evaluate_karyotyping(
-            [FoundCell(true.name, found.segmentation, classes)], [true], n_bootstrap=1
+            [PredictedCell(true.name, found.segmentation, classes)], [true], n_bootstrap=1
         )
         cell = report.cells[0]
-        right = cell.correct / max(cell.correct + cell.misnamed, 1)
+        right = cell.correct / max(cell.correct + cell.misclassified, 1)
         yield true.name, found.iscn, found.mean_probability, right, found.alarms
 
 
-def fields(name: str, karyotyper: Karyotyper, root: str | None) -> Iterator[Line]:
-    """Metaphases whose chromosomes nobody has named."""
+def karyotype_fields(name: str, karyotyper: Karyotyper, root: str | None) -> Iterator[Line]:
+    """Karyotype metaphases without known classes."""
     with open_archive(find_dataset(LABORATORIES, "", root)) as archive:
         for file in sorted(archive.names()):
             if f"{name}/" in file and file.endswith((".jpg", ".A.png")):
@@ -61,9 +61,9 @@ def fields(name: str, karyotyper: Karyotyper, root: str | None) -> Iterator[Line
                 yield file, found.iscn, found.mean_probability, float("nan"), found.alarms
 
 
-def crops(name: str, model: str, weights: str, root: str | None) -> Iterator[Line]:
-    """Single chromosomes, named as the cells that they make."""
-    classifier = get_model(model, weights=weights)
+def classify_crops(name: str, model: str, weights: str, root: str | None) -> Iterator[Line]:
+    """Classify single chromosomes, all of a cell together."""
+    classifier: Any = get_model(model, weights=weights)
     cells: dict[str, list[tuple[str, NDArray[np.generic]]]] = defaultdict(list)
     with open_archive(find_dataset(LABORATORIES, "", root)) as archive:
         for file in sorted(archive.names()):
@@ -82,8 +82,8 @@ def crops(name: str, model: str, weights: str, root: str | None) -> Iterator[Lin
         yield cell, found.cell.iscn, mean, float(right), found.alarms
 
 
-def summary(name: str, lines: Sequence[Line]) -> str:
-    """How many cells there are, how many are good, and how many of each were alarmed."""
+def summarise(name: str, lines: Sequence[Line]) -> str:
+    """Return the numbers of cells, of good cells, and of alarms among both."""
     alarmed = [line for line in lines if line[4]]
     text = f"{name}: {len(lines)} cells, {len(alarmed)} alarmed"
     if known := [line for line in lines if not np.isnan(line[3])]:
@@ -94,10 +94,10 @@ def summary(name: str, lines: Sequence[Line]) -> str:
 
 
 def main() -> None:
-    """Measures the sets of the command line."""
+    """Measure the sets of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("sets", nargs="+", choices=(*KARYOTYPED, *FIELDS, *CROPS))
-    parser.add_argument("--cells", type=int, help="at most so many of each set")
+    parser.add_argument("--cells", type=int, help="maximum number of each set")
     parser.add_argument("--classifier", default="chrnet4")
     parser.add_argument("--weights", default="DEFAULT")
     parser.add_argument("--root", help="folder of the data")
@@ -108,16 +108,16 @@ def main() -> None:
     summaries = []
     for name in arguments.sets:
         if name in CROPS:
-            cells = crops(name, arguments.classifier, arguments.weights, arguments.root)
+            cells = classify_crops(name, arguments.classifier, arguments.weights, arguments.root)
         else:
-            how = validation if name in KARYOTYPED else fields
+            how = karyotype_validation if name in KARYOTYPED else karyotype_fields
             cells = how(name, karyotyper, arguments.root)
         lines = []
         for line in islice(cells, arguments.cells):
             lines.append(line)
             label, iscn, mean, right, alarms = line
             print(f"{label}  {iscn}  {mean:.2f}  {right:.2f}  {'; '.join(alarms)}", flush=True)
-        summaries.append(summary(name, lines))
+        summaries.append(summarise(name, lines))
     print("\n".join(summaries))
 
 

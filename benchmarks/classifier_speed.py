@@ -1,16 +1,17 @@
-"""How fast the small classifier is beside ChrNet4, in one run on the same threads.
+"""Speed of the small classifier relative to ChrNet4, in one run on the same threads.
 
     python benchmarks/classifier_speed.py [--threads 2]
 
-Each as it is shipped or published: `chromozoo_small` at its canvas, ChrNet4 at the 224x224 of its
-paper and at the canvas of the weights of this zoo, the mean of four mirror images as `classify`
-takes it. Untrained networks, for the numbers in them cost nothing. Cells of 46 chromosomes and
-single ones; the models take turns, and medians are compared.
+Each network runs as shipped or published: `chromozoo_small` at its canvas, ChrNet4 at the 224x224
+of its paper and at the canvas of the shipped weights, with the mean of four mirror images as in
+`classify`. The networks are untrained, because weights do not change the speed. Batches of 46
+chromosomes and of one are measured; the models take turns, and medians are compared.
 """
 
 import argparse
 import statistics
 import time
+from typing import Any
 
 import torch
 
@@ -24,11 +25,11 @@ CANVASES = {
 
 
 def main() -> None:
-    """Prints a table, each line as a ratio to ChrNet4 at 224x224."""
+    """Print a table with the ratio to ChrNet4 at 224x224 in each line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     torch.set_num_threads(parser.parse_args().threads)
-    runs = {
+    runs: dict[tuple[str, tuple[int, int]], Any] = {
         (name, canvas): get_model(name, weights=None).eval()
         for name, canvases in CANVASES.items()
         for canvas in canvases

@@ -1,14 +1,14 @@
-"""Damaged files for every reader: nothing but the project's own errors may come out of them.
+"""Fuzz test of all readers with damaged files.
 
-Files that are right are changed at random: bits, lengths, header fields, values of JSON, names, and
-parts of archives, with the checksums made right again, so that what lies behind them is reached,
-too. Each goes to its reader, which must give a result or a ``ChromozooError``, within seconds:
+Valid files are changed at random: bits, lengths, header fields, values of JSON, names and parts of
+archives. Checksums are corrected, so that the code behind them is reached as well. Each reader must
+return a result or raise a ``ChromozooError`` within seconds:
 
     python benchmarks/fuzz.py --count 20000 --seed 1
     python benchmarks/fuzz.py --seconds 3600 --kinds image,coco --keep found
 
-The suite does the same for some 2,000 (``tests/test_fuzz.py``). What fails is printed with the
-number that makes it again: ``--seed 1 --only 1234``.
+The suite runs 2,000 of them (``tests/project/test_fuzz.py``). A failure is printed with the number
+that reproduces it: ``--seed 1 --only 1234``.
 """
 
 import argparse
@@ -45,21 +45,21 @@ from torch import nn
 from chromozoo.classes import SEX_CHROMOSOMES
 from chromozoo.data import bioimlab, karyograms
 from chromozoo.data import pki3 as gband_crops
-from chromozoo.data.base.metaphase_dataset import metaphase_files
-from chromozoo.data.cil54816 import CILFiles
+from chromozoo.data.cil54816 import Cil54816Files
 from chromozoo.data.io.coco import write_coco
-from chromozoo.data.karyogram_extract import LAYOUTS, RELATIVE_LENGTHS, extract_files
-from chromozoo.data.mfish import MFISHFiles
+from chromozoo.data.io.karyogram_export import extract_files
+from chromozoo.data.io.metaphase_files import open_metaphases
+from chromozoo.data.mfish import MFishFiles
 from chromozoo.errors import ChromozooError
+from chromozoo.images.karyogram_layout import LAYOUTS, RELATIVE_LENGTHS
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.images.reading import images_of, read_grey
+from chromozoo.images.reading import list_images, read_grey
 from chromozoo.models.registry import get_model, register_model
-from chromozoo.models.weights import entry as entry_weights
 from chromozoo.models.weights import storage as storage_weights
-from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, faults
-from chromozoo.structures.weights_entry import METADATA_KEY, WeightsEntry
+from chromozoo.structures.metaphase import Metaphase, MetaphaseFiles, find_faults
+from chromozoo.structures.weights_entry import METADATA_KEY, STORAGES, WeightsEntry
 
-# Of the processor, for one input; on a slow machine the slowest takes a quarter of it.
+# Processor time for one input; the slowest input takes a quarter of it on a slow machine.
 LONGEST_SECONDS = 5.0
 MODEL = "fuzz_network"
 
@@ -83,14 +83,14 @@ def _set_bytes(rng: Random, data: bytearray) -> None:
 
 
 def _set_number(rng: Random, data: bytearray) -> None:
-    """A field of a header, most often near the beginning or the end of the file."""
+    """Change a field of a header, most often near the beginning or the end of the file."""
     size = int(rng.choice((1, 2, 4, 8)))
     near = min(len(data), int(rng.choice((64, 512, len(data)))))
     place = int(rng.integers(near))
     if rng.random() < 0.3:
         place = len(data) - 1 - place
     order = str(rng.choice(("little", "big")))
-    value = (int(rng.choice(EXTREMES)) % 256**size).to_bytes(size, order)  # type: ignore[arg-type]
+    value = (int(rng.choice(EXTREMES)) % 256**size).to_bytes(size, order)
     data[place : place + size] = value
 
 
@@ -120,7 +120,7 @@ BYTE_CHANGES = (_flip, _set_bytes, _set_number, _truncate, _insert, _remove, _re
 
 
 def changed_bytes(rng: Random, data: bytes) -> bytes:
-    """One change, or a few, wherever they fall."""
+    """Make one change or a few at random places."""
     changed = bytearray(data)
     for _ in range(int(rng.choice((1, 1, 1, 2, 4)))):
         if changed:
@@ -154,7 +154,7 @@ def _paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed_values(rng: Random, value: Any) -> Any:
-    """Some values are replaced, removed, renamed, exchanged or said twice."""
+    """Replace, remove, rename, exchange or repeat some values."""
     value = json.loads(json.dumps(value))
     for _ in range(int(rng.choice((1, 1, 2, 3)))):
         paths = [path for path in _paths(value) if path]
@@ -184,7 +184,7 @@ def changed_values(rng: Random, value: Any) -> Any:
 
 
 def as_json(rng: Random, value: Any) -> bytes:
-    """As text, with what no value of Python can be: depths, digits, keys that stand twice."""
+    """Return JSON with features that no Python value has: depth, digits, duplicate keys."""
     text = json.dumps(value)
     text = text.replace(f'"{DEEP}"', "[" * 5000 + "]" * 5000).replace(f'"{DIGITS}"', "9" * 5000)
     if rng.random() < 0.03 and text.startswith("{"):
@@ -195,14 +195,14 @@ def as_json(rng: Random, value: Any) -> bytes:
 
 
 def changed_json(rng: Random, data: bytes) -> bytes:
-    """Values of it are changed, or its text."""
+    """Change values of a JSON document, or its text."""
     if rng.random() < 0.15:
         return changed_bytes(rng, data)
     return as_json(rng, changed_values(rng, json.loads(data)))
 
 
 def changed_xml(rng: Random, data: bytes) -> bytes:
-    """Its text, its encoding, and entities that stand for each other."""
+    """Change the text or encoding of an XML document, or nest its entities."""
     text = data.decode()
     match int(rng.integers(6)):
         case 0:
@@ -238,7 +238,7 @@ def _zip_bomb() -> bytes:
 
 
 def changed_png(rng: Random, data: bytes) -> bytes:
-    """A field of a chunk; its checksum is right again."""
+    """Change a field of a PNG chunk and correct its checksum."""
     chunks = []
     place = 8
     while place + 12 <= len(data):
@@ -251,7 +251,7 @@ def changed_png(rng: Random, data: bytes) -> bytes:
         chunks[which] = name, changed_bytes(rng, content)
     if rng.random() < 0.2:
         chunks.insert(int(rng.integers(len(chunks))), chunks[int(rng.integers(len(chunks)))])
-    if rng.random() < 0.05:  # a text that is much longer than it looks
+    if rng.random() < 0.05:  # a compressed text much longer than its chunk
         chunks.insert(1, (b"zTXt", b"x\0\0" + _bomb()))
     return data[:8] + b"".join(
         struct.pack(">I", len(content)) + one + struct.pack(">I", zlib.crc32(one))
@@ -260,7 +260,7 @@ def changed_png(rng: Random, data: bytes) -> bytes:
 
 
 def changed_tiff(rng: Random, data: bytes) -> bytes:
-    """An entry of the first directory: its tag, type, count or value."""
+    """Change the tag, type, count or value of an entry of the first directory."""
     changed = bytearray(data)
     (start,) = struct.unpack("<I", data[4:8])
     (count,) = struct.unpack("<H", data[start : start + 2])
@@ -274,7 +274,7 @@ def changed_tiff(rng: Random, data: bytes) -> bytes:
 
 
 def changed_image(rng: Random, data: bytes) -> bytes:
-    """By its format, or anywhere."""
+    """Change an image by its format, or at random places."""
     if rng.random() < 0.5:
         with contextlib.suppress(struct.error, ValueError, IndexError):
             if data.startswith(b"\x89PNG"):
@@ -294,17 +294,17 @@ NAMES = (
 
 
 def zip_of(files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    """A zip file."""
+    """Return a zip file."""
     buffer = io.BytesIO()
     with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", method) as archive:
-        warnings.simplefilter("ignore")  # two of one name
+        warnings.simplefilter("ignore")  # duplicate names
         for name, data in files.items():
             archive.writestr(name, data)
     return buffer.getvalue()
 
 
 def changed_zip(rng: Random, data: bytes) -> bytes:
-    """Other names, and the heads of its entries: flags, version, method, sizes, checksums."""
+    """Change names, or flags, version, method, sizes and checksums in the heads of the entries."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         files = {name: archive.read(name) for name in archive.namelist()}
     if rng.random() < 0.6:
@@ -339,7 +339,7 @@ def changed_zip(rng: Random, data: bytes) -> bytes:
 
 
 def changed_safetensors(rng: Random, data: bytes) -> bytes:
-    """Values of its header and of its entry; lengths and hashes are right again."""
+    """Change values of the header and the entry, and correct lengths and hashes."""
     if rng.random() < 0.2:
         return changed_bytes(rng, data)
     (length,) = struct.unpack("<Q", data[:8])
@@ -357,12 +357,12 @@ def changed_safetensors(rng: Random, data: bytes) -> bytes:
             entry["data_sha256"] = hashlib.sha256(tensors).hexdigest()
             header["__metadata__"][METADATA_KEY] = json.dumps(entry)
     text = as_json(rng, header)
-    told = len(text) if rng.random() < 0.9 else int(rng.choice((*EXTREMES, *LARGE)))
-    return struct.pack("<Q", told) + text + tensors
+    length = len(text) if rng.random() < 0.9 else int(rng.choice((*EXTREMES, *LARGE)))
+    return struct.pack("<Q", length) + text + tensors
 
 
 def changed_checkpoint(rng: Random, data: bytes) -> bytes:
-    """Its arguments, its tensors, or the pickle that names them."""
+    """Change the arguments, the tensors or the pickle of a checkpoint."""
     if rng.random() < 0.15:
         return changed_bytes(rng, data)
     if rng.random() < 0.4:
@@ -388,11 +388,11 @@ def changed_checkpoint(rng: Random, data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-# Files that are right
+# Valid files
 
 
 class Network(nn.Module):
-    """A small network, whose size is an argument of its builder."""
+    """A small network with its width as an argument of the builder."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -401,7 +401,7 @@ class Network(nn.Module):
 
 
 class Model(nn.Module):
-    """What a builder gives, as far as the loading of weights goes."""
+    """The parts of a built model that the loading of weights uses."""
 
     def __init__(self, width: int = 4, preset: dict[str, Any] | None = None) -> None:
         super().__init__()
@@ -411,7 +411,7 @@ class Model(nn.Module):
 
 @contextlib.contextmanager
 def registered() -> Iterator[None]:
-    """The small network is a model of the zoo."""
+    """Register the small network as a model of the zoo."""
     from chromozoo.models import registry
 
     def fuzz_network(**kwargs: Any) -> Model:
@@ -520,7 +520,7 @@ def _voc() -> bytes:
 
 
 def _karyogram() -> bytes:
-    """Bars in the place and of the length of each chromosome."""
+    """Draw bars in the place and of the length of each chromosome."""
     page = np.full((460, 700), 250, np.uint8)
     for row, names in enumerate(LAYOUTS["denver"]):
         x, bottom = 20, 110 + row * 110
@@ -538,13 +538,13 @@ def _karyogram() -> bytes:
 
 @dataclass(frozen=True)
 class Kind:
-    """What is damaged, and who reads it.
+    """A kind of file with its damage and its reader.
 
     Attributes:
-        weight: How often, against the others.
-        seeds: Files that are right.
-        change: Damages one.
-        read: Writes it into a folder and reads it there.
+        weight: Frequency relative to the other kinds.
+        seeds: Valid files.
+        change: Damages a file.
+        read: Writes a file into a folder and reads it there.
     """
 
     weight: float
@@ -557,14 +557,14 @@ def _read_image(folder: Path, data: bytes, rng: Random) -> None:
     path = folder / f"a{rng.choice(('.png', '.tif', '.jpg'))}"
     path.write_bytes(data)
     choices: tuple[dict[str, Any], ...] = ({}, {}, {"page": 1}, {"channel": 1})
-    for image in images_of(path, **choices[int(rng.integers(4))])[:3]:
+    for image in list_images(path, **choices[int(rng.integers(4))])[:3]:
         read_grey(image)
 
 
 def _read_all(files: MetaphaseFiles) -> None:
     for key in files.keys():  # noqa: SIM118
         metaphase = files.read(key)
-        if not faults(metaphase):
+        if not find_faults(metaphase):
             metaphase.masks()
 
 
@@ -572,25 +572,25 @@ def _read_coco(folder: Path, data: bytes, rng: Random) -> None:
     (folder / "images").mkdir()
     (folder / "images" / "a.png").write_bytes(_images_once()[0])
     (folder / "annotations.json").write_bytes(data)
-    _read_all(metaphase_files(folder))
+    _read_all(open_metaphases(folder))
 
 
 def _read_one_json(folder: Path, data: bytes, rng: Random) -> None:
     (folder / "a.png").write_bytes(_images_once()[0])
     (folder / "b.json").write_bytes(data)
-    _read_all(metaphase_files(folder if rng.random() < 0.8 else folder / "b.json"))
+    _read_all(open_metaphases(folder if rng.random() < 0.8 else folder / "b.json"))
 
 
 def _read_voc(folder: Path, data: bytes, rng: Random) -> None:
     (folder / "1.jpg").write_bytes(_images_once()[5])
     (folder / "1.xml").write_bytes(data)
-    _read_all(CILFiles(folder))
+    _read_all(Cil54816Files(folder))
 
 
 def _read_map(folder: Path, data: bytes, rng: Random) -> None:
     (folder / "A0101XYD.png").write_bytes(_images_once()[0])
     (folder / "A0101XYK.png").write_bytes(data)
-    _read_all(MFISHFiles(folder))
+    _read_all(MFishFiles(folder))
 
 
 def _read_zip(folder: Path, data: bytes, rng: Random) -> None:
@@ -601,9 +601,9 @@ def _read_zip(folder: Path, data: bytes, rng: Random) -> None:
         lambda: [gband_crops.list_files(path, layout) for layout in ("pki3", "cir-net")],
         lambda: gband_crops.list_files(path, "class-folders"),
         lambda: gband_crops.Pki3DataModule(path, "labels-csv").chromosomes(),
-        lambda: _read_all(CILFiles(path)),
-        lambda: _read_all(MFISHFiles(path)),
-        lambda: _read_all(metaphase_files(path)),
+        lambda: _read_all(Cil54816Files(path)),
+        lambda: _read_all(MFishFiles(path)),
+        lambda: _read_all(open_metaphases(path)),
         lambda: karyograms.cut_karyograms(path),
     )
     errors = []
@@ -612,7 +612,6 @@ def _read_zip(folder: Path, data: bytes, rng: Random) -> None:
             reader()
         except ChromozooError as error:
             errors.append(error)
-    karyograms.cut_karyograms.cache_clear()
     if len(errors) == len(readers):
         raise errors[-1]
 
@@ -683,10 +682,10 @@ def _result(coco: bytes) -> bytes:
 
 
 def kinds(folder: Path) -> dict[str, Kind]:
-    """All that is damaged.
+    """Return all kinds of files by name.
 
     Args:
-        folder: For what has to be written first.
+        folder: For files that have to be written first.
     """
     images, coco = _images_once(), _coco(folder)
     png = images[0]
@@ -698,7 +697,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
     network = Network(4)
     tensors = [
         storage_weights.save_weights(network, _entry(), folder, storage)[0].read_bytes()
-        for storage in entry_weights.STORAGES
+        for storage in STORAGES
     ]
     checkpoint = io.BytesIO()
     state = {f"network.{key}": value for key, value in network.state_dict().items()}
@@ -734,14 +733,14 @@ def kinds(folder: Path) -> dict[str, Kind]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one damaged file.
+    """Result of reading one damaged file.
 
     Attributes:
-        number: Makes it again, with the seed of the run.
-        kind: Name of its kind.
-        result: ``"read"``, ``"refused"``, or what went wrong.
-        seconds: Of the processor.
-        data: The file.
+        number: Reproduces the file, together with the seed of the run.
+        kind: Name of the kind.
+        result: ``"read"``, ``"refused"``, or the fault.
+        seconds: Processor time.
+        data: Content of the file.
     """
 
     number: int
@@ -752,18 +751,18 @@ class Outcome:
 
     @property
     def is_fault(self) -> bool:
-        """Whether it took too long, or another error than one of the project came out."""
+        """Whether reading took too long or raised an error other than the project's own."""
         return self.result not in ("read", "refused") or self.seconds > LONGEST_SECONDS
 
 
 def attempt(seed: int, number: int, all_kinds: dict[str, Kind], work: Path) -> Outcome:
-    """Damages one file and has it read.
+    """Damage one file and read it.
 
     Args:
-        seed: With the number, it makes always the same file.
-        number: Of the attempt.
-        all_kinds: Those to choose from.
-        work: A folder that nobody else uses; left empty.
+        seed: Together with the number, determines the file.
+        number: Number of the attempt.
+        all_kinds: Kinds to choose from.
+        work: Folder for this attempt alone; it is removed afterwards.
     """
     rng = np.random.default_rng((seed, number))
     shares = np.array([kind.weight for kind in all_kinds.values()])
@@ -778,7 +777,7 @@ def attempt(seed: int, number: int, all_kinds: dict[str, Kind], work: Path) -> O
             kind.read(work, data, rng)
         result = "read"
     except ChromozooError as error:
-        # What is wrong, and after it the remedy.
+        # A message of the project gives the cause and then the remedy.
         result = "refused" if {":", ";"} & {*str(error)} else f"refused in few words: {error}"
     except Exception:
         result = traceback.format_exc(limit=-4)
@@ -788,7 +787,7 @@ def attempt(seed: int, number: int, all_kinds: dict[str, Kind], work: Path) -> O
 
 
 def peak_megabytes() -> float:
-    """The most memory that this process has had; 0 where the system does not say."""
+    """Return the peak memory of this process in MB; 0 where the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -798,40 +797,42 @@ def peak_megabytes() -> float:
 
 
 def main() -> int:
-    """Damages files until the count or the time is reached, and prints what goes wrong."""
+    """Damage files until the count or the time is reached, and print the faults."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--count", type=int, default=20_000, metavar="N", help="of damaged files")
+    parser.add_argument(
+        "--count", type=int, default=20_000, metavar="N", help="number of damaged files"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, help="stop after so long")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="one file of that seed")
-    parser.add_argument("--kinds", help="of files, separated by commas (default: all)")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder for what goes wrong")
-    words = parser.parse_args()
+    parser.add_argument("--seconds", type=float, help="stop after this time")
+    parser.add_argument("--only", type=int, metavar="NUMBER", help="a single file of that seed")
+    parser.add_argument("--kinds", help="kinds of files, separated by commas (default: all)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="folder for files with a fault")
+    arguments = parser.parse_args()
     faulthandler.enable()
     torch.set_num_threads(1)
     counts: Counter[str] = Counter()
     wrong = 0
-    end = time.monotonic() + (words.seconds or float("inf"))
+    end = time.monotonic() + (arguments.seconds or float("inf"))
     with tempfile.TemporaryDirectory() as folder, registered():
         chosen = kinds(Path(folder))
-        if words.kinds:
-            chosen = {name: chosen[name] for name in words.kinds.split(",")}
+        if arguments.kinds:
+            chosen = {name: chosen[name] for name in arguments.kinds.split(",")}
         before = peak_megabytes()
-        numbers = range(words.count) if words.only is None else [words.only]
+        numbers = range(arguments.count) if arguments.only is None else [arguments.only]
         for number in numbers:
             if time.monotonic() > end:
                 break
             peak = peak_megabytes()
-            outcome = attempt(words.seed, number, chosen, Path(folder, "work"))
+            outcome = attempt(arguments.seed, number, chosen, Path(folder, "work"))
             counts[f"{outcome.kind}: {outcome.result.partition(chr(10))[0][:9]}"] += 1
             if (grown := peak_megabytes() - peak) > 500:
                 print(f"{number} {outcome.kind}: {grown:.0f} MB more")
-            if outcome.is_fault or words.only is not None:
+            if outcome.is_fault or arguments.only is not None:
                 wrong += outcome.is_fault
                 print(f"{number} {outcome.kind} ({outcome.seconds:.1f} s): {outcome.result}")
-                if words.keep:
-                    words.keep.mkdir(parents=True, exist_ok=True)
-                    (words.keep / f"{number}.{outcome.kind}").write_bytes(outcome.data)
+                if arguments.keep:
+                    arguments.keep.mkdir(parents=True, exist_ok=True)
+                    (arguments.keep / f"{number}.{outcome.kind}").write_bytes(outcome.data)
         for line in sorted(counts):
             print(f"{line:<40} {counts[line]}")
         print(f"{wrong} faults of {counts.total()}; {peak_megabytes() - before:.0f} MB more memory")

@@ -1,7 +1,7 @@
-"""How much the cache of prepared crops saves: an epoch from the cache against one without it.
+"""Speed of an epoch from the cache of prepared crops, relative to one without it.
 
-Run: ``python benchmarks/preparation.py [--cells 8]``. Prints a ratio measured in one process on
-simulated cells; the absolute times are those of the machine at hand.
+Run: ``python benchmarks/preparation.py [--cells 8]``. It prints a ratio measured in one process on
+simulated cells; absolute times depend on the machine.
 """
 
 import argparse
@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from chromozoo.data import bioimlab
+from chromozoo.data.splits import load_split
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.synthetic import write_bioimlab_layout
 
 
 def seconds(run: Callable[[], object], repeats: int = 5) -> float:
-    """The shortest of several runs: what the machine can do when nothing else disturbs it."""
+    """Return the shortest time of several runs, the one least disturbed by other work."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -26,14 +27,14 @@ def seconds(run: Callable[[], object], repeats: int = 5) -> float:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=8)
     arguments = parser.parse_args()
     preset = ChromosomePreset(height=96, width=40)
     with tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary) / "bioimlab-classification"
-        cells = list(bioimlab.load_split(bioimlab.SPLIT).train[: arguments.cells])
+        cells = list(load_split(bioimlab.SPLIT).train[: arguments.cells])
         write_bioimlab_layout(root, cells, seed=0)
         images = [root / file.name for file in bioimlab.list_files(root)]
 
@@ -42,7 +43,7 @@ def main() -> None:
                 preset(image)
 
         data = bioimlab.BioImLabDataModule(
-            root=root, preset=preset.to_dict(), cache=str(Path(temporary) / "cache")
+            root=root, preset=preset, cache=str(Path(temporary) / "cache")
         )
         crops = data.dataset("train")
 

@@ -1,15 +1,15 @@
-"""How much of a karyotype is left when the image comes from another camera, slide or export.
+"""Robustness of karyotypes to cameras, slides and exports.
 
-Validation metaphases are changed as laboratories differ, and the karyotypes are set beside the
-truth and beside those of the same images unchanged:
+Validation metaphases are changed as they differ between laboratories. The karyotypes are compared
+with the truth and with those of the unchanged images:
 
     python benchmarks/robustness.py bioimlab-segmentation --cells 4
     python benchmarks/robustness.py cil54816 --cells 4 --only "dead column" "vignette"
 
-Beside the full-karyotyping accuracy (FKA) stand three shares of the cells: ``kept`` are those whose
-karyotype has as many chromosomes as that of the unchanged image, or one more or less, and at most
-two doubts more; ``alarmed`` those that are not kept and have an alarm and a flag, so that no bare
-karyotype is given; and ``silent`` the rest.
+Apart from the full-karyotyping accuracy (FKA), the table shows three shares of the cells. A cell is
+``kept`` if its karyotype has as many chromosomes as that of the unchanged image, or one more or
+less, and at most two more chromosomes for review. Other cells are ``alarmed`` if they have an alarm
+and a flag, so that no bare karyotype is given, or else ``silent``.
 """
 
 import argparse
@@ -22,11 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.benchmark.measure_karyotyping import found_cell
-from chromozoo.data.karyotyped import true_cells
+from chromozoo.data.karyotyping_truth import true_cells
 from chromozoo.karyotype.karyotyper import Karyotyper
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
 from chromozoo.models.karyotyper import get_karyotyper
-from chromozoo.structures.karyotyped_cell import Boxes, FoundCell, TrueCell
+from chromozoo.structures.karyotyped_cell import Boxes, PredictedCell, TrueCell
 
 StoredMetaphase = NDArray[np.float32]
 Change = Callable[[StoredMetaphase], NDArray[np.generic]]
@@ -40,71 +40,71 @@ SHOWN = {
 SHARES = ("kept", "alarmed", "silent")
 WIDTH = 13
 FRAMED, FRAME = "framed, with caption", 40  # pixels
-# A karyotype is kept where it differs by no more than this from that of the unchanged image.
-MAX_COUNT_APART, MAX_DOUBTS_MORE = 1, 2
-# A faint image of 16 bits, which leaves room for what is six times as bright as the chromosomes.
+# Largest differences from the unchanged image with which a karyotype counts as kept.
+MAX_COUNT_DIFFERENCE, MAX_ADDED_REVIEWS = 1, 2
+# Contrast of a faint 16-bit image, in which objects six times as bright as the chromosomes fit.
 FAINT, WHITE_16 = 8000.0, 65535
 
 
 def scaled(factor: float) -> Change:
-    """Another pixel size."""
+    """Change the pixel size."""
     how = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     return lambda image: cv2.resize(image, None, fx=factor, fy=factor, interpolation=how)
 
 
 def compressed(image: StoredMetaphase) -> NDArray[np.generic]:
-    """JPEG of quality 30."""
+    """Compress as a JPEG of quality 30."""
     _, data = cv2.imencode(".jpg", _eight_bit(image), [cv2.IMWRITE_JPEG_QUALITY, 30])
     return np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE))
 
 
 def blurred(image: StoredMetaphase) -> NDArray[np.generic]:
-    """Out of focus."""
+    """Blur as out of focus."""
     return cv2.GaussianBlur(image, (0, 0), 1.5)
 
 
 def noisy(image: StoredMetaphase) -> NDArray[np.generic]:
-    """A camera with too little light."""
+    """Add the noise of a camera with too little light."""
     noise = np.random.default_rng(0).normal(0, 0.05 * np.ptp(image), image.shape)
     return np.clip(image + noise, image.min(), image.max())
 
 
 def lit_unevenly(image: StoredMetaphase) -> NDArray[np.generic]:
-    """One corner of the field has 60 % of the light of the other."""
+    """Light one corner of the field with 60 % of the light of the other."""
     rows, columns = np.indices(image.shape)
     light = 1 - 0.4 * (rows / image.shape[0] + columns / image.shape[1]) / 2
     return np.asarray(image * light)
 
 
 def faint(image: StoredMetaphase) -> NDArray[np.generic]:
-    """A quarter of the contrast, on grey."""
+    """Reduce the contrast to a quarter, on grey."""
     return (0.4 + 0.25 * _unit(image)).astype(np.float32)
 
 
 def brightened(image: StoredMetaphase) -> NDArray[np.generic]:
-    """A display's gamma."""
+    """Apply a display's gamma."""
     return _unit(image) ** 0.6
 
 
 def darkened(image: StoredMetaphase) -> NDArray[np.generic]:
-    """The opposite gamma."""
+    """Apply the opposite gamma."""
     return _unit(image) ** 1.6
 
 
 def sixteen_bit(image: StoredMetaphase) -> NDArray[np.generic]:
-    """A 12-bit camera's TIFF."""
+    """Store as the TIFF of a 12-bit camera."""
     return (400 + 3000 * _unit(image)).astype(np.uint16)
 
 
 def tinted(image: StoredMetaphase) -> NDArray[np.generic]:
-    """Colour, as of Giemsa under a colour camera."""
+    """Colour as Giemsa under a colour camera."""
     unit = _unit(image)[..., None]
     violet = np.array([0.35, 0.15, 0.55]) + unit * np.array([0.6, 0.75, 0.4])
     return np.asarray(255 * np.clip(violet, 0, 1), np.uint8)
 
 
 def framed(image: StoredMetaphase) -> NDArray[np.generic]:
-    """A screen shot: a black frame, a bar with a caption."""
+    """Frame as a screenshot: a black frame, a bar with a caption."""
     shown = np.pad(_eight_bit(image), FRAME)
     cv2.putText(shown, "cell 12  10 um", (50, shown.shape[0] - 8), 0, 1.0, 255, 2)
     cv2.line(shown, (360, shown.shape[0] - 16), (460, shown.shape[0] - 16), 255, 4)
@@ -112,12 +112,12 @@ def framed(image: StoredMetaphase) -> NDArray[np.generic]:
 
 
 def is_dark_ground(image: StoredMetaphase) -> bool:
-    """Whether chromosomes are brighter than the ground."""
+    """Whether chromosomes are brighter than the background."""
     return bool(np.median(image) - image.min() < image.max() - np.median(image))
 
 
-def with_room(image: StoredMetaphase) -> tuple[StoredMetaphase, float, float]:
-    """The image in a sixth of the range of 16 bits, its background, and the chromosomes' level."""
+def with_headroom(image: StoredMetaphase) -> tuple[StoredMetaphase, float, float]:
+    """Return the image in a sixth of 16 bits, its background and the contrast of chromosomes."""
     dark = is_dark_ground(image)
     background = 1000.0 if dark else WHITE_16 - 1000.0
     departure = (image - np.median(image)) * (1 if dark else -1)
@@ -128,27 +128,27 @@ def with_room(image: StoredMetaphase) -> tuple[StoredMetaphase, float, float]:
 
 
 def saved(image: StoredMetaphase) -> NDArray[np.uint16]:
-    """As 16 bits."""
+    """Round to 16 bits."""
     return np.clip(np.rint(image), 0, WHITE_16).astype(np.uint16)
 
 
 def dead_column(image: StoredMetaphase) -> NDArray[np.generic]:
-    """A column of the camera is always white."""
-    changed, _, _ = with_room(image)
+    """Make one column white, as of a defective camera."""
+    changed, _, _ = with_headroom(image)
     changed[:, int(0.52 * image.shape[1])] = WHITE_16
     return saved(changed)
 
 
 def dark_column(image: StoredMetaphase) -> NDArray[np.generic]:
-    """Two columns of the camera are always black."""
+    """Make two columns black, as of a defective camera."""
     changed = _eight_bit(image)
     changed[:, int(0.52 * image.shape[1]) :][:, :2] = 0
     return changed
 
 
 def dead_rows(image: StoredMetaphase) -> NDArray[np.generic]:
-    """Single rows, and three together, are white or black."""
-    changed, _, _ = with_room(image)
+    """Make single rows, and three together, white or black."""
+    changed, _, _ = with_headroom(image)
     height = image.shape[0]
     for share, level in ((0.3, WHITE_16), (0.45, 0), (0.6, WHITE_16), (0.7, WHITE_16)):
         changed[int(share * height)] = level
@@ -157,15 +157,15 @@ def dead_rows(image: StoredMetaphase) -> NDArray[np.generic]:
 
 
 def saturated_row(image: StoredMetaphase) -> NDArray[np.generic]:
-    """The first row is white."""
-    changed, _, _ = with_room(image)
+    """Make the first row white."""
+    changed, _, _ = with_headroom(image)
     changed[0] = WHITE_16
     return saved(changed)
 
 
 def hot_pixels(image: StoredMetaphase) -> NDArray[np.generic]:
-    """Three pixels of a thousand are white."""
-    changed, _, _ = with_room(image)
+    """Make three pixels of a thousand white."""
+    changed, _, _ = with_headroom(image)
     changed[np.random.default_rng(0).random(image.shape) < 0.003] = WHITE_16
     return saved(changed)
 
@@ -173,10 +173,10 @@ def hot_pixels(image: StoredMetaphase) -> NDArray[np.generic]:
 def blobs(
     count: int, sizes: tuple[int, int], times: float, blur: float = 1.0, opposite: bool = False
 ) -> Change:
-    """Round objects where there is least in their way; ``times`` the chromosomes' contrast."""
+    """Add round objects of ``times`` the chromosomes' contrast in the emptiest places."""
 
     def change(image: StoredMetaphase) -> NDArray[np.generic]:
-        changed, background, contrast = with_room(image)
+        changed, background, contrast = with_headroom(image)
         departure = np.abs(changed - background)
         rng = np.random.default_rng(0)
         layer = np.zeros(image.shape, np.float32)
@@ -215,7 +215,7 @@ class Frame:
     quality: int | None = None
 
     def margins(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom in pixels."""
+        """Return the widths on the left, at the top, right and bottom in pixels."""
         height, width = shape[:2]
         left, top, right, bottom = self.sides
         return int(left * width), int(top * height), int(right * width), int(bottom * height)
@@ -233,13 +233,13 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class Screen:
-    """The round field of a microscope, and what lies around it.
+    """The round field of a microscope and the screen around it.
 
     Args:
         level: Grey level of the screen, 0..255.
         radius: Of the field, as a share of half of the image's diagonal.
         blur: Of its edge, in pixels.
-        room: Side of the whole by the diameter of the field.
+        room: Side of the image divided by the diameter of the field.
     """
 
     level: int
@@ -248,7 +248,7 @@ class Screen:
     room: float = 1.0
 
     def margins(self, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom in pixels: what the image is padded by."""
+        """Return the padding on the left, at the top, right and bottom in pixels."""
         height, width = shape[:2]
         side = int(self.room * self.radius * np.hypot(height, width)) + 20
         across, down = max(side - width, 0) // 2, max(side - height, 0) // 2
@@ -269,19 +269,19 @@ class Screen:
 
 
 def vignetted(image: StoredMetaphase) -> NDArray[np.generic]:
-    """The corners have 30 % of the light of the middle."""
+    """Light the corners with 30 % of the light of the middle."""
     rows, columns = (np.linspace(-1, 1, side) for side in image.shape)
     light = 1 - 0.7 * (rows[:, None] ** 2 + columns[None] ** 2) / 2
     return np.asarray(np.rint(image * light))
 
 
 def lit_from_one_side(image: StoredMetaphase) -> NDArray[np.generic]:
-    """The left has 35 % of the light of the right."""
+    """Light the left with 35 % of the light of the right."""
     return np.asarray(np.rint(image * np.linspace(0.35, 1, image.shape[1])))
 
 
 def captioned(level: int) -> Change:
-    """A caption, a scale bar and an arrow are burnt in."""
+    """Draw a caption, a scale bar and an arrow into the image."""
 
     def change(image: StoredMetaphase) -> NDArray[np.generic]:
         shown = _eight_bit(image)
@@ -355,24 +355,21 @@ def _eight_bit(image: StoredMetaphase) -> NDArray[np.uint8]:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What came of one changed image: the cell, in pixels of the unchanged one, and its words."""
+    """Result for one changed image: cell (in pixels of the unchanged one), flags and alarms."""
 
-    found: FoundCell
+    found: PredictedCell
     flags: tuple[str, ...]
     alarms: tuple[str, ...]
 
     @property
-    def doubts(self) -> int:
-        """Number of chromosomes to look at again."""
+    def n_reviews(self) -> int:
+        """Number of chromosomes that need review."""
         return 0 if self.found.needs_review is None else int(self.found.needs_review.sum())
 
     def fate(self, twin: "Outcome") -> str:
-        """One of ``SHARES``, against the outcome of the unchanged image."""
+        """Return one of ``SHARES``, compared with the outcome of the unchanged image."""
         counts = abs(len(self.found.classes) - len(twin.found.classes))
-        if (
-            counts <= MAX_COUNT_APART
-            and self.review_reasons - twin.review_reasons <= MAX_DOUBTS_MORE
-        ):
+        if counts <= MAX_COUNT_DIFFERENCE and self.n_reviews - twin.n_reviews <= MAX_ADDED_REVIEWS:
             return "kept"
         return "alarmed" if self.alarms and self.flags else "silent"
 
@@ -384,7 +381,7 @@ def outcome(karyotyper: Karyotyper, image: StoredMetaphase, true: TrueCell, name
     karyotype = karyotyper.karyotype(changed, true.name)
     found = found_cell(karyotype, karyotyper.assignment == "cell")
     # Large images are reduced first, and the result is in pixels of the reduced one.
-    boxes = found.outlines.boxes * changed.shape[1] / found.outlines.shape[1]
+    boxes = found.instances.boxes * changed.shape[1] / found.instances.shape[1]
     if isinstance(change, Frame | Screen):
         left, top, _, _ = change.margins(image.shape)
         boxes = boxes - (left, top, left, top)
@@ -392,12 +389,12 @@ def outcome(karyotyper: Karyotyper, image: StoredMetaphase, true: TrueCell, name
         boxes = boxes - FRAME
     else:
         boxes = boxes * image.shape[1] / changed.shape[1]
-    found = dataclasses.replace(found, outlines=Boxes(image.shape, boxes))
+    found = dataclasses.replace(found, instances=Boxes(image.shape, boxes))
     return Outcome(found, karyotype.flags, karyotype.alarms)
 
 
 def main() -> None:
-    """Prints a line for each change."""
+    """Print a line for each change."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dataset", choices=("bioimlab-segmentation", "cil54816", "mfish"))
     parser.add_argument("--cells", type=int, default=4, help="validation images (%(default)s)")
@@ -406,7 +403,7 @@ def main() -> None:
 
     karyotyper = get_karyotyper()
     cells = [
-        (image, dataclasses.replace(true, outlines=Boxes(image.shape, true.outlines.boxes)))
+        (image, dataclasses.replace(true, instances=Boxes(image.shape, true.instances.boxes)))
         for image, true in islice(true_cells(arguments.dataset, "val"), arguments.cells)
     ]
     truth = [true for _, true in cells]

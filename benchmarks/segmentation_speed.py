@@ -1,17 +1,19 @@
-"""How fast the segmenters are beside torchvision's Mask R-CNN: one image, one process, one run.
+"""Speed of the segmenters relative to torchvision's Mask R-CNN: one image, process and run.
 
     python benchmarks/segmentation_speed.py [MODEL ...]
 
-The image is drawn (46 chromosomes in 768x576), so no data are needed. Untrained networks find
-hundreds of objects where there are none; only figures with weights are worth quoting, and the
-script says which it took. The reference is ``maskrcnn_resnet50_fpn`` as torchvision ships it,
-untrained, with its own resizing to 800 pixels, at its usual 100 detections.
+The image is simulated (46 chromosomes in 768x576), so no data are needed. Untrained networks find
+hundreds of false objects, so only figures with weights are meaningful; the script marks them. The
+reference is torchvision's ``maskrcnn_resnet50_fpn``, untrained, with its own resizing to 800 pixels
+and its default of 100 detections.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ REPEATS = 5
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """Median of some runs, after one that pays for what torch prepares once."""
+    """Return the median time of some runs, after a first one in which torch warms up."""
     run()
     times = []
     for _ in range(REPEATS):
@@ -36,7 +38,7 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    """Prints the reference, and each segmenter beside it."""
+    """Print the reference and each segmenter."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("models", nargs="*", default=list_models("segmentation"))
     arguments = parser.parse_args()
@@ -51,8 +53,8 @@ def main() -> None:
     print(f"{'maskrcnn_resnet50_fpn (torchvision)':<40} {peer:6.2f} s")
     for name in arguments.models:
         trained = bool(weights_entries(name))
-        model = get_model(name, weights="DEFAULT" if trained else None)
-        taken = seconds(lambda model=model: model.segment(image))
+        model: Any = get_model(name, weights="DEFAULT" if trained else None)
+        taken = seconds(partial(model.segment, image))
         words = f"{name} ({'trained' if trained else 'untrained'})"
         print(f"{words:<40} {taken:6.2f} s   {peer / taken:5.1f} times as fast")
 

@@ -1,10 +1,10 @@
-"""How fast the medial axis of ``straighten`` is, and what straightening does to the bands.
+"""Speed of the medial axis of ``straighten``, and the effect of straightening on the bands.
 
 Run: ``python benchmarks/straightening.py [--count 96] [--bend 0.8]``. It needs scikit-image (the
-extra ``benchmark``). Everything is measured in one process on simulated chromosomes, each of which
-is drawn twice with the same draws: bent, and as it would be without the bend. The second one is
-the truth. The absolute times are those of the machine at hand; the ratio is what counts. Nearly all
-of scikit-image's ``medial_axis`` goes into a table that it builds anew at every call.
+extra ``benchmark``). Everything is measured in one process on simulated chromosomes. Each is drawn
+twice from the same random numbers, bent and without the bend; the second image is the truth.
+Absolute times depend on the machine, so the ratio counts. scikit-image's ``medial_axis`` spends
+nearly all of its time on a table that it rebuilds at every call.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from chromozoo.images.signal import foreground, signal_image
 from chromozoo.images.straighten import FRAME, along_axis, longest_path, straighten
 from chromozoo.synthetic import Appearance, draw_chromosome
 
-# What stands out of the background by less is its noise.
+# Signal below this level is noise of the background.
 VISIBLE = 0.1
 
 
 def draw(count: int, bend: float) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Upright signal images: bent, and the same chromosome without its bend."""
+    """Draw upright signal images: bent, and the same chromosome without its bend."""
     pairs = []
     for seed in range(count):
         both = []
@@ -43,7 +43,7 @@ def draw(count: int, bend: float) -> list[tuple[NDArray[np.float32], NDArray[np.
 
 
 def profile(signal: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Mean of the visible pixels of each row, from the first to the last visible row."""
+    """Return the mean of the visible pixels of each row, from the first to the last visible row."""
     visible = signal > VISIBLE
     rows = np.flatnonzero(visible.any(axis=1))
     inside = slice(rows[0], rows[-1] + 1)
@@ -53,19 +53,19 @@ def profile(signal: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def agreement(found: NDArray[np.float64], truth: NDArray[np.float64]) -> float:
-    """Correlation of two profiles at the same length; either end may be up."""
+    """Return the correlation of two profiles at the same length; either end may be up."""
     places = np.linspace(0, 1, 200)
     one, other = (np.interp(places, np.linspace(0, 1, len(p)), p) for p in (found, truth))
     return float(max(np.corrcoef(one, other)[0, 1], np.corrcoef(one[::-1], other)[0, 1]))
 
 
-def by_skeleton(
+def straighten_by_skeleton(
     signal: NDArray[np.float32], skeleton: Callable[[NDArray[np.bool_]], NDArray[np.bool_]]
 ) -> tuple[NDArray[np.float32], float]:
-    """Straightens along a skeleton of scikit-image, and the time in seconds that counts.
+    """Straighten along a skeleton of scikit-image, and return the image and the time in seconds.
 
-    Counted are the skeleton and the resampling; not the search for the longest way through the
-    skeleton and its smoothing, which a faster program might do in no time.
+    The time covers the skeleton and the resampling. It excludes the search for the longest path
+    through the skeleton and its smoothing, which a faster program could do in negligible time.
     """
     start = time.perf_counter()
     signal = np.pad(signal, FRAME)
@@ -78,24 +78,26 @@ def by_skeleton(
     if len(path) < 3:
         return signal, counted
     smooth = gaussian_filter1d(path if path[0, 1] <= path[-1, 1] else path[::-1], 4.0, axis=0)
-    # A skeleton may end half a width before the tips; what is too long is cut off again.
+    # A skeleton may end half a width before the tips; the resampling cuts off any excess.
     ends = smooth[[0, -1]] - smooth[[1, -2]]
     ends *= mask.sum() / len(path) / np.linalg.norm(ends, axis=1, keepdims=True)
     smooth = np.vstack([smooth[0] + ends[0], smooth, smooth[-1] + ends[1]])
     start = time.perf_counter()
-    straight = along_axis(signal, mask, smooth)
+    straight = along_axis(signal, mask, np.asarray(smooth, np.float64))
     return straight, counted + time.perf_counter() - start
 
 
-def by_us(signal: NDArray[np.float32], method: str) -> tuple[NDArray[np.float32], float]:
-    """Straightens by one of our methods, and its time in seconds."""
+def straighten_by_axis(
+    signal: NDArray[np.float32], method: str
+) -> tuple[NDArray[np.float32], float]:
+    """Straighten by one of our methods, and return the image and the time in seconds."""
     start = time.perf_counter()
     straight = straighten(signal, method)  # type: ignore[arg-type]
     return straight, time.perf_counter() - start
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=96)
     parser.add_argument("--bend", type=float, default=0.8, help="see Appearance.bend")
@@ -105,10 +107,10 @@ def main() -> None:
     pairs = draw(arguments.count, arguments.bend)
     methods: dict[str, Callable[[NDArray[np.float32]], tuple[NDArray[np.float32], float]]] = {
         "not straightened": lambda signal: (signal, 0.0),
-        "axis": lambda signal: by_us(signal, "axis"),
-        "xie": lambda signal: by_us(signal, "xie"),
-        "medial_axis": lambda signal: by_skeleton(signal, medial_axis),
-        "skeletonize": lambda signal: by_skeleton(signal, skeletonize),
+        "axis": lambda signal: straighten_by_axis(signal, "axis"),
+        "xie": lambda signal: straighten_by_axis(signal, "xie"),
+        "medial_axis": lambda signal: straighten_by_skeleton(signal, medial_axis),
+        "skeletonize": lambda signal: straighten_by_skeleton(signal, skeletonize),
     }
     print(f"{arguments.count} simulated chromosomes, bend {arguments.bend}, seeds 0, 1, ...")
     print(f"{'':18}correlation of the band profile   error of the length    time")
@@ -119,7 +121,7 @@ def main() -> None:
         for bent, truth in pairs:
             runs = [method(bent) for _ in range(arguments.repeats)]
             found, wanted = profile(runs[0][0]), profile(truth)
-            # The shortest of several runs: what the machine can do when nothing disturbs it.
+            # The shortest of several runs is the one least disturbed by other work.
             results.append(
                 (
                     agreement(found, wanted),

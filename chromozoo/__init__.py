@@ -14,22 +14,32 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chromozoo.classes import CLASSES
     from chromozoo.models.karyotyper import get_karyotyper
-    from chromozoo.models.registry import get_model, get_weight, list_models
+    from chromozoo.models.registry import (
+        get_classifier,
+        get_model,
+        get_segmenter,
+        get_weight,
+        list_models,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "CLASSES",
     "__version__",
+    "get_classifier",
     "get_karyotyper",
     "get_model",
+    "get_segmenter",
     "get_weight",
     "list_models",
 ]
 
 _HOME_OF = {
     "CLASSES": "chromozoo.classes",
+    "get_classifier": "chromozoo.models.registry",
     "get_karyotyper": "chromozoo.models.karyotyper",
     "get_model": "chromozoo.models.registry",
+    "get_segmenter": "chromozoo.models.registry",
     "get_weight": "chromozoo.models.registry",
     "list_models": "chromozoo.models.registry",
 }

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Versions of the installed libraries and the fastest training precision of this machine."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -12,22 +12,21 @@ LIBRARIES = (
 
 
 def library_versions() -> dict[str, str]:
-    """Installed version of each library that a result can depend on."""
-    found = {"python": platform.python_version(), "chromozoo": __version__}
+    """Return the installed version of each library that can influence a result."""
+    versions = {"python": platform.python_version(), "chromozoo": __version__}
     for name in LIBRARIES:
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def fast_precision() -> str:
-    """Value of ``--trainer.precision`` that trains fastest on this machine.
+    """Return the value of ``--trainer.precision`` that trains fastest on this machine.
 
-    ``"bf16-mixed"`` where the processor computes bfloat16 itself; else ``"16-mixed"`` on a GPU and
-    ``"32-true"`` on a CPU: one that only imitates bfloat16 takes twelve times as long with it as
-    without.
+    ``"bf16-mixed"`` where the processor has native bfloat16; otherwise ``"16-mixed"`` on a GPU and
+    ``"32-true"`` on a CPU, where emulated bfloat16 takes twelve times as long as float32.
     """
     import torch
 

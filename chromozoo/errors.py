@@ -1,19 +1,20 @@
-"""Errors that a user can act on: every message names the file (or name) and the remedy.
+"""Errors that a user can act on: each message names the file or argument, the cause and the remedy.
 
-The command line prints the message alone; everything else is a bug and keeps its traceback.
+The command line prints the message of a :class:`ChromozooError` alone. Any other exception is a bug
+and keeps its traceback.
 """
 
 
 class ChromozooError(Exception):
-    """Base of every error that ChromoZoo raises on purpose."""
+    """Base class of all errors that ChromoZoo raises on purpose."""
 
 
 class ImageError(ChromozooError, ValueError):
-    """An image cannot be read or holds no chromosome; the message begins with its name."""
+    """An image cannot be read or shows no chromosome; the message begins with its name."""
 
 
 class UnknownNameError(ChromozooError, ValueError):
-    """A model, weights tag, data set or class is not known; the message lists close matches."""
+    """A model, weights tag, data set or class is unknown; the message lists close matches."""
 
 
 class WeightsError(ChromozooError, RuntimeError):
@@ -21,16 +22,16 @@ class WeightsError(ChromozooError, RuntimeError):
 
 
 class DatasetNotFoundError(ChromozooError, FileNotFoundError):
-    """A data set is not on this machine; the message holds the numbered steps to get it."""
+    """A data set is not on this machine; the message holds numbered steps to obtain it."""
 
 
 class DatasetError(ChromozooError, ValueError):
-    """A data set is there, but a file of it is damaged or out of its published layout."""
+    """A file of a data set is damaged or does not have its published layout."""
 
 
 class TrainingError(ChromozooError, ValueError):
-    """A training cannot be begun or continued with these settings; the message names them."""
+    """A training cannot start or resume with these settings; the message names them."""
 
 
 class OutputError(ChromozooError, OSError):
-    """A result cannot be written: the disk is full, the folder read-only, a name too long."""
+    """A result cannot be written: full disk, read-only folder or a file name that is too long."""

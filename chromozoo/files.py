@@ -1,4 +1,4 @@
-"""Files that nobody ever sees half of, and that are known again as results of ChromoZoo."""
+"""Atomic file writes, and PNG files that are marked as results of ChromoZoo."""
 
 import contextlib
 import io
@@ -12,27 +12,30 @@ from chromozoo.errors import OutputError
 if TYPE_CHECKING:
     from PIL import Image
 
-# Stands in every result.
+# Part of every result.
 DISCLAIMER = "Research use only, not for diagnosis."
-# Stands in every PNG that shows a result, so that no command takes one for an image of its own.
+# Text chunk of every PNG that shows a result, so that no command takes one for an input image.
 SOFTWARE = f"ChromoZoo {__version__}"
 _SOFTWARE_KEY = b"Software\0"
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Writes under a name of its own, then renames: an interruption leaves the old file.
+    """Write a file atomically: an interruption leaves the old file in place.
+
+    Args:
+        path: File to write or replace; its folder must exist.
+        data: The new content.
 
     Raises:
-        OutputError: It cannot be written; the message ends with a remedy, and the error of the
-            system is its ``__cause__``.
+        OutputError: The file cannot be written; the system's error is its ``__cause__``.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
     except BaseException as error:
-        with contextlib.suppress(OSError):  # the folder is gone or read-only: nothing to tidy up
+        with contextlib.suppress(OSError):  # the folder is gone or read-only
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise OutputError(
@@ -43,10 +46,10 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Removes a result that is to be replaced; none is no fault.
+    """Remove a result before it is replaced; do nothing if there is no such file.
 
     Raises:
-        OutputError: It cannot be removed.
+        OutputError: The file cannot be removed.
     """
     try:
         path.unlink(missing_ok=True)
@@ -58,36 +61,36 @@ def remove_file(path: Path) -> None:
 
 
 def write_image(path: Path, image: "Image.Image") -> None:
-    """Writes a PNG that shows a result; the file is replaced as a whole.
+    """Write a PNG that shows a result, atomically.
 
-    It names ChromoZoo as its software, see :func:`is_result_image`.
+    The PNG names ChromoZoo as its software, which :func:`is_result_image` recognises.
     """
     from PIL.PngImagePlugin import PngInfo
 
-    about = PngInfo()
-    about.add_text("Software", SOFTWARE)
+    metadata = PngInfo()
+    metadata.add_text("Software", SOFTWARE)
     buffer = io.BytesIO()
-    image.save(buffer, format="PNG", pnginfo=about)
+    image.save(buffer, format="PNG", pnginfo=metadata)
     replace_file(path, buffer.getvalue())
 
 
 def is_result_image(path: Path) -> bool:
-    """Whether a file is a PNG that :func:`write_image` made, under whatever name.
+    """Return whether :func:`write_image` wrote this file, whatever its name is.
 
-    Only the heads of the PNG's chunks are read. False for what cannot be read.
+    Only the chunk headers of the PNG are read. A file that cannot be read gives False.
     """
     try:
-        if not path.is_file():  # a pipe would never end
+        if not path.is_file():  # reading a pipe would block
             return False
         with path.open("rb") as file:
-            return file.read(8) == _PNG_SIGNATURE and _names_chromozoo(file)
+            return file.read(8) == _PNG_SIGNATURE and _has_software_chunk(file)
     except OSError:
         return False
 
 
-def _names_chromozoo(file: BinaryIO) -> bool:
-    """Looks for the text chunk, from the first chunk of a PNG on."""
-    # Images have a few chunks, or one for every row: a file of more is none of ours.
+def _has_software_chunk(file: BinaryIO) -> bool:
+    """Return whether one of a PNG's chunks names ChromoZoo; ``file`` is at the first chunk."""
+    # The limit bounds the time for hostile files: a PNG of ours has a few chunks.
     for _ in range(10_000):
         head = file.read(8)
         length, kind = int.from_bytes(head[:4], "big"), head[4:]

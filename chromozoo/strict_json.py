@@ -1,8 +1,7 @@
-"""JSON of others, read so that nothing of it surprises whoever uses it.
+"""JSON files of unknown origin, read with strict checks.
 
-Python's own reader takes what no other program would write, and fails in a way of its own on each
-kind of damage. Here every fault is one ``ValueError``, whose words go into the message of the
-caller.
+Python's own parser accepts text that no other program would write, and raises a different error for
+each kind of damage. Here every fault is a ``ValueError`` whose message callers can quote.
 """
 
 import json
@@ -11,24 +10,27 @@ import reprlib
 from collections import Counter
 from typing import Any
 
-# A data set of 10,000 metaphases has 50 million numbers, in several files. Python makes up to 100
-# bytes of a character of JSON, so the number of values bounds the memory.
+# A data set of 10,000 metaphases has 50 million numbers, in several files. Python needs up to 100
+# bytes for one character of JSON, so the number of values is limited to bound the memory.
 MAX_BYTES = 512 << 20
 MAX_VALUES = 30_000_000
 
 _SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
-_WHOLE = re.compile(r"\s*[+-]?[0-9]{1,18}\s*", re.ASCII)
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*", re.ASCII)
+
+_SHORT_REPR = reprlib.Repr()
+_SHORT_REPR.maxstring = _SHORT_REPR.maxother = 60
 
 
-def parse(data: bytes | str) -> Any:
-    """The value of a JSON text.
+def loads(data: bytes | str) -> Any:
+    """Parse a JSON text.
 
     Args:
-        data: As text, or in UTF-8, UTF-16 or UTF-32.
+        data: Text, or bytes in UTF-8, UTF-16 or UTF-32.
 
     Raises:
-        ValueError: No JSON, too large or too deep; a number of thousands of digits, a key that
-            stands twice in one object, or text that cannot be written again (lone surrogates).
+        ValueError: Not JSON, too large or too deeply nested; a number of thousands of digits, a
+            duplicate key in an object, or lone surrogates, which could not be written again.
     """
     if len(data) > MAX_BYTES:
         raise ValueError(f"{len(data):,} bytes are more than {MAX_BYTES:,}")
@@ -39,7 +41,7 @@ def parse(data: bytes | str) -> Any:
     if (values := sum(map(text.count, ",[{"))) > MAX_VALUES:
         raise ValueError(f"about {values:,} values are more than {MAX_VALUES:,}")
     try:
-        parsed = json.loads(text, object_pairs_hook=_object)
+        parsed = json.loads(text, object_pairs_hook=_build_object)
         if _SURROGATE.search(text):
             json.dumps(parsed, ensure_ascii=False).encode()
     except json.JSONDecodeError:
@@ -47,19 +49,19 @@ def parse(data: bytes | str) -> Any:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     except UnicodeEncodeError:
-        raise ValueError("a text of it holds half a character (a lone surrogate)") from None
+        raise ValueError("one of its strings has a lone surrogate") from None
     except ValueError as error:
         if "digits" in str(error):
-            raise ValueError("a number of it has thousands of digits") from error
+            raise ValueError("one of its numbers has thousands of digits") from error
         raise
     return parsed
 
 
-def whole(value: Any) -> int:
-    """A whole number, also of a file that has it as text or with a decimal point.
+def parse_int(value: Any) -> int:
+    """Return an integer that a file may hold as text or with a decimal point.
 
     Raises:
-        ValueError: It is none, or has more than 18 digits.
+        ValueError: The value is not an integer, or has more than 18 digits.
     """
     match value:
         case bool():
@@ -68,26 +70,23 @@ def whole(value: Any) -> int:
             return value
         case float() if abs(value) < 10**15 and value.is_integer():
             return int(value)
-        case str() if _WHOLE.fullmatch(value):
+        case str() if _INTEGER.fullmatch(value):
             return int(value)
-    raise ValueError(f"{shown(value)} is no whole number")
+    raise ValueError(f"{short_repr(value)} is not an integer")
 
 
-def shown(value: Any) -> str:
-    """A value of any kind and length in a few words, for an error message."""
+def short_repr(value: Any) -> str:
+    """Return a repr of limited length of any value, for an error message."""
     try:
-        return _SHORT.repr(value)
+        return _SHORT_REPR.repr(value)
     except (ValueError, RecursionError):  # an int of thousands of digits
         return f"a {type(value).__name__}"
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"the key {shown(twice)} stands twice in one object")
-    return made
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 60
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a dict, and refuse duplicate keys."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        (duplicate, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"an object has the key {short_repr(duplicate)} twice")
+    return members

@@ -1,8 +1,9 @@
-"""Draws the examples: ``python examples/make_examples.py FOLDER``.
+"""Simulated example images: ``python examples/make_examples.py FOLDER``.
 
-``cell_46XY/``: the 46 chromosomes of a normal male, one image each; the file names tell nothing,
-the classes are in ``labels.csv``. ``*.png``: three metaphases. All are simulated from the ISCN band
-tables with the look of a clear Q-band prometaphase; no image of a person's chromosome is in them.
+``cell_46XY/``: the 46 chromosomes of a normal male, one image each. The file names do not show the
+classes, which are in ``labels.csv``. ``*.png``: three metaphases. All are simulated from the ISCN
+band tables with the appearance of a clear Q-band prometaphase; they contain no image of a person's
+chromosome.
 """
 
 import sys
@@ -24,7 +25,7 @@ from chromozoo.synthetic import (
 SEED = 46
 APPEARANCE = Appearance(stain="q", length=88, blur=1.4, bend=0.3, overlap=0.0, band_spread=0.07)
 AUTOSOME_PAIRS = np.repeat(AUTOSOMES, 2).tolist()
-# Karyotype, share of the chromosomes that cross or touch another, and seed.
+# Karyotype, share of crossing or touching chromosomes, and seed.
 METAPHASES = {
     "normal_46XY": ([*AUTOSOME_PAIRS, "X", "Y"], 0.0, 1),
     "overlaps_46XX": ([*AUTOSOME_PAIRS, "X", "X"], 0.15, 12),
@@ -33,13 +34,13 @@ METAPHASES = {
 
 
 def example_cell() -> list[SyntheticChromosome]:
-    """The same 46 chromosomes at every call."""
+    """Draw the 46 chromosomes, the same at every call."""
     karyotype = [*AUTOSOME_PAIRS, "X", "Y"]
     return draw_cell(np.random.default_rng(SEED), karyotype=karyotype, appearance=APPEARANCE)
 
 
 def example_metaphase(name: str) -> SyntheticMetaphase:
-    """One of :data:`METAPHASES`, the same at every call."""
+    """Draw one of :data:`METAPHASES`, the same at every call."""
     karyotype, overlap, seed = METAPHASES[name]
     return draw_metaphase(
         np.random.default_rng(seed), karyotype=karyotype, appearance=APPEARANCE, overlap=overlap

@@ -24,13 +24,13 @@ from chromozoo.batch.results import write_json
 from chromozoo.batch.worker import Message, SendMessage, describe_failure
 from chromozoo.classes import CLASS_INDEX, CLASSES
 from chromozoo.files import DISCLAIMER, remove_file, replace_file, write_image
-from chromozoo.images.reading import images_of, read_grey
+from chromozoo.images.reading import list_images, read_grey
 from chromozoo.models.registry import get_model
 from chromozoo.visualization.karyogram import KaryogramEntry, draw_karyogram
 
 if TYPE_CHECKING:
     from chromozoo.images.reading import ImagePage
-    from chromozoo.karyotype.naming import Predictions
+    from chromozoo.karyotype.predictions import Predictions
     from chromozoo.structures.prediction import Prediction
 
 FORMAT = 3
@@ -43,7 +43,7 @@ class ClassifiedImage:
     """One image with its prediction or error.
 
     Attributes:
-        image: Image from :func:`chromozoo.images.reading.images_of`; None if that failed.
+        image: Image from :func:`chromozoo.images.reading.list_images`; None if that failed.
         name: Printable path of the image.
         content: JSON keys of the image: ``sha256`` of the file and ``part``, its page or channel.
         prediction: Prediction of the model; None before the classification or after an error.
@@ -110,7 +110,7 @@ class ClassifyTask:
         """
         try:
             sha256 = file_sha256(file)
-            images = images_of(file, **self.settings["reading"])
+            images = list_images(file, **self.settings["reading"])
         except BaseException as error:
             return [_failed_image(None, printable_path(file), error)]
         items = []

@@ -45,7 +45,7 @@ class SegmentTask(ImageTask):
     def write_results(self, image: "Path | ImagePage", name: str, source: Message) -> None:
         """Segment an image and write its overlay and, last, JSON."""
         grey = read_grey(image, source["shown"])
-        segmentation = self.model.segment(grey, source["shown"]).above(self.min_score)
+        segmentation = self.model.segment(grey, source["shown"]).filter_by_score(self.min_score)
         self.results.remove(name, JSON)
         overlay = Image.fromarray(draw_overlay(grey, segmentation))
         write_image(self.results.path(name, OVERLAY), overlay)
@@ -67,5 +67,5 @@ class SegmentTask(ImageTask):
             "categories": list(self.model.categories),
             "count": len(segmentation),
             "warnings": list(segmentation.warnings),
-            "instances": segmentation.instances(self.model.categories),
+            "instances": segmentation.to_records(self.model.categories),
         }

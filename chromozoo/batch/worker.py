@@ -54,7 +54,7 @@ class ImageTask:
 
     Args:
         settings: Settings from :func:`chromozoo.cli.options.task_settings`; ``reading`` are the
-            arguments of :func:`chromozoo.images.reading.images_of`.
+            arguments of :func:`chromozoo.images.reading.list_images`.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -69,7 +69,7 @@ class ImageTask:
         """Process one image and write its results.
 
         Args:
-            image: Image from :func:`chromozoo.images.reading.images_of`.
+            image: Image from :func:`chromozoo.images.reading.list_images`.
             name: Name of the results.
             source: Description of the image for the results: ``shown`` (printable path), ``path``
                 (absolute path) and ``content`` (part of the identity).
@@ -84,13 +84,13 @@ class ImageTask:
         (multiple of the time limit). Afterwards it has ``done`` or ``failed`` with the name; a
         failure has a ``message``, perhaps ``details``, and ``disk_full`` for a full disk.
         """
-        from chromozoo.images.reading import images_of
+        from chromozoo.images.reading import list_images
 
         file = Path(job["file"])
         with catch_errors(job["name"], printable_path(file), send) as step:
             # Hashed before it is read: a file that changes in between then counts as changed.
             sha256 = file_sha256(file)
-            images = images_of(file, **self.reading)
+            images = list_images(file, **self.reading)
         if step.failed:
             return
         names = [

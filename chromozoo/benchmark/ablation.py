@@ -7,7 +7,7 @@ the validation cells or images; the test part is never touched.
 - ``also: [cil54816-crops]``: data sets whose validation part every variant is measured on as well,
   prepared as the model's own images are, which shows what is left in another laboratory.
 - A variant with ``weights_of: NAME`` is not trained: the weights of the variant NAME are measured
-  with other attributes of the model, ``judge: {flip_average: false}``.
+  with other attributes of the model, ``attributes: {flip_average: false}``.
 """
 
 import datetime
@@ -59,7 +59,7 @@ KEY = ("ablation", "variant", "model", "seed", "epochs", "input_size", "split")
 
 @dataclass(frozen=True)
 class Ablation:
-    """One file of ``configs/ablations``.
+    """An ablation: one file of ``configs/ablations``.
 
     Attributes:
         name: Stem of the file.
@@ -68,8 +68,8 @@ class Ablation:
         seeds: Each variant is trained once with each.
         variants: Changes by the variant's name: dotted keys of the config and their values; of
             those that are trained.
-        also: Data sets that every variant is measured on beside the base's own.
-        judged: Of the variants that are not trained: the variant whose weights they take, and the
+        also: Data sets that every variant is measured on, besides the base's own.
+        reused: Of the variants that are not trained: the variant whose weights they take, and the
             attributes of the model that they set. Measured last.
     """
 
@@ -79,16 +79,16 @@ class Ablation:
     seeds: tuple[int, ...]
     variants: dict[str, dict[str, Any]]
     also: tuple[str, ...] = ()
-    judged: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    reused: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
 
     def config(self, variant: str, seed: int, epochs: int) -> dict[str, Any]:
-        """The base with the variant's changes, ``epochs`` long, in a run folder of its own."""
+        """Return the base config with the changes of a variant, in a run folder of its own."""
         config = read_config(self.base).content
         change(config, self.variants[variant])
         config["seed_everything"] = config["data"]["init_args"]["seed"] = seed
         trainer = config["trainer"]
         trainer["max_epochs"] = epochs
-        # One look, at the end.
+        # Validation runs once, at the end.
         trainer["check_val_every_n_epoch"] = epochs
         keep_last_checkpoint(config, self.folder(variant, seed, epochs))
         # No averaged weights: the average of the last 500 steps lags in so short a run.
@@ -100,13 +100,13 @@ class Ablation:
         return config
 
     def folder(self, variant: str, seed: int, epochs: int) -> Path:
-        """Of the run's files."""
+        """Return the folder of the run."""
         words = "-".join(variant.replace(",", " ").split())
         return RUNS / "ablations" / self.name / f"{words}-{epochs}-{seed}"
 
 
 def read_ablation(name: str) -> Ablation:
-    """Reads ``configs/ablations/<name>.yaml``.
+    """Read ``configs/ablations/<name>.yaml``.
 
     Raises:
         UnknownNameError: There is none of this name; or it names a data set or a variant that there
@@ -121,17 +121,17 @@ def read_ablation(name: str) -> Ablation:
         raise UnknownNameError(f"unknown ablation {name!r}: known are {known}")
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     variants: dict[str, dict[str, Any]] = {}
-    judged: dict[str, tuple[str, dict[str, Any]]] = {}
+    reused: dict[str, tuple[str, dict[str, Any]]] = {}
     for variant, changes in content["variants"].items():
         if "weights_of" not in changes:
             variants[variant] = changes
-        elif changes.keys() == {"weights_of", "judge"}:
-            judged[variant] = changes["weights_of"], changes["judge"]
+        elif changes.keys() == {"weights_of", "attributes"}:
+            reused[variant] = changes["weights_of"], changes["attributes"]
         else:
             raise ChromozooError(
-                f"{path}: {variant!r} has weights_of, so it takes judge beside it and nothing else"
+                f"{path}: {variant!r} has weights_of, so it takes attributes and nothing else"
             )
-    for variant, (source, _) in judged.items():
+    for variant, (source, _) in reused.items():
         if source not in variants:
             raise UnknownNameError(
                 f"{path}: {variant!r} has the weights of {source!r}, which is no variant that is "
@@ -147,14 +147,14 @@ def read_ablation(name: str) -> Ablation:
         seeds=tuple(content["seeds"]),
         variants=variants,
         also=also,
-        judged=judged,
+        reused=reused,
     )
 
 
 def measure_variant(
     ablation: Ablation, variant: str, seed: int, epochs: int, root: str | None
 ) -> Iterator[dict[str, Any]]:
-    """Trains a variant unless that is done, and measures its last weights on validation.
+    """Train a variant, unless that is done, and evaluate its last weights on validation.
 
     Yields:
         A row for the base's own data set, and for each that is measured also.
@@ -164,15 +164,15 @@ def measure_variant(
     from chromozoo.training.recipe import read_recipe
 
     recipe = read_recipe(ablation.base)
-    trained, attributes = ablation.judged.get(variant, (variant, {}))
+    trained, attributes = ablation.reused.get(variant, (variant, {}))
     config = ablation.config(trained, seed, epochs)
     last = train(config, ablation.folder(trained, seed, epochs), root)
     model: Any = get_model(recipe.model, weights=last)
     for attribute, value in attributes.items():
         if not hasattr(model, attribute):
             raise ChromozooError(
-                f"{ablation.name}, {variant}: {recipe.model} has no attribute {attribute!r}; mend "
-                "judge of this variant"
+                f"{ablation.name}, {variant}: {recipe.model} has no attribute {attribute!r}; "
+                "correct the attributes of this variant"
             )
         setattr(model, attribute, value)
     task = model_info(recipe.model).task
@@ -211,7 +211,7 @@ def results_file(path: Path) -> ResultsFile:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a result file, as text; none where there is no file."""
+    """Read the rows of a result file as text; a missing file has no rows."""
     return results_file(path).read()
 
 
@@ -262,6 +262,6 @@ def table(rows: Sequence[dict[str, str]], ablation: str) -> str:
 
 
 def tables(rows: Sequence[dict[str, str]]) -> str:
-    """All ablations that have rows, each under its name."""
+    """Return the tables of all ablations with rows, each under its name."""
     names = dict.fromkeys(row["ablation"] for row in rows)
     return "\n\n".join(f"**{name}**\n\n{table(rows, name)}" for name in names)

@@ -42,7 +42,7 @@ def measure(
     root: str | None = None,
     device: str = "auto",
 ) -> list[dict[str, Any]]:
-    """Result rows of a classifier, one for each kind of cells.
+    """Return result rows of a classifier, one for each kind of cells.
 
     Args:
         name: Registered classifier.
@@ -58,7 +58,7 @@ def measure(
     from chromozoo.benchmark.inference import cell_log_probabilities
     from chromozoo.benchmark.measure import load_model_with_entry
     from chromozoo.metrics.aneuploidy import evaluate_aneuploidy
-    from chromozoo.metrics.bootstrap import rounded
+    from chromozoo.metrics.bootstrap import round_intervals
 
     model = load_model_with_entry(name, weights, device)
     data = dataset_info(dataset).load_data(root=root, preset=model.transforms.to_dict())
@@ -77,7 +77,7 @@ def measure(
             **measured,
             "kind": report.kind,
             "cells": report.cells,
-            **rounded({figure: getattr(report, figure) for figure in FIGURES}),
+            **round_intervals({figure: getattr(report, figure) for figure in FIGURES}),
         }
         for report in evaluate_aneuploidy(
             cell_log_probabilities(model, crops), crops.labels, crops.cells
@@ -86,7 +86,7 @@ def measure(
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """Rows as a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
+    """Return a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
     lines = [
         "| model | weights | split | cells | number | " + " | ".join(FIGURES.values()) + " |",
         "|---|---|---|---|---:|" + "---|" * len(FIGURES),

@@ -15,12 +15,12 @@ from chromozoo.benchmark.tables.markdown import percent
 from chromozoo.data.catalogue import dataset_info, dataset_of_tag
 from chromozoo.karyotype.conformal import (
     ConformalMode,
+    calibrate_thresholds,
+    get_threshold,
     nonconformity_scores,
     prediction_sets,
-    threshold,
-    thresholds,
 )
-from chromozoo.metrics.bootstrap import bootstrap_counts, percentile_interval, rounded
+from chromozoo.metrics.bootstrap import bootstrap_counts, percentile_interval, round_intervals
 from chromozoo.structures.arrays import FloatArray
 from chromozoo.structures.weights_entry import WeightsEntry
 
@@ -106,7 +106,9 @@ def calibrate(
     data = info.load_data(root=root, preset=model.transforms.to_dict())
     known = _Scores.of(model, data.dataset("val"))
     measured = _Scores.of(model, data.dataset(stage))
-    limits = {mode: thresholds(known.of_true_classes(mode)) for mode in get_args(ConformalMode)}
+    limits = {
+        mode: calibrate_thresholds(known.of_true_classes(mode)) for mode in get_args(ConformalMode)
+    }
     rows = [
         {
             "model": name,
@@ -117,7 +119,7 @@ def calibrate(
             "split_sha256": data.split.sha256[:12],
             "mode": mode,
             "error_rate": rate,
-            **measured.figures(mode, threshold(limits[mode], rate)),
+            **measured.figures(mode, get_threshold(limits[mode], rate)),
             "date": datetime.date.today().isoformat(),
         }
         for mode in get_args(ConformalMode)
@@ -176,7 +178,7 @@ class _Scores:
             "n_chromosomes": len(strange),
             "n_cells": len(names),
             "set_size": round(float(sizes.mean()), 3),
-            **rounded(
+            **round_intervals(
                 {
                     "covered": share(covered, everything),
                     "single": share(sizes == 1, everything),
@@ -187,7 +189,7 @@ class _Scores:
 
 
 def table(rows: Sequence[dict[str, str]]) -> str:
-    """Rows as a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
+    """Return a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
     lines = [
         "| model | weights | split | mode | error rate (%) | classes in a set | "
         + " | ".join(FIGURES.values())

@@ -32,7 +32,7 @@ from chromozoo.training.runs import keep_last_checkpoint, train
 
 
 def read_changes(words: Sequence[str]) -> dict[str, str]:
-    """``KEY=VALUE`` words as a mapping; the values are still YAML text.
+    """Parse ``KEY=VALUE`` words; the values are still YAML text.
 
     Raises:
         ChromozooError: A word has no ``=``, or names what each fold sets itself.
@@ -49,7 +49,7 @@ def read_changes(words: Sequence[str]) -> dict[str, str]:
 
 
 def config_of(recipe: Recipe, fold: int, changes: Mapping[str, str]) -> dict[str, Any]:
-    """The recipe on one fold: trained to its end without a look at validation."""
+    """Return the config of one fold: trained to its end without validation."""
     config = copy.deepcopy(recipe.content)
     values = {}
     for key, text in changes.items():
@@ -69,7 +69,7 @@ def measure_fold(
     root: str | None = None,
     training: str = "",
 ) -> dict[str, Any]:
-    """Trains on one fold, unless that is done, and measures its test cells.
+    """Train on one fold, unless that is done, and evaluate its test cells.
 
     Returns:
         The row of the fold. Its weights and predictions are kept in the run folder.
@@ -93,7 +93,7 @@ def measure_fold(
     file, _ = save_weights(network, entry, folder, "fp16")
     model = load_model_with_entry(recipe.model, str(file), "auto")
     predictions, row = evaluate_classifier(model, recipe.dataset.name, "test", fold=fold, root=root)
-    # The split says whose weights these are.
+    # The split tells the weights of the folds apart.
     row["weights"] = recipe.tag
     row["note"] = "; ".join(["fold, not shipped", *(f"{k}={v}" for k, v in changes.items())])
     buffer = io.BytesIO()
@@ -105,7 +105,7 @@ def measure_fold(
 
 
 def all_folds(recipe: Recipe) -> dict[str, Any]:
-    """The row of all cells together, from the predictions that the folds keep."""
+    """Return the row of all cells together, from the stored predictions of the folds."""
     folders = [fold_folder(recipe, fold) for fold in range(FOLDS)]
     rows = [json.loads((folder / "row.json").read_text()) for folder in folders]
     parts = [np.load(folder / "test.npz", allow_pickle=False) for folder in folders]
@@ -116,7 +116,7 @@ def all_folds(recipe: Recipe) -> dict[str, Any]:
         joined["probabilities"],
         joined["targets"],
         joined["cells"],
-        p_arm_up=joined.get("p_arm_up"),
+        prob_p_arm_up=joined.get("prob_p_arm_up"),
     )
     shas = "".join(row["weights_sha256"] for row in rows)
     split = rows[0]["split"].rsplit("/", 1)[0]

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def predict(model: Any, crops: Any, batch_size: int = 64) -> Any:
-    """Calibrated probabilities of a :class:`CropDataset`, ``(N, 24)`` float64, and polarity.
+    """Return calibrated probabilities of a :class:`CropDataset`, ``(N, 24)`` float64, and polarity.
 
     The second is ``p_arm_up (N, 24)`` as in
     :class:`chromozoo.structures.prediction.Prediction`, or None.
@@ -18,9 +18,9 @@ def predict(model: Any, crops: Any, batch_size: int = 64) -> Any:
     import torch
     from torch.utils.data import DataLoader
 
-    from chromozoo.data.base.composed_cells import whole_cells
+    from chromozoo.data.base.composed_cells import batch_whole_cells
 
-    batches = whole_cells(crops.cells, batch_size)
+    batches = batch_whole_cells(crops.cells, batch_size)
     with torch.inference_mode():
         found = [
             model.predict_with_polarity(
@@ -39,18 +39,18 @@ def predict(model: Any, crops: Any, batch_size: int = 64) -> Any:
 def cell_log_probabilities(
     model: Any, crops: Any
 ) -> Callable[["NDArray[np.int64]"], "NDArray[np.float64]"]:
-    """What a classifier says of any cells that are made of a :class:`CropDataset`.
+    """Return a function that classifies cells made of rows of a :class:`CropDataset`.
 
     Returns:
         A function of rows of ``crops``, which make one cell: their natural-log probabilities,
-        ``(K, 24)`` float64. The images are looked at once, here.
+        ``(K, 24)`` float64. The features of the images are computed once, here.
     """
     import numpy as np
     import torch
     from torch.utils.data import DataLoader
 
     from chromozoo.metrics.classification import MIN_PROBABILITY
-    from chromozoo.tasks.classification import FLIPS
+    from chromozoo.tasks.classify import FLIPS
 
     if not model.sees_cells:
         log_p = np.log(np.maximum(predict(model, crops)[0], MIN_PROBABILITY))

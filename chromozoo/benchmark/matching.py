@@ -18,11 +18,11 @@ from chromozoo.karyotype.matching import (
     METRICS,
     PUBLISHED_BETA,
     Metric,
+    distances_to_log_probabilities,
     feature_distances,
     fit_temperature,
     head_size,
     label_feature_vectors,
-    log_probabilities,
     redistribute_labels,
 )
 from chromozoo.metrics.classification import (
@@ -35,9 +35,8 @@ from chromozoo.structures.arrays import FloatArray, IntArray
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from chromozoo.data.base.crops import CropDataset
+    from chromozoo.data.base.crop_dataset import CropDataset
 
-# Only single chromosomes can be named.
 CLASSIFICATION_SETS = sorted(datasets("classification"))
 
 
@@ -81,7 +80,7 @@ def measure(
     root: str | None = None,
     device: str = "auto",
 ) -> list[dict[str, Any]]:
-    """Names the chromosomes of a stage in every way; one result row for each.
+    """Classify the chromosomes of a stage in every mode; one result row for each mode.
 
     Args:
         name: Registered classifier.
@@ -108,12 +107,12 @@ def measure(
         raise ChromozooError(f"{name} gives no features; choose a classifier")
     info = dataset_info(dataset)
     data = info.load_data(root=root, preset=model.transforms.to_dict())
-    chosen_on, judged = data.dataset("val"), data.dataset(stage)
+    chosen_on, evaluated = data.dataset("val"), data.dataset(stage)
     training = data.dataset("train")
     vectors = label_feature_vectors(extract_features(model, training), training.labels)
     features = {"val": extract_features(model, chosen_on)}
     if stage not in features:
-        features[stage] = extract_features(model, judged)
+        features[stage] = extract_features(model, evaluated)
 
     about = {
         "model": name,
@@ -128,21 +127,21 @@ def measure(
     rows: list[dict[str, Any]] = []
 
     def add(mode: str, labels: IntArray, **values: Any) -> None:
-        rows.append({**about, "mode": mode, **values, **_figures(labels, judged)})
+        rows.append({**about, "mode": mode, **values, **_figures(labels, evaluated)})
 
-    log_p = np.log(np.maximum(predict(model, judged)[0], MIN_PROBABILITY))
+    log_p = np.log(np.maximum(predict(model, evaluated)[0], MIN_PROBABILITY))
     add("softmax", log_p.argmax(axis=1))
-    add("softmax+assignment", by_cell(log_p, judged.cells, lambda p: assign_cell(p).classes))
+    add("softmax+assignment", by_cell(log_p, evaluated.cells, lambda p: assign_cell(p).classes))
     for metric in metrics:
         to_choose = feature_distances(features["val"], vectors, metric)
         distances = feature_distances(features[stage], vectors, metric)
         own_beta = beta or choose_beta(to_choose, chosen_on.labels, chosen_on.cells)
         temperature = fit_temperature(to_choose, chosen_on.labels)
         add("lfv", distances.argmin(axis=1), metric=metric)
-        redistributed = redistribute(distances, judged.cells, own_beta)
+        redistributed = redistribute(distances, evaluated.cells, own_beta)
         add("lfv+lrd", redistributed, metric=metric, beta=own_beta)
-        log_p = log_probabilities(distances, temperature)
-        assigned = by_cell(log_p, judged.cells, lambda p: assign_cell(p).classes)
+        log_p = distances_to_log_probabilities(distances, temperature)
+        assigned = by_cell(log_p, evaluated.cells, lambda p: assign_cell(p).classes)
         add("lfv+assignment", assigned, metric=metric, temperature=round(temperature, 6))
         if (stored := _stored_vectors(model.network)) is not None:
             labels = feature_distances(features[stage], stored, metric).argmin(axis=1)
@@ -151,11 +150,11 @@ def measure(
 
 
 def extract_features(model: Any, crops: "CropDataset", batch_size: int = 64) -> "NDArray[Any]":
-    """Features ``(N, F)`` float32 of a :class:`CropDataset`, averaged over the flips."""
+    """Return the features ``(N, F)`` float32 of a :class:`CropDataset`, averaged over the flips."""
     import torch
     from torch.utils.data import DataLoader
 
-    from chromozoo.tasks.classification import FLIPS
+    from chromozoo.tasks.classify import FLIPS
 
     flips = FLIPS if model.flip_average else FLIPS[:1]
     found = []
@@ -170,7 +169,7 @@ def extract_features(model: Any, crops: "CropDataset", batch_size: int = 64) -> 
 def by_cell(
     values: FloatArray, cells: IntArray, name_cell: Callable[[FloatArray], IntArray]
 ) -> IntArray:
-    """Class indices ``(N,)``: ``name_cell`` of the rows ``(n, 24)`` of each cell in turn."""
+    """Return class indices ``(N,)``: ``name_cell`` of the rows ``(n, 24)`` of each cell."""
     labels = np.empty(len(values), np.int64)
     for cell in np.unique(cells):
         labels[cells == cell] = name_cell(values[cells == cell])
@@ -178,12 +177,12 @@ def by_cell(
 
 
 def redistribute(distances: FloatArray, cells: IntArray, beta: int) -> IntArray:
-    """Label redistribution cell by cell, with ``beta`` of 46 in the head."""
+    """Redistribute labels cell by cell, with ``beta`` of 46 in the head."""
     return by_cell(distances, cells, lambda d: redistribute_labels(d, head_size(len(d), beta)))
 
 
 def choose_beta(distances: FloatArray, labels: IntArray, cells: IntArray) -> int:
-    """The one of :data:`BETAS` that gets most right; of equally good ones the nearest to 40."""
+    """Choose the most accurate of :data:`BETAS`; among equals the nearest to 40."""
 
     def merit(beta: int) -> tuple[int, int]:
         right = int((redistribute(distances, cells, beta) == labels).sum())
@@ -193,7 +192,7 @@ def choose_beta(distances: FloatArray, labels: IntArray, cells: IntArray) -> int
 
 
 def add_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Adds rows; one of the same model, weights, data, mode and metric is replaced in its place.
+    """Add rows; a row of the same model, weights, data, mode and metric is replaced.
 
     Raises:
         ChromozooError: The file on disk has other columns.
@@ -202,7 +201,7 @@ def add_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a result file, as text; none where there is no file.
+    """Read the rows of a result file as text; a missing file has no rows.
 
     Raises:
         ChromozooError: It has other columns.
@@ -211,7 +210,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
+    """Return a Markdown table: per cent, in brackets the 95 % bootstrap interval over cells."""
     lines = [
         "| mode | distance | beta | per chromosome (%) | mean of cells (%) | without error (%) |",
         "|---|---|---:|---|---|---|",
@@ -224,11 +223,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _figures(labels: IntArray, judged: "CropDataset") -> dict[str, Any]:
+def _figures(labels: IntArray, evaluated: "CropDataset") -> dict[str, Any]:
     report = evaluate_classification(
-        np.eye(N_CLASSES)[labels], judged.labels, judged.cells, assignment=False
+        np.eye(N_CLASSES)[labels], evaluated.labels, evaluated.cells, assignment=False
     )
-    # A single cell has no interval.
+    # One cell alone has no interval.
     return {
         key: value
         for key, value in report.to_row().items()
@@ -237,7 +236,7 @@ def _figures(labels: IntArray, judged: "CropDataset") -> dict[str, Any]:
 
 
 def _stored_vectors(network: Any) -> "NDArray[Any] | None":
-    """The label feature vectors that the weights carry, NaN where a class has none."""
+    """Return the label feature vectors stored in the weights, NaN for classes without one."""
     import torch
 
     known = getattr(network, "label_features_set", None)
@@ -250,7 +249,7 @@ def _stored_vectors(network: Any) -> "NDArray[Any] | None":
 
 
 def _origin(model: Any, weights: str) -> dict[str, str]:
-    """Name and hash of the weights, be they packaged or a checkpoint."""
+    """Return name and hash of the weights, packaged or a checkpoint."""
     if model.weights_entry is not None:
         return {
             "weights": weights_label(model.weights_entry),

@@ -64,7 +64,7 @@ def evaluate_classifier(
         note: Free text of the row.
 
     Returns:
-        Arrays ``probabilities`` (N, 24), ``targets`` (N,) and ``cells`` (N,), with ``p_arm_up``
+        Arrays ``probabilities`` (N, 24), ``targets`` (N,), ``cells`` (N,) and ``prob_p_arm_up``
         (N, 24) where all images are upright; and the result row.
 
     Raises:
@@ -81,8 +81,10 @@ def evaluate_classifier(
     milliseconds = 1000 * (time.perf_counter() - start) / len(crops)
     found = {"probabilities": probabilities, "targets": crops.labels, "cells": crops.cells}
     if p_arm_up is not None and crops.upright.all():  # polarity is known of upright images alone
-        found["p_arm_up"] = p_arm_up
-    report = evaluate_classification(**found)
+        found["prob_p_arm_up"] = p_arm_up
+    report = evaluate_classification(
+        probabilities, crops.labels, crops.cells, prob_p_arm_up=found.get("prob_p_arm_up")
+    )
     preset = model.transforms
     return found, {
         "task": "classification",
@@ -253,7 +255,7 @@ def _draw_errors(path: Path, metaphase: "Metaphase", found: "Segmentation", scor
 
     true = metaphase.masks()
     errors = image_errors(found, true, score)
-    shown = found.above(score)
+    shown = found.filter_by_score(score)
     wrong = set(errors.extra.tolist())
     labels = ["?" if number in wrong else str(number + 1) for number in range(len(shown))]
     missed = Segmentation.from_masks(true[errors.missed])

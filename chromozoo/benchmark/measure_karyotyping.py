@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from chromozoo.karyotype.karyotype import Karyotype
     from chromozoo.karyotype.karyotyper import Karyotyper
     from chromozoo.metrics.karyotyping import KaryotypingReport
-    from chromozoo.structures.karyotyped_cell import FoundCell, TrueCell
+    from chromozoo.structures.karyotyped_cell import PredictedCell, TrueCell
 
 SHOWN = (
     "fka",
@@ -70,7 +70,7 @@ def measure(
     """
     import torch
 
-    from chromozoo.data.karyotyped import true_cells
+    from chromozoo.data.karyotyping_truth import true_cells
     from chromozoo.data.splits import load_split
     from chromozoo.karyotype.karyotyper import Karyotyper
     from chromozoo.metrics.karyotyping import evaluate_karyotyping
@@ -117,8 +117,8 @@ def karyotyped(
     karyotyper: "Karyotyper",
     cells: "Iterable[tuple[NDArray[np.generic], TrueCell]]",
     seconds: list[float],
-) -> "Iterator[FoundCell]":
-    """What a karyotyper makes of images, one by one; each adds its seconds to ``seconds``."""
+) -> "Iterator[PredictedCell]":
+    """Yield the karyotypes of images one by one; the times are appended to ``seconds``."""
     for image, true in cells:
         start = time.perf_counter()
         found = karyotyper.karyotype(image, true.name)
@@ -126,14 +126,14 @@ def karyotyped(
         yield found_cell(found, karyotyper.assignment == "cell")
 
 
-def found_cell(karyotype: "Karyotype", is_assigned: bool) -> "FoundCell":
-    """A karyotype as the metrics take it, with the names before the assignment if there was one."""
+def found_cell(karyotype: "Karyotype", is_assigned: bool) -> "PredictedCell":
+    """Convert a karyotype for the metrics, with the classes before the assignment, if any."""
     from chromozoo.classes import CLASS_INDEX
-    from chromozoo.structures.karyotyped_cell import FoundCell
+    from chromozoo.structures.karyotyped_cell import PredictedCell
 
     items = karyotype.chromosomes
     alone = [int(item.probabilities.argmax()) for item in items]
-    return FoundCell(
+    return PredictedCell(
         karyotype.name,
         karyotype.segmentation,
         np.array([CLASS_INDEX[item.label] for item in items], np.int64),

@@ -32,12 +32,12 @@ from chromozoo.training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Choice:
-    """The best of the checkpoints on validation, and what its task says of it.
+    """The best checkpoint on validation.
 
     Attributes:
         path: The checkpoint.
-        metric: Name of the figure that chose it, among the metrics of the entry.
-        figure: Its value.
+        metric: Name of the metric that chose it, one of the metrics of the entry.
+        figure: Value of the metric.
         values: Fields of the :class:`WeightsEntry` that depend on the task.
     """
 
@@ -196,7 +196,7 @@ def choose_classifier(
         {
             "classes": list(CLASSES),
             "input_size": [model.transforms.height, model.transforms.width],
-            "init_args": _builder_arguments(path) | {"preset": preset},
+            "init_args": _builder_arguments(model, path) | {"preset": preset},
             "preprocessing": preset,
             "temperature": temperature,
             "doc": doc
@@ -242,7 +242,7 @@ def choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -
         {
             "classes": list(model.categories),
             "input_size": [],
-            "init_args": _builder_arguments(path) | {"preset": model.transforms.to_dict()},
+            "init_args": _builder_arguments(model, path) | {"preset": model.transforms.to_dict()},
             "preprocessing": model.transforms.to_dict(),
             "doc": doc
             + "Masks are amodal: chromosomes that cross share pixels."
@@ -252,7 +252,7 @@ def choose_segmenter(recipe: Recipe, candidates: list[Path], root: str | None) -
 
 
 def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
-    """Fits the temperature on validation crops.
+    """Fit the temperature on validation crops.
 
     Returns:
         Temperature, accuracy, and negative log-likelihood at that temperature.
@@ -262,11 +262,11 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
     from scipy.optimize import minimize_scalar
     from torch.utils.data import DataLoader
 
-    from chromozoo.data.base.composed_cells import whole_cells
-    from chromozoo.tasks.classification import FLIPS
+    from chromozoo.data.base.composed_cells import batch_whole_cells
+    from chromozoo.tasks.classify import FLIPS
 
     flips = FLIPS if model.flip_average else FLIPS[:1]
-    batches = whole_cells(crops.cells, 64)
+    batches = batch_whole_cells(crops.cells, 64)
     with torch.inference_mode():
         logits = torch.cat(
             [
@@ -295,23 +295,22 @@ def calibrate(model: Any, crops: Any) -> tuple[float, float, float]:
 
 
 def typical_length(data: Any) -> float:
-    """Median over the training cells of the median length of their chromosomes, in pixels."""
+    """Return the median over training cells of the median chromosome length, in pixels."""
     import numpy as np
 
     from chromozoo.images.preset import ChromosomePreset
 
-    # A canvas that every chromosome fits into, at the scale of the images.
+    # Every chromosome fits into this canvas at the scale of the images.
     data.preset = ChromosomePreset(height=256, width=256).to_dict()
     crops = data.dataset("train")
     lengths = (crops.crops > 0).any(axis=2).sum(axis=1)
     return float(np.median([np.median(lengths[crops.cells == c]) for c in np.unique(crops.cells)]))
 
 
-def _builder_arguments(checkpoint: Path) -> dict[str, Any]:
+def _builder_arguments(model: Any, checkpoint: Path) -> dict[str, Any]:
     """What the builder needs to make this network; the recipe's own arguments are in the config."""
     from chromozoo.models.weights.checkpoint import load_checkpoint
 
     arguments, _ = load_checkpoint(checkpoint)
-    losses = {"label_smoothing", "centre_loss", "contrastive"}
-    training_only = {"lr", "optimizer", "weight_decay", "count", "hidden", *losses}
-    return {key: value for key, value in arguments.items() if key not in training_only}
+    needed: dict[str, Any] = model.builder_arguments(arguments)
+    return needed

@@ -1,4 +1,4 @@
-"""Result files: CSVs that commands add rows to, and that lose nothing."""
+"""Result files: CSV files that several processes can add rows to."""
 
 import csv
 import math
@@ -16,18 +16,18 @@ Row = dict[str, str]
 
 
 class ResultsError(ChromozooError, ValueError):
-    """A result row or file is not what its readers can use; the message names the file."""
+    """A result row or file is invalid; the message names the file."""
 
 
 @dataclass(frozen=True)
 class ResultsFile:
-    """A CSV with one row for each thing that was measured.
+    """CSV file with one row for each measurement.
 
     Attributes:
-        path: The file; it need not exist.
-        columns: All that a row can have, in the order of the file.
-        key: Columns that say what was measured. A second row of the same key replaces the first.
-        command: The sub-command that writes the file, for error messages.
+        path: File, which need not exist.
+        columns: All columns of a row, in the order of the file.
+        key: Columns that identify a measurement. A second row of the same key replaces the first.
+        command: Kind of the rows, for error messages.
     """
 
     path: Path
@@ -36,10 +36,10 @@ class ResultsFile:
     command: str
 
     def read(self) -> list[Row]:
-        """The rows as text, ``''`` where the file says nothing; none where there is no file.
+        """Read the rows as text; missing values are ``''``, and a missing file has no rows.
 
         Raises:
-            ResultsError: Unknown or doubled columns, or a row that is too long or short.
+            ResultsError: Unknown or repeated columns, or a row of another length.
         """
         if not self.path.exists():
             return []
@@ -49,9 +49,9 @@ class ResultsFile:
             unknown = sorted(set(header) - set(self.columns))
             if not header or unknown or len(set(header)) < len(header):
                 raise ResultsError(
-                    f"{self.path}: its columns are not the header that `chromozoo {self.command}` "
-                    f"writes (unknown columns: {', '.join(unknown) or 'none'}); name another file "
-                    "with --results, or restore it from git"
+                    f"{self.path}: its columns are not those of {self.command} rows "
+                    f"(unknown columns: {', '.join(unknown) or 'none'}); name another file "
+                    "with --output, or restore it from git"
                 )
             rows = []
             for values in reader:
@@ -64,17 +64,17 @@ class ResultsFile:
         return rows
 
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds rows; one whose key is in the file already takes its place there.
+        """Add rows; a row whose key is in the file already replaces the old row.
 
-        The file is replaced as a whole under a lock (``.<name>.lock`` beside it), so that no
-        reader sees half a file and processes that add at the same time lose nothing.
+        The file is replaced as a whole under a lock (``.<name>.lock`` in its folder): no reader
+        sees half a file, and processes that add at the same time lose no rows.
 
         Args:
             rows: Values by column. Missing ones, None and NaN are written as ``''``.
 
         Raises:
             ResultsError: As :meth:`read`; the file is left as it is.
-            ValueError: A row has a column that the file has not.
+            ValueError: A row has an unknown column.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.path.with_name(f".{self.path.name}.lock")):
@@ -95,10 +95,10 @@ class ResultsFile:
 
 
 def interval_columns(metrics: Iterable[str]) -> tuple[str, ...]:
-    """Columns of metrics that have an interval: ``fka``, ``fka_low``, ``fka_high``, ..."""
+    """Return the columns of metrics with intervals: ``fka``, ``fka_low``, ``fka_high``, ..."""
     return tuple(f"{metric}{end}" for metric in metrics for end in ("", "_low", "_high"))
 
 
 def as_text(value: Any) -> str:
-    """A value as it stands in a result file: None and NaN, which nobody knows, as ``''``."""
+    """Return a value as text for a result file; None and NaN give ``''``."""
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)

@@ -8,7 +8,7 @@ from typing import Any
 
 from chromozoo.cli.options import add_device_option
 from chromozoo.cli.output import add_output_option, check_output, write_rows
-from chromozoo.data.catalogue import DATASETS, dataset_info, usable_for
+from chromozoo.data.catalogue import DATASETS, dataset_info, training_sets
 from chromozoo.errors import ChromozooError
 
 DEFAULT_DATASETS = {"classification": "bioimlab", "segmentation": "bioimlab-segmentation"}
@@ -95,10 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{', '.join(list_models(task='segmentation'))}"
             )
         return _run_karyotyping(name, dataset, arguments)
-    if dataset not in usable_for(task):
+    if dataset not in training_sets(task):
         raise ChromozooError(
             f"{name} is a model for {task}, {dataset} is not a data set for it; use "
-            f"{', '.join(usable_for(task))}"
+            f"{', '.join(training_sets(task))}"
         )
     if task == "segmentation" and arguments.fold is not None:
         raise ChromozooError(f"--fold {arguments.fold}: {dataset} has no folds; leave --fold out")

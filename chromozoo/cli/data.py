@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _from_karyogram(arguments: argparse.Namespace) -> int:
-    from chromozoo.data.karyogram_extract import LABELS, extract_files
+    from chromozoo.data.io.karyogram_export import LABELS, extract_files
 
     counts, errors = extract_files(
         arguments.karyograms, arguments.output, arguments.layout, arguments.overwrite

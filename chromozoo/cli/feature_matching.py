@@ -13,6 +13,8 @@ validation images. Beta (the head of the label redistribution) and the temperatu
 distances comparable with prior costs are selected on the validation cells; the paper selects beta
 on its test cells. Beta is searched from 1 to 45 of 46, and of equally good values the one nearest
 to the paper's 40 is used. Features are averaged over the four mirror images, as probabilities are.
+The paper's fifth mode, matching of two images of a cell, is left out, because the classification
+set has one image of each cell.
 """
 
 import argparse

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     stored = _load_or_predict(output / STORED, origin, model, crops)
     report = stored.report()
     _write_table(output / CLASS_TABLE, figures.class_table(stored, report))
-    for name, draw in figures.drawings(model, stored, report, crops).items():
+    for name, draw in figures.figure_functions(model, stored, report, crops).items():
         figures.write_figure(output / f"{name}.png", draw())
         print(f"{output / name}.png")
     print(f"{output / CLASS_TABLE}")

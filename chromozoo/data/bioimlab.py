@@ -1,8 +1,24 @@
-"""BioImLab, Q-band: the set of single chromosomes (classification).
+"""BioImLab: Q-band single chromosomes for classification.
 
-Poletti, Grisan, Ruggeri 2008/2012, Biomedical Imaging Laboratory, University of Padova. Layout as
-published: ``<cell>/<cell> <class>[a|b].bmp``, class 23 = X, 24 = Y, dark background, 46 files a
-cell; a few files are RGB, sizes run from 13x15 to 200x200.
+Source: Biomedical Imaging Laboratory, University of Padova: 4,922 chromosomes of 107 cells, bright
+on a dark background, 13x15 to 200x200 pixels; a few files are RGB.
+
+Files, as published (class 23 is X, 24 is Y)::
+
+    bioimlab-classification.zip      (or a folder bioimlab-classification/)
+    ├── 2/2 1a.bmp                   <cell>/<cell> <class>[a|b].bmp
+    ├── 2/2 1b.bmp
+    └── ...
+
+Licence: public download, no licence stated; research use.
+
+Reference: Poletti, Grisan, Ruggeri 2008 and 2012.
+
+Example::
+
+    dataset = BioImLabDataset("data", split="train", preset={"height": 112, "width": 48})
+    item = dataset[0]
+    item["image"].shape, item["label"]  # (1, 112, 48), class index 0 to 23
 """
 
 import os
@@ -11,14 +27,20 @@ from collections import Counter
 from pathlib import Path
 
 from chromozoo.classes import CLASSES, DIPLOID_NUMBER
-from chromozoo.data.base.chromosome_datamodule import (
-    ChromosomeDataModule,
+from chromozoo.data.base.chromosome_datamodule import ChromosomeDataModule
+from chromozoo.data.base.chromosome_dataset import (
+    ChromosomeDataset,
     ChromosomeFile,
     Chromosomes,
     chromosomes_of_files,
     read_all,
 )
-from chromozoo.data.base.verification import class_line, left_out_lines, split_faults, split_lines
+from chromozoo.data.base.verification import (
+    describe_classes,
+    describe_ignored_images,
+    describe_split,
+    find_split_faults,
+)
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.io.archive import find_dataset, open_archive
 from chromozoo.data.splits import load_split
@@ -44,15 +66,18 @@ INSTRUCTIONS = """To get it:
 _FILE = re.compile(
     r"(?:^|/)(?P<cell>[0-9]+)/(?P=cell) (?P<number>[0-9]+)(?P<copy>[a-z]?)\.bmp$", re.IGNORECASE
 )
-# Of the number of a cell: more do not fit into 64 bits.
+# Digits of a cell number that fit into 64 bits.
 MAX_DIGITS = 18
 
 
 def list_files(path: Path) -> list[ChromosomeFile]:
-    """All chromosomes of the set, in the order of cell, class, name.
+    """List the chromosomes by cell, class and name.
+
+    Args:
+        path: Folder or zip file.
 
     Raises:
-        DatasetError: No file has a name of the published layout, or a class is out of 1..24.
+        DatasetError: No file has a name of the published layout, or a class is not 1 to 24.
     """
     found = []
     with open_archive(path) as archive:
@@ -81,27 +106,44 @@ def list_files(path: Path) -> list[ChromosomeFile]:
     return sorted(found, key=lambda file: (file.cell, file.label, file.name))
 
 
-class BioImLabDataModule(ChromosomeDataModule):
+class BioImLabDataset(ChromosomeDataset):
     """Single Q-band chromosomes of 107 cells, split by cell.
 
     Without a fold the official test cells are the test part. The arguments are those of
-    :class:`chromozoo.data.base.chromosome_datamodule.ChromosomeDataModule`.
+    :class:`ChromosomeDataset`.
     """
 
     dataset_name = "bioimlab"
     split_name = SPLIT
-    stain = "q"
 
-    def chromosomes(self) -> Chromosomes:
-        path = find_dataset(FILE_NAME, INSTRUCTIONS, self.root)
-        return chromosomes_of_files(path, list_files(path))
+    @classmethod
+    def list_chromosomes(
+        cls,
+        root: str | os.PathLike[str] | None = None,
+        fold: int | None = None,
+        cache: Path | None = None,
+    ) -> Chromosomes:
+        path = find_dataset(FILE_NAME, INSTRUCTIONS, root)
+        return chromosomes_of_files(
+            cls.dataset_name, path, list_files(path), cls.load_split(fold), cache=cache
+        )
+
+
+class BioImLabDataModule(ChromosomeDataModule):
+    """DataModule of :class:`BioImLabDataset`.
+
+    The arguments are those of :class:`ChromosomeDataModule`.
+    """
+
+    dataset_class = BioImLabDataset
+    stain = "q"
 
 
 def verify(root: str | os.PathLike[str] | None = None) -> Verification:
-    """Reads every file of the set and counts it by class and split.
+    """Read every file and count the chromosomes by class and split.
 
     Raises:
-        DatasetNotFoundError: The set is not on this machine.
+        DatasetNotFoundError: The data set is not on this machine.
     """
     path = find_dataset(FILE_NAME, INSTRUCTIONS, root)
     files = list_files(path)
@@ -113,12 +155,12 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         for cell, count in sorted(by_cell.items())
         if count != DIPLOID_NUMBER
     ]
-    faults += split_faults(split, by_cell)
+    faults += find_split_faults(split, by_cell)
     lines = [
         f"content sha256 {sha256}",
         f"{len(files)} chromosomes of {len(by_cell)} cells, {colour} files in colour",
-        class_line([file.label for file in files]),
-        *split_lines(split, by_cell),
-        *left_out_lines(path, (file.name for file in files)),
+        describe_classes([file.label for file in files]),
+        *describe_split(split, by_cell),
+        *describe_ignored_images(path, (file.name for file in files)),
     ]
     return Verification(path, tuple(lines), tuple(faults))

@@ -1,4 +1,4 @@
-"""The data sets that ChromoZoo reads, described without importing torch."""
+"""Catalogue of the data sets; importing it does not import torch."""
 
 import difflib
 from dataclasses import dataclass
@@ -11,25 +11,27 @@ from chromozoo.errors import UnknownNameError
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is opened.
+    """Description of a data set.
 
     Attributes:
-        name: Its one name: weights tag, config suffix, ``dataset`` column of a result row.
+        name: Name of the data set, used in commands and in the ``dataset`` column of results.
         title: One line.
         task: ``"classification"``, ``"segmentation"`` or ``"detection"``.
-        module: Dotted name of the file that reads it.
-        data_module: Class name of its LightningDataModule there.
-        size: What it holds, in words.
-        source: Who published it.
-        licence: As far as it is known.
-        tag: Of weights trained on it: both sets of BioImLab are ``bioimlab``.
-        parts: Tags of the sets that it is made of, if it is made of others.
+        module: Dotted name of its module, which has ``INSTRUCTIONS`` and ``verify(root)``.
+        dataset: Class name of its ``torch.utils.data.Dataset`` in the module.
+        data_module: Class name of its LightningDataModule in the module.
+        size: Its content in words.
+        source: Its publisher.
+        licence: Its licence, as far as known.
+        tag: Tag of weights trained on it and suffix of configs; both data sets of BioImLab have the
+            tag ``bioimlab``.
     """
 
     name: str
     title: str
     task: str
     module: str
+    dataset: str
     data_module: str
     size: str
     source: str
@@ -38,11 +40,11 @@ class DatasetInfo:
     parts: tuple[str, ...] = ()
 
     def load_module(self) -> Any:
-        """The file that reads it (imports torch): has ``INSTRUCTIONS`` and ``verify(root)``."""
+        """Import its module, and with it torch."""
         return import_module(self.module)
 
     def load_data(self, **arguments: Any) -> Any:
-        """Its LightningDataModule, made with these arguments."""
+        """Return its LightningDataModule with these arguments."""
         return getattr(self.load_module(), self.data_module)(**arguments)
 
 
@@ -54,6 +56,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="BioImLab Q-band single chromosomes",
             task="classification",
             module="chromozoo.data.bioimlab",
+            dataset="BioImLabDataset",
             data_module="BioImLabDataModule",
             size="4,922 chromosomes of 107 cells, 24 classes",
             source="University of Padova, Biomedical Imaging Laboratory; Poletti, Grisan, "
@@ -66,6 +69,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="BioImLab Q-band prometaphases",
             task="segmentation",
             module="chromozoo.data.bioimlab_segmentation",
+            dataset="BioImLabSegmentationDataset",
             data_module="BioImLabSegmentationDataModule",
             size="150 images of 768x576 with 6,231 amodal polygons",
             source="images: University of Padova, Biomedical Imaging Laboratory; Poletti, Grisan, "
@@ -78,6 +82,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="BioImLab and Pki-3 chromosomes, and those cut from metaphases of three sets",
             task="classification",
             module="chromozoo.data.metaphase_crops",
+            dataset="MetaphaseCropsDataset",
             data_module="MetaphaseCropsDataModule",
             size="73,890 crops: 28,545 single chromosomes, 11,762 of 275 metaphases, each twice, "
             "and 21,821 of 475 metaphases with boxes",
@@ -93,6 +98,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="Pki-3 G-band single chromosomes",
             task="classification",
             module="chromozoo.data.pki3",
+            dataset="Pki3Dataset",
             data_module="Pki3DataModule",
             size="23,623 upright chromosomes of 514 karyotypes of 310 patients, 24 classes",
             source="University of Passau; Ritter & Gao 2008",
@@ -101,9 +107,10 @@ DATASETS: dict[str, DatasetInfo] = {
         ),
         DatasetInfo(
             name="karyograms",
-            title="Images of arranged karyograms, cut by the places of the classes",
+            title="Images of arranged karyograms, cut into single chromosomes",
             task="classification",
             module="chromozoo.data.karyograms",
+            dataset="KaryogramDataset",
             data_module="KaryogramDataModule",
             size="your own images, about 46 chromosomes each",
             source="your own",
@@ -115,6 +122,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="M-FISH DAPI metaphases",
             task="segmentation",
             module="chromozoo.data.mfish",
+            dataset="MFishDataset",
             data_module="MFishDataModule",
             size="163 images of about 645x517 with a 24-class map, many of them abnormal",
             source="Advanced Digital Imaging Research, PSI M-FISH image set 1, 2000",
@@ -126,6 +134,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="BioImLab, M-FISH and CIL:54816 metaphases together: Q-band, DAPI and G-band",
             task="segmentation",
             module="chromozoo.data.mixed_metaphases",
+            dataset="MixedMetaphasesDataset",
             data_module="MixedMetaphasesDataModule",
             size="1,074 training images, 238 with outlines and 836 with boxes",
             source="BioImLab (University of Padova; Wang et al. 2023), M-FISH (Advanced Digital "
@@ -140,6 +149,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="CIL:54816 G-band metaphases with boxes",
             task="detection",
             module="chromozoo.data.cil54816",
+            dataset="Cil54816Dataset",
             data_module="Cil54816DataModule",
             size="1,100 images of the published 5,000 with about 46 boxes each, 24 classes",
             source="Cell Image Library, doi 10.7295/W9CIL54816; Tseng et al. 2023, Scientific Data",
@@ -151,6 +161,7 @@ DATASETS: dict[str, DatasetInfo] = {
             title="CIL:54816 G-band single chromosomes, cut from metaphases by their boxes",
             task="classification",
             module="chromozoo.data.cil54816",
+            dataset="Cil54816CropsDataset",
             data_module="Cil54816CropsDataModule",
             size="50,534 crops of 1,100 metaphases, in their natural clutter, 24 classes",
             source="Cell Image Library, doi 10.7295/W9CIL54816; Tseng et al. 2023, Scientific Data",
@@ -165,37 +176,44 @@ TAGS = frozenset(info.tag for info in DATASETS.values())
 
 
 def datasets(task: str) -> dict[str, DatasetInfo]:
-    """The data sets of ``"classification"``, ``"segmentation"`` or ``"detection"``, by name."""
+    """Return the data sets of a task by name.
+
+    Args:
+        task: ``"classification"``, ``"segmentation"`` or ``"detection"``.
+    """
     return {name: info for name, info in DATASETS.items() if info.task == task}
 
 
-def usable_for(task: str) -> dict[str, DatasetInfo]:
-    """The data sets that models for ``"classification"`` or ``"segmentation"`` learn from, by name.
+def training_sets(task: str) -> dict[str, DatasetInfo]:
+    """Return the data sets for training models of a task by name.
 
-    A segmenter may learn from boxes alone.
+    Segmenters can be trained on boxes alone.
+
+    Args:
+        task: ``"classification"`` or ``"segmentation"``.
     """
     return datasets(task) | (datasets("detection") if task == "segmentation" else {})
 
 
 def dataset_of_tag(tag: str, task: str) -> DatasetInfo:
-    """The data set of a task that weights with this tag were trained on.
+    """Return the data set of a task that weights with a tag were trained on.
 
     Raises:
-        UnknownNameError: There is none.
+        UnknownNameError: No such data set.
     """
-    usable = usable_for(task)
+    usable = training_sets(task)
     for info in usable.values():
         if info.tag == tag:
             return info
     known = ", ".join(info.tag for info in usable.values())
-    raise UnknownNameError(f"no data set for {task} has the tag {tag!r}; there are {known}")
+    raise UnknownNameError(f"no data set for {task} has the tag {tag!r}; known are {known}")
 
 
 def dataset_info(name: str) -> DatasetInfo:
-    """What is known of one data set.
+    """Return the description of one data set.
 
     Raises:
-        UnknownNameError: There is none of this name.
+        UnknownNameError: No such data set.
     """
     if name not in DATASETS:
         close = difflib.get_close_matches(name, DATASETS) or list(DATASETS)
@@ -205,12 +223,12 @@ def dataset_info(name: str) -> DatasetInfo:
 
 @dataclass(frozen=True)
 class Verification:
-    """What ``chromozoo data verify`` found.
+    """Result of ``chromozoo data verify``.
 
     Attributes:
-        path: The data set.
-        lines: The report: hash, counts by class and split.
-        faults: What is wrong, each naming the file; empty for a whole data set.
+        path: Path of the data set.
+        lines: Report with the hash and the counts by class and split.
+        faults: One message for each fault, beginning with the file; empty for a complete data set.
     """
 
     path: Path

@@ -1,29 +1,50 @@
-"""Images of arranged karyograms as a data set: every chromosome has the class of its place.
+"""Karyograms: a data set from your own images of arranged karyograms.
 
-So Wei et al. 2022 made theirs; see :mod:`chromozoo.data.karyogram_extract`, which cuts an image or
-refuses it as a whole. The images are the user's own.
+Source: your own images. Each chromosome has the class of its position
+(:mod:`chromozoo.images.karyogram_extract`); images with an uncertain class are refused.
+
+Files: one image for each cell; the name up to its last ``_`` is the patient::
+
+    karyograms/                      (or a zip file)
+    ├── patient7_1.png
+    ├── patient7_2.png
+    └── patient8_1.png
+
+Licence: your own.
+
+Reference: Wei et al. 2022, who made their data set in this way.
+
+Example::
+
+    dataset = KaryogramDataset("karyograms", split="train")
+    item = dataset[0]
+    item["image"].shape, item["label"]  # (1, 112, 48), class index 0 to 23
 """
 
+import functools
 import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+import albumentations as A
 import numpy as np
 from numpy.typing import NDArray
 
 from chromozoo.classes import CLASS_INDEX, DIPLOID_NUMBER
-from chromozoo.data.base.chromosome_datamodule import ChromosomeDataModule, Chromosomes
-from chromozoo.data.base.crops import sha256_of
-from chromozoo.data.base.verification import class_line, split_lines
+from chromozoo.data.base.chromosome_datamodule import ChromosomeDataModule
+from chromozoo.data.base.chromosome_dataset import ChromosomeDataset, Chromosomes
+from chromozoo.data.base.content_index import cached_facts
+from chromozoo.data.base.crop_dataset import sha256_of
+from chromozoo.data.base.verification import describe_classes, describe_split
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.io.archive import Archive, exists, name_bytes, open_archive
-from chromozoo.data.karyogram_extract import KaryogramCrop, extract_chromosomes
 from chromozoo.data.splits import draw_split
 from chromozoo.errors import DatasetError, DatasetNotFoundError, ImageError
+from chromozoo.images.karyogram_extract import KaryogramCrop, extract_chromosomes
+from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.reading import IMAGE_SUFFIXES, read_bytes
 
 INSTRUCTIONS = """To get it:
@@ -34,22 +55,96 @@ INSTRUCTIONS = """To get it:
   3. Check it: chromozoo data verify karyograms --root /folder"""
 
 
-class KaryogramDataModule(ChromosomeDataModule):
+class KaryogramDataset(ChromosomeDataset):
     """The chromosomes of arranged karyograms, upright, p arm up; split by patient.
 
-    The patient is the file's name up to its last ``_``, or the whole name; which part a patient
-    falls into follows from the hash of this name (:func:`chromozoo.data.splits.draw_split`). What
-    cannot be cut without doubt is left out as a whole, with a warning.
+    The patient is the name of the file up to its last ``_``, or the whole name. The split follows
+    from the hash of the patient (:func:`chromozoo.data.splits.draw_split`). Images with an
+    uncertain class are left out with a warning.
 
     Args:
         root: Folder or zip file of the images.
-        layout: See :func:`chromozoo.data.karyogram_extract.extract_chromosomes`.
-        fold: See :class:`chromozoo.data.base.chromosome_datamodule.ChromosomeDataModule`, as the other
-            arguments.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
+        fold, preset, augmentation, cache: See :class:`ChromosomeDataset`.
+        layout: See :func:`chromozoo.images.karyogram_extract.extract_chromosomes`.
     """
 
     dataset_name = "karyograms"
     split_name = None
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        split: str = "train",
+        fold: int | None = None,
+        preset: ChromosomePreset | None = None,
+        augmentation: A.Compose | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        layout: str = "denver",
+    ) -> None:
+        super().__init__(root, split, fold, preset, augmentation, cache, layout=layout)
+
+    @classmethod
+    def list_chromosomes(
+        cls,
+        root: str | os.PathLike[str] | None = None,
+        fold: int | None = None,
+        cache: Path | None = None,
+        layout: str = "denver",
+    ) -> Chromosomes:
+        path = _find_path(root)
+
+        @functools.cache
+        def cut_once() -> tuple[dict[str, list[KaryogramCrop]], list[str]]:
+            return cut_karyograms(path, layout)
+
+        def compute() -> dict[str, Any]:
+            cut, refused = cut_once()
+            contents = (
+                part
+                for key, crops in cut.items()
+                for crop in crops
+                for part in (name_bytes(key), crop.image.tobytes())
+            )
+            return {
+                "sha256": sha256_of(contents),
+                "cells": {key: [crop.label for crop in crops] for key, crops in cut.items()},
+                "refused": refused,
+            }
+
+        def images() -> Iterator[tuple[str, NDArray[np.generic]]]:
+            for key, crops in cut_once()[0].items():
+                for crop in crops:
+                    yield f"{path}: {key}, {crop.label}{crop.copy}", crop.image
+
+        facts = cached_facts(f"{cls.dataset_name}-{layout}", [path], compute, cache)
+        cells: dict[str, list[str]] = facts["cells"]
+        for message in facts["refused"]:
+            warnings.warn(f"left out: {message}", stacklevel=2)
+        if not cells:
+            reasons = "\n".join(facts["refused"])
+            raise DatasetError(f"{path}: no karyogram could be cut:\n{reasons}")
+        drawn = draw_split(cls.dataset_name, map(patient_of, cells), fold)
+        return Chromosomes(
+            np.array([CLASS_INDEX[label] for labels in cells.values() for label in labels]),
+            np.array([key for key, labels in cells.items() for _ in labels]),
+            facts["sha256"],
+            images,
+            drawn.divide_members({key: patient_of(key) for key in cells}),
+        )
+
+
+class KaryogramDataModule(ChromosomeDataModule):
+    """DataModule of :class:`KaryogramDataset`.
+
+    Args:
+        root: As for :class:`KaryogramDataset`.
+        layout: As for :class:`KaryogramDataset`.
+        fold: None for the test part of the split; 0 to 4 for grouped 5-fold cross-validation.
+        **arguments: Those of :class:`ChromosomeDataModule`.
+    """
+
+    dataset_class = KaryogramDataset
     stain = "g"
 
     def __init__(
@@ -63,46 +158,25 @@ class KaryogramDataModule(ChromosomeDataModule):
         self.layout = layout
 
     def chromosomes(self) -> Chromosomes:
-        path = _find(self.root)
-        cut, refused = cut_karyograms(path, self.layout)
-        for message in refused:
-            warnings.warn(f"left out: {message}", stacklevel=2)
-        if not cut:
-            raise DatasetError("\n".join([f"{path}: no karyogram could be cut:", *refused]))
-        parts = draw_split(self.dataset_name, map(patient_of, cut), self.fold)
-        self.split = parts.of_members({key: patient_of(key) for key in cut})
-        crops = [(key, crop) for key, found in cut.items() for crop in found]
-
-        def images() -> Iterator[tuple[str, NDArray[np.generic]]]:
-            for key, crop in crops:
-                yield f"{path}: {key}, {crop.label}{crop.copy}", crop.image
-
-        return Chromosomes(
-            np.array([CLASS_INDEX[crop.label] for _, crop in crops]),
-            np.array([key for key, _ in crops]),
-            sha256_of(
-                part for key, crop in crops for part in (name_bytes(key), crop.image.tobytes())
-            ),
-            images,
-        )
+        return KaryogramDataset.list_chromosomes(self.root, self.fold, self.cache, self.layout)
 
 
 def patient_of(key: str) -> str:
-    """The patient of a karyogram: ``"patient7"`` of ``"patient7_2"``."""
+    """Return the patient of a karyogram: ``"patient7"`` for ``"patient7_2"``."""
     return key.rpartition("_")[0] or key
 
 
-@cache
 def cut_karyograms(
     path: Path, layout: str = "denver"
 ) -> tuple[dict[str, list[KaryogramCrop]], list[str]]:
-    """The chromosomes of every karyogram, by the stem of its file, and what was refused.
-
-    It is done once in a process for every path.
+    """Cut every karyogram into its chromosomes.
 
     Args:
         path: Folder or zip file.
-        layout: See :func:`chromozoo.data.karyogram_extract.extract_chromosomes`.
+        layout: See :func:`chromozoo.images.karyogram_extract.extract_chromosomes`.
+
+    Returns:
+        The chromosomes by the stem of the file, and one message for each refused image.
 
     Raises:
         DatasetError: There is no image, or two have one stem.
@@ -111,7 +185,7 @@ def cut_karyograms(
     cut: dict[str, list[KaryogramCrop]] = {}
     refused: list[str] = []
     with open_archive(path) as archive:
-        for key, name in _images(path, archive).items():
+        for key, name in _list_images(path, archive).items():
             source = f"{path}: {name}"
             try:
                 image = read_bytes(archive.read(name), source)
@@ -122,29 +196,29 @@ def cut_karyograms(
 
 
 def verify(root: str | os.PathLike[str] | None = None) -> Verification:
-    """Cuts every karyogram and counts the chromosomes; what is refused is a fault.
+    """Cut every karyogram and count the chromosomes; refused images are faults.
 
     Raises:
-        DatasetNotFoundError: No folder was named.
+        DatasetNotFoundError: There is no such folder or zip file.
         DatasetError: There is no image, or two have one stem.
     """
-    path = _find(root)
+    path = _find_path(root)
     cut, refused = cut_karyograms(path)
     by_cell = Counter({key: len(crops) for key, crops in cut.items()})
     lines = [f"{by_cell.total()} chromosomes of {len(cut)} karyograms"]
     if cut:
-        split = draw_split(KaryogramDataModule.dataset_name, map(patient_of, cut))
+        split = draw_split(KaryogramDataset.dataset_name, map(patient_of, cut))
         others = (f"{key} ({n})" for key, n in sorted(by_cell.items()) if n != DIPLOID_NUMBER)
         lines += [
             f"of {len(set(map(patient_of, cut)))} patients",
             f"without {DIPLOID_NUMBER}: " + (", ".join(others) or "none"),
-            class_line(CLASS_INDEX[crop.label] for crops in cut.values() for crop in crops),
-            *split_lines(split.of_members({key: patient_of(key) for key in cut}), by_cell),
+            describe_classes(CLASS_INDEX[crop.label] for crops in cut.values() for crop in crops),
+            *describe_split(split.divide_members({key: patient_of(key) for key in cut}), by_cell),
         ]
     return Verification(path, tuple(lines), tuple(refused))
 
 
-def _find(root: str | os.PathLike[str] | None) -> Path:
+def _find_path(root: str | os.PathLike[str] | None) -> Path:
     if root is None or not exists(Path(root)):
         raise DatasetNotFoundError(
             f"{root}: no such folder or zip file of karyograms.\n{INSTRUCTIONS}"
@@ -152,8 +226,8 @@ def _find(root: str | os.PathLike[str] | None) -> Path:
     return Path(root)
 
 
-def _images(path: Path, archive: Archive) -> dict[str, str]:
-    """Names in the archive by their stems."""
+def _list_images(path: Path, archive: Archive) -> dict[str, str]:
+    """Return the names of the images in the archive by their stems."""
     found: dict[str, str] = {}
     for name in sorted(archive.names()):
         file = Path(name)

@@ -1,8 +1,24 @@
-"""G-band single chromosomes: Pki-3, and any set of files that is laid out in a known way.
+"""Pki-3 and other sets of G-band single chromosomes for classification.
 
-Pki-3: Ritter & Gao 2008, University of Passau: 23,623 chromosomes of 514 karyotypes of 310
-patients, upright (p arm up) on white; not all karyotypes are normal. Layout as at hand:
-``<patient>_<cell>/<class>_<copy>.png``, classes 1 to 22, X and Y.
+Source: University of Passau: 23,623 chromosomes of 514 karyotypes of 310 patients, upright (p arm
+up), dark on white. Not all karyotypes are normal.
+
+Files (classes 1 to 22, X and Y); :class:`Pki3Dataset` describes three more layouts::
+
+    gband-pki3.zip                   (or a folder gband-pki3/)
+    ├── p001_6/1_1.png               <patient>_<cell>/<class>_<copy>.png
+    ├── ...
+    └── p372_6/9_2.png
+
+Licence: research use; not verified.
+
+Reference: Ritter & Gao 2008.
+
+Example::
+
+    dataset = Pki3Dataset("data", split="train", preset={"height": 112, "width": 48})
+    item = dataset[0]
+    item["image"].shape, item["label"]  # (1, 112, 48), class index 0 to 23
 """
 
 import csv
@@ -14,20 +30,30 @@ from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+import albumentations as A
+
 from chromozoo.classes import CLASS_INDEX, CLASSES, DIPLOID_NUMBER
-from chromozoo.data.base.chromosome_datamodule import (
-    ChromosomeDataModule,
+from chromozoo.data.base.chromosome_datamodule import ChromosomeDataModule
+from chromozoo.data.base.chromosome_dataset import (
+    ChromosomeDataset,
     ChromosomeFile,
     Chromosomes,
     chromosomes_of_files,
     read_all,
 )
-from chromozoo.data.base.verification import class_line, left_out_lines, split_faults, split_lines
+from chromozoo.data.base.verification import (
+    describe_classes,
+    describe_ignored_images,
+    describe_split,
+    find_split_faults,
+)
 from chromozoo.data.catalogue import Verification
 from chromozoo.data.io.archive import Archive, exists, find_dataset, open_archive
+from chromozoo.data.io.karyogram_export import LABELS
 from chromozoo.data.splits import draw_split, load_split
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
-from chromozoo.strict_json import shown
+from chromozoo.images.preset import ChromosomePreset
+from chromozoo.strict_json import short_repr
 
 FILE_NAME = "gband-pki3.zip"
 SPLIT = "pki3_v1"
@@ -47,12 +73,9 @@ INSTRUCTIONS = """To get it:
 
 Layout = Literal["pki3", "cir-net", "class-folders", "labels-csv"]
 
-# What `chromozoo data from-karyogram` and `chromozoo synthesize` write beside their images.
-LABELS = "labels.csv"
-
 _CLASS = r"(?P<label>[0-9]{1,2}|[XYxy])"
 _IMAGE = r"\.(?:png|bmp|tiff?|jpe?g|jp2|j2k)$"
-_NAMES: dict[str, tuple[str, re.Pattern[str]]] = {
+_FILE_NAMES: dict[str, tuple[str, re.Pattern[str]]] = {
     "pki3": (
         "<patient>_<cell>/<class>_<copy>.png",
         re.compile(rf"(?:^|/)(?P<cell>[^/_]+_[^/]+)/{_CLASS}_[0-9]+{_IMAGE}", re.IGNORECASE),
@@ -73,25 +96,25 @@ _NAMES: dict[str, tuple[str, re.Pattern[str]]] = {
 
 
 def list_files(path: Path, layout: Layout = "pki3") -> list[ChromosomeFile]:
-    """All chromosomes of a set, in the order of cell, class, name.
+    """List the chromosomes by cell, class and name.
 
     Args:
         path: Folder or zip file.
-        layout: See :class:`Pki3DataModule`.
+        layout: See :class:`Pki3Dataset`.
 
     Raises:
         DatasetError: No file has a name of the layout, or a class is unknown.
     """
-    description, pattern = _NAMES[layout]
+    description, pattern = _FILE_NAMES[layout]
     found: list[ChromosomeFile] = []
     with open_archive(path) as archive:
         for name in archive.names():
             if not (match := pattern.search(name)):
                 continue
             if layout == "labels-csv":
-                found += _files_of_table(path, archive, name)
+                found += _list_table(path, archive, name)
                 continue
-            label = _label(match["label"], layout)
+            label = _parse_class(match["label"], layout)
             if label is None:
                 raise DatasetError(
                     f"{path}: {name} has class {match['label']}; files of the layout {layout} are "
@@ -100,20 +123,23 @@ def list_files(path: Path, layout: Layout = "pki3") -> list[ChromosomeFile]:
                 )
             found.append(ChromosomeFile(name, match.groupdict().get("cell", name), label))
     if not found:
-        others = ", ".join(f"{key}: {words}" for key, (words, _) in _NAMES.items() if key != layout)
+        others = ", ".join(
+            f"{key}: {words}" for key, (words, _) in _FILE_NAMES.items() if key != layout
+        )
         raise DatasetError(
             f"{path}: holds no file named {description}; give the layout that it has ({others})"
         )
     return sorted(found, key=lambda file: (file.cell, file.label, file.name))
 
 
-def _files_of_table(path: Path, archive: Archive, name: str) -> list[ChromosomeFile]:
-    """The chromosomes that a ``labels.csv`` lists.
+def _list_table(path: Path, archive: Archive, name: str) -> list[ChromosomeFile]:
+    """List the chromosomes of a ``labels.csv``.
 
-    Their cell is the folder of the image, for that is what both commands write.
+    The cell is the folder of the image: ``chromozoo data from-karyogram`` and ``chromozoo
+    synthesize`` write one folder for each cell.
 
     Raises:
-        DatasetError: It is damaged, or names a file that is not there or an unknown class.
+        DatasetError: The table is damaged, or has a missing file or an unknown class.
     """
     source = f"{path}: {name}"
     try:
@@ -125,11 +151,12 @@ def _files_of_table(path: Path, archive: Archive, name: str) -> list[ChromosomeF
     found: dict[str, ChromosomeFile] = {}
     for number, row in enumerate(rows, start=1):
         file = (folder / (row.get("file") or "")).as_posix()
-        label = _label(row.get("class") or row.get("label") or "", "class-folders")
+        label = _parse_class(row.get("class") or row.get("label") or "", "class-folders")
         if file not in names or file in found or label is None:
             raise DatasetError(
-                f"{source}: row {number} names the file {shown(row.get('file'))} and the class "
-                f"{shown(row.get('class', row.get('label')))}; give each file of the folder once, "
+                f"{source}: row {number} names the file {short_repr(row.get('file'))} "
+                f"and the class {short_repr(row.get('class', row.get('label')))}; give each file of "
+                "the folder once, "
                 "with a class of 1 to 22, X and Y"
             )
         cell = PurePosixPath(file).parent.as_posix()
@@ -139,46 +166,95 @@ def _files_of_table(path: Path, archive: Archive, name: str) -> list[ChromosomeF
 
 
 def patient_of(cell: str) -> str:
-    """The patient of a karyotype of Pki-3: ``"p079"`` of ``"p079_12"``."""
+    """Return the patient of a karyotype of Pki-3: ``"p079"`` for ``"p079_12"``."""
     return cell.partition("_")[0]
 
 
-class Pki3DataModule(ChromosomeDataModule):
+class Pki3Dataset(ChromosomeDataset):
     """Single G-band chromosomes, split by patient where the patient is known.
 
-    What is known of the cells depends on the layout:
+    The layout decides how cells and patients are named:
 
     - ``"pki3"``: the folder is the karyotype, its part before ``_`` the patient; the committed
-      split divides by patient. Images are upright, p arm up. The preset turns a chromosome by
-      less than 90 degrees, so it stays up: without flips (``augmentation: {flips: false}``) a
-      classifier with ``polarity: true`` learns to tell the arms.
-    - ``"cir-net"``: the files of Lin et al. 2020 (CIR-Net), whose label 0 to 23 stands between the
-      last two dots of the name. Neither cell nor patient is known: every file is a cell of its own,
-      and chromosomes of one metaphase may stand on both sides of the split.
+      split divides by patient. Images are upright, p arm up. The preset rotates a chromosome by
+      less than 90 degrees, so it stays up, and without flips (``augmentation: {flips: false}``) a
+      classifier with ``polarity: true`` learns the polarity.
+    - ``"cir-net"``: the files of Lin et al. 2020 (CIR-Net), with a label 0 to 23 between the last
+      two dots of the name. Cells and patients are unknown: every file is its own cell, and the
+      chromosomes of one metaphase may be on both sides of the split.
     - ``"class-folders"``: one folder for each class, 1 to 22, X and Y (or 23 and 24), with images
-      of any name; folders above it do not matter. Cells are as unknown as with ``"cir-net"``.
-    - ``"labels-csv"``: what ``chromozoo data from-karyogram`` and ``chromozoo synthesize`` write:
-      the classes stand in ``labels.csv``, and each folder of images is a cell. The name of a
-      karyogram up to its last ``_`` is the patient.
+      of any name; folders above it do not matter. Cells are unknown as with ``"cir-net"``.
+    - ``"labels-csv"``: the output of ``chromozoo data from-karyogram`` and ``chromozoo
+      synthesize``: the classes are in ``labels.csv``, and each folder of images is a cell. The name
+      of a karyogram up to its last ``_`` is the patient.
 
-    Where there is no committed split it is drawn by the hash of the patient, the cell, or the
-    file's name, by what is known: 70 % train, 10 % val and 20 % test, or five equal folds; what is
-    there stays where it is when others come.
+    Layouts without a committed split are divided by the hash of the patient, the cell or the file
+    name, whichever is known: 70 % train, 10 % val and 20 % test, or five equal folds. Adding files
+    does not move the others. Images with names of another layout are ignored with a warning.
 
     Args:
-        root: For ``"pki3"`` as in :class:`chromozoo.data.base.chromosome_datamodule.ChromosomeDataModule`; for
-            the other layouts the folder or zip file itself.
-        layout: How files are named.
-        fold: See the base class, as the other arguments.
+        root: For ``"pki3"`` as in :class:`ChromosomeDataset`; for the other layouts the folder or
+            zip file itself.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
+        fold, preset, augmentation, cache: See :class:`ChromosomeDataset`.
+        layout: Layout of the files.
 
-    Images whose names are not of the layout are left out; a warning counts them.
+    Raises:
+        UnknownNameError: No such layout, split or fold.
+    """
+
+    dataset_name = "pki3"
+    split_name = SPLIT
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        split: str = "train",
+        fold: int | None = None,
+        preset: ChromosomePreset | None = None,
+        augmentation: A.Compose | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        layout: Layout = "pki3",
+    ) -> None:
+        super().__init__(root, split, fold, preset, augmentation, cache, layout=layout)
+
+    @classmethod
+    def list_chromosomes(
+        cls,
+        root: str | os.PathLike[str] | None = None,
+        fold: int | None = None,
+        cache: Path | None = None,
+        layout: Layout = "pki3",
+    ) -> Chromosomes:
+        check_layout(layout)
+        path = _find_path(root, layout)
+        files = list_files(path, layout)
+        for line in describe_ignored_images(path, (file.name for file in files)):
+            warnings.warn(f"{path}: {line}", stacklevel=2)
+        if layout == "pki3":
+            split = cls.load_split(fold)
+        else:
+            patients = {file.cell: file.patient or file.cell for file in files}
+            split = draw_split(layout, patients.values(), fold).divide_members(patients)
+        return chromosomes_of_files(
+            f"pki3-{layout}", path, files, split, upright=layout == "pki3", cache=cache
+        )
+
+
+class Pki3DataModule(ChromosomeDataModule):
+    """DataModule of :class:`Pki3Dataset`.
+
+    Args:
+        root: As for :class:`Pki3Dataset`.
+        layout: As for :class:`Pki3Dataset`.
+        fold: None for the test part of the split; 0 to 4 for grouped 5-fold cross-validation.
+        **arguments: Those of :class:`ChromosomeDataModule`.
 
     Raises:
         UnknownNameError: No such layout or fold.
     """
 
-    dataset_name = "pki3"
-    split_name = SPLIT
+    dataset_class = Pki3Dataset
     stain = "g"
 
     def __init__(
@@ -188,39 +264,40 @@ class Pki3DataModule(ChromosomeDataModule):
         fold: int | None = None,
         **arguments: Any,
     ) -> None:
-        if layout not in get_args(Layout):
-            raise UnknownNameError(
-                f"unknown layout {layout!r}; known are {', '.join(get_args(Layout))}"
-            )
+        check_layout(layout)
         super().__init__(root, fold, **arguments)
         self.layout = layout
 
     def chromosomes(self) -> Chromosomes:
-        path = _find(self.root, self.layout)
-        files = list_files(path, self.layout)
-        for line in left_out_lines(path, (file.name for file in files)):
-            warnings.warn(f"{path}: {line}", stacklevel=2)
-        if self.layout != "pki3":
-            patients = {file.cell: file.patient or file.cell for file in files}
-            drawn = draw_split(self.layout, patients.values(), self.fold)
-            self.split = drawn.of_members(patients)
-        return chromosomes_of_files(path, files, upright=self.layout == "pki3")
+        return Pki3Dataset.list_chromosomes(self.root, self.fold, self.cache, self.layout)
+
+
+def check_layout(layout: str) -> None:
+    """Refuse unknown layouts.
+
+    Raises:
+        UnknownNameError: No such layout.
+    """
+    if layout not in get_args(Layout):
+        raise UnknownNameError(
+            f"unknown layout {layout!r}; known are {', '.join(get_args(Layout))}"
+        )
 
 
 def verify(root: str | os.PathLike[str] | None = None) -> Verification:
-    """Reads every file of Pki-3 and counts it by class and split.
+    """Read every file of Pki-3 and count the chromosomes by class and split.
 
-    A karyotype that does not have 46 chromosomes is no fault: it is listed.
+    Karyotypes without 46 chromosomes are listed, but they are no fault.
 
     Raises:
-        DatasetNotFoundError: The set is not on this machine.
+        DatasetNotFoundError: The data set is not on this machine.
     """
-    path = _find(root, "pki3")
+    path = _find_path(root, "pki3")
     files = list_files(path)
     split = load_split(SPLIT)
     sha256, colour, faults = read_all(path, files)
     by_cell = Counter(file.cell for file in files)
-    faults += split_faults(split, by_cell)
+    faults += find_split_faults(split, by_cell)
     patients = {patient_of(cell) for cell in by_cell}
     numbers = Counter(by_cell.values())
     lines = [
@@ -231,26 +308,26 @@ def verify(root: str | os.PathLike[str] | None = None) -> Verification:
         + ", ".join(f"{number}: {numbers[number]} karyotypes" for number in sorted(numbers)),
         f"without {DIPLOID_NUMBER}: "
         + (", ".join(c for c, n in sorted(by_cell.items()) if n != DIPLOID_NUMBER) or "none"),
-        class_line([file.label for file in files]),
-        *split_lines(split, by_cell),
-        *left_out_lines(path, (file.name for file in files)),
+        describe_classes([file.label for file in files]),
+        *describe_split(split, by_cell),
+        *describe_ignored_images(path, (file.name for file in files)),
     ]
     return Verification(path, tuple(lines), tuple(faults))
 
 
-def _find(root: str | os.PathLike[str] | None, layout: Layout) -> Path:
+def _find_path(root: str | os.PathLike[str] | None, layout: Layout) -> Path:
     if layout == "pki3":
         return find_dataset(FILE_NAME, INSTRUCTIONS, root)
     if root is None or not exists(Path(root)):
         raise DatasetNotFoundError(
             f"{root}: no such folder or zip file; a set of the layout {layout} "
-            f"({_NAMES[layout][0]}) is named itself: --data.init_args.root /folder"
+            f"({_FILE_NAMES[layout][0]}) needs its own path: --data.init_args.root /folder"
         )
     return Path(root)
 
 
-def _label(word: str, layout: Layout) -> int | None:
-    """Class index of what a name says; None where there is no such class."""
+def _parse_class(word: str, layout: Layout) -> int | None:
+    """Return the class index of a class name of a layout; None where it is unknown."""
     if not re.fullmatch("[0-9]{1,2}|[XYxy]", word):
         return None
     if layout == "cir-net":

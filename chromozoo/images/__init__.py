@@ -1,1 +1,4 @@
-"""What is done to the image of one chromosome: arrays in, arrays out, torch only in preset."""
+"""Image processing: reading, grey levels, signal images, extraction, straightening, presets.
+
+Only ``preset``, ``metaphase``, ``sources`` and ``augment`` import torch.
+"""

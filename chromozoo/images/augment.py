@@ -1,4 +1,4 @@
-"""Augmentation of prepared crops through albumentations."""
+"""Training augmentation of chromosome crops, with albumentations."""
 
 import albumentations as A
 import cv2
@@ -11,8 +11,8 @@ class Bend(A.ImageOnlyTransform):  # type: ignore[misc]
     """Bends an upright chromosome: its straight axis becomes a shallow arc.
 
     Args:
-        sagitta: Largest height of the arc, of the canvas height; either side is as likely.
-        p: Share of the images that are bent.
+        sagitta: Maximum height of the arc relative to the canvas height, to either side.
+        p: Probability of bending an image.
     """
 
     def __init__(self, sagitta: float = 0.08, p: float = 0.5) -> None:
@@ -25,7 +25,7 @@ class Bend(A.ImageOnlyTransform):  # type: ignore[misc]
     def apply(self, img: NDArray[np.uint8], sagitta: float, **_: object) -> NDArray[np.uint8]:
         height, width = img.shape[:2]
         along = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None]
-        # Minus 1/3, the mean of the square: the chromosome stays in the middle.
+        # 1/3 is the mean of the square; subtracting it keeps the chromosome in the middle.
         across = np.float32(sagitta * height) * (along**2 - np.float32(1 / 3))
         x = np.arange(width, dtype=np.float32)[None] + across
         y = np.repeat(np.arange(height, dtype=np.float32)[:, None], width, axis=1)
@@ -36,15 +36,15 @@ class Bend(A.ImageOnlyTransform):  # type: ignore[misc]
 class Turn(A.ImageOnlyTransform):  # type: ignore[misc]
     """CDA, the chromosome data augmentation of Lin et al. 2020 (section 3.2, equations 3 to 5).
 
-    Turns every image about the middle of its canvas by a random multiple of ``step`` degrees, 0
-    among them, and then moves it by random rows and columns. What comes in is 0, the background of
-    a signal image; pixels are interpolated. The released code takes the nearest pixel, fills black
-    although its images are dark on white, and has no offset. Lin et al. make all turns of every
-    image beforehand; here each epoch draws one.
+    Rotates an image about the middle of its canvas by a random multiple of ``step`` degrees,
+    including 0, then shifts it by random rows and columns. New pixels are 0, the background of a
+    signal image, and pixels are interpolated. The released code takes the nearest pixel, fills
+    black although its images are dark on white, and has no offset. Lin et al. precompute all
+    rotations of every image; here each epoch draws one.
 
     Args:
-        step: Degrees between two turns; a divisor of 360.
-        offset: Largest offset in rows and in columns, of the canvas.
+        step: Degrees between two rotations; a divisor of 360.
+        offset: Maximum shift in rows and columns, relative to the canvas.
 
     Raises:
         ValueError: ``step`` does not divide 360.
@@ -87,25 +87,27 @@ def training_augmentation(
     flips: bool = True,
     rotate_step: float = 0.0,
 ) -> A.Compose:
-    """What another cell, another slide and another exposure would have changed.
+    """Return the training augmentation, which simulates other cells, slides and exposures.
 
-    Grey values are only ever multiplied, so the background of a signal image stays 0.
+    Grey values are only multiplied, so the background of a signal image stays 0.
 
     Args:
-        rotate: Largest turn left or right in degrees: what the principal axis leaves of a bend.
-        scale: Smallest and largest magnification: contraction differs between cells.
-        shear: Largest shear in degrees.
-        shift: Largest shift, of the canvas.
-        brightness: Largest relative change of brightness; with it go gamma and sharpness. 0 leaves
-            all of them alone.
-        noise: Largest relative change of a single pixel.
-        bend: Largest sagitta of the chromosome's axis, of the canvas height (:class:`Bend`).
-        flips: Mirror both ways. Polarity is unknown after rotate & crop, so both ends must do.
-        rotate_step: Degrees between the turns over the full circle of CDA (:class:`Turn`; Lin et
-            al. 2020: 15), with offsets up to ``shift``; 0 leaves CDA out. It is meant for images
-            that were not turned upright (preset: ``rotate_crop: none`` and a square canvas, for
-            what is turned out of the canvas is lost). ``shear`` and ``bend`` follow the canvas and
-            not such a chromosome: set them to 0.
+        rotate: Maximum rotation to either side in degrees, because the principal axis of a bent
+            chromosome is not exact.
+        scale: Minimum and maximum magnification, because contraction differs between cells.
+        shear: Maximum shear in degrees.
+        shift: Maximum shift relative to the canvas.
+        brightness: Maximum relative change of brightness; it enables gamma and sharpness as well. 0
+            disables all three.
+        noise: Maximum relative change of a single pixel.
+        bend: Maximum sagitta of the chromosome's axis relative to the canvas height
+            (:class:`Bend`).
+        flips: Mirror in both directions, because polarity is unknown after rotate & crop.
+        rotate_step: Degrees between the rotations of CDA over the full circle (:class:`Turn`; Lin
+            et al. 2020: 15), with shifts up to ``shift``; 0 disables CDA. It is meant for images
+            that are not turned upright: ``rotate_crop: none`` in the preset, and a square canvas,
+            because pixels outside the canvas are lost. Set ``shear`` and ``bend`` to 0, since they
+            assume an upright chromosome.
 
     Returns:
         An albumentations pipeline for uint8 ``(H, W)`` images.
@@ -144,30 +146,32 @@ def training_augmentation(
 
 
 def apply(pipeline: A.Compose, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """One augmented copy of ``(H, W)`` uint8; what turning and shearing bring in is 0.
+    """Return an augmented copy of a canvas.
 
-    The views of ``(H, W, views)`` all get the same turns, bends and changes of grey.
+    Args:
+        pipeline: Output of :func:`training_augmentation`.
+        canvas: ``(H, W)`` uint8, or ``(H, W, views)``, whose views all get the same changes.
     """
     augmented: NDArray[np.uint8] = pipeline(image=canvas)["image"]
     return augmented
 
 
 def seed_worker(worker_id: int) -> None:
-    """``worker_init_fn`` of a DataLoader: gives each worker and each epoch draws of its own.
+    """Seed the augmentation in a worker; the ``worker_init_fn`` of a DataLoader.
 
-    albumentations 2.0.8 seeds itself once, so without this two workers give the same draws and
-    every epoch repeats them. torch's worker seed differs between workers and epochs and follows
-    the run's seed.
+    albumentations 2.0.8 seeds itself once, so without this function all workers and epochs repeat
+    the same draws. torch's worker seed differs between workers and epochs and follows the run's
+    seed.
     """
     info = torch.utils.data.get_worker_info()
     assert info is not None, "seed_worker runs in DataLoader workers only"
-    # A data set that fixes its own seed draws the same however often the loader is begun.
-    own = getattr(info.dataset, "seed", None)
-    seed_pipeline(info.dataset, info.seed if own is None else own + 7919 * (worker_id + 1))
+    # A data set with a fixed seed repeats its draws each time that the loader is started.
+    fixed = getattr(info.dataset, "seed", None)
+    seed_pipeline(info.dataset, info.seed if fixed is None else fixed + 7919 * (worker_id + 1))
 
 
 def seed_pipeline(dataset: object, seed: int) -> None:
-    """Seeds the ``augmentation`` pipeline of a dataset, where it has one."""
+    """Seed the ``augmentation`` pipeline of a dataset, if it has one."""
     pipeline = getattr(dataset, "augmentation", None)
     if pipeline is not None:
         pipeline.set_random_seed(seed % 2**32)

@@ -1,11 +1,11 @@
-"""Rotate & crop: a chromosome at any angle becomes an upright one, at its own scale.
+"""Rotate & crop: rotation of a chromosome to upright, at its own scale.
 
-Wang et al. 2024 (algorithm 1) turn the image by the first Hough line of its Canny edges; that
-is ``method="hough"``. Two robust methods stand beside it: the principal axis of the chromosome's
-pixels (``"pca"``, the default) and the smallest enclosing rectangle (``"minarearect"``). Which end
-is the p arm (polarity) stays open: no method of this file can know it.
+Wang et al. 2024 (algorithm 1) rotate the image by the first Hough line of its Canny edges
+(``method="hough"``). Two more robust methods are the principal axis of the chromosome's pixels
+(``"pca"``, the default) and the smallest enclosing rectangle (``"minarearect"``). None of them
+determines the polarity, that is which end is the p arm.
 
-The scale is never changed unless asked for: length is evidence for the class.
+The scale is kept by default, because length is evidence for the class.
 """
 
 from typing import Literal
@@ -19,22 +19,20 @@ from chromozoo.images.signal import foreground
 
 Method = Literal["pca", "hough", "minarearect", "none"]
 
-# The paper gives no thresholds; these find the side edges of a chromosome of 15 px and more.
+# Not given in the paper. These detect the side edges of a chromosome of 15 px and more.
 CANNY_THRESHOLDS = (60, 180)
 HOUGH_VOTES = 12
-# The blurred rim of a chromosome reaches this far beyond its thresholded edge.
+# Pixels by which the blurred rim of a chromosome extends beyond its thresholded edge.
 RIM = 2
 
 
 class RotateCrop:
-    """Turns a signal image upright, cuts it to the chromosome and clears what is beside it.
-
-    One object serves training, validation, hub and command line.
+    """Rotates a signal image upright, crops it to the chromosome and clears its surroundings.
 
     Args:
-        method: ``"pca"``, ``"hough"`` (falls back to pca where no line is found),
-            ``"minarearect"``, or ``"none"`` (cut only).
-        margin: Background pixels kept on each side, in output pixels.
+        method: ``"pca"``, ``"hough"`` (falls back to pca without a line), ``"minarearect"``, or
+            ``"none"`` (crop only).
+        margin: Background pixels on each side, in output pixels.
 
     Example:
         >>> upright = RotateCrop()(signal)  # (H, W) -> (h, w), long axis vertical
@@ -49,11 +47,11 @@ class RotateCrop:
         self.margin = margin
 
     def __call__(self, signal: NDArray[np.float32], scale: float = 1.0) -> NDArray[np.float32]:
-        """Returns the upright chromosome ``(h, w)`` float32 0..1, resampled once.
+        """Return the upright chromosome ``(h, w)`` float32 0..1, resampled once.
 
         Args:
             signal: Signal image ``(H, W)``.
-            scale: Output pixels per input pixel, both directions alike.
+            scale: Output pixels per input pixel.
 
         Raises:
             ImageError: The signal image is empty.
@@ -61,7 +59,7 @@ class RotateCrop:
         mask = foreground(signal)
         if not mask.any():
             raise ImageError(
-                "the signal image is all background, there is no chromosome; make it with "
+                "the signal image shows no chromosome, only background; make it with "
                 "signal_image, which checks this"
             )
         angle = self.tilt(signal, mask)
@@ -88,7 +86,7 @@ class RotateCrop:
         return np.asarray(upright, np.float32)
 
     def tilt(self, signal: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
-        """Degrees in [-90, 90) by which the long axis leans from the vertical, clockwise positive.
+        """Return the angle of the long axis from the vertical, clockwise, in degrees [-90, 90).
 
         Args:
             signal: Signal image ``(H, W)``.
@@ -102,24 +100,25 @@ class RotateCrop:
         if self.method == "minarearect":
             corners = cv2.boxPoints(cv2.minAreaRect(points))
             sides = np.diff(corners[:3], axis=0)
-            return _lean(sides[np.argmax(np.hypot(sides[:, 0], sides[:, 1]))])
+            return _angle_from_vertical(sides[np.argmax(np.hypot(sides[:, 0], sides[:, 1]))])
         offsets = points - points.mean(axis=0)
         _, axes = np.linalg.eigh(offsets.T @ offsets)
-        return _lean(axes[:, -1])
+        return _angle_from_vertical(axes[:, -1])
 
 
-def _lean(direction: NDArray[np.floating]) -> float:
-    """Clockwise lean from the vertical of a direction (x, y), y down."""
+def _angle_from_vertical(direction: NDArray[np.floating]) -> float:
+    """Return the clockwise angle of a direction (x, y) from the vertical, with y down."""
     x, y = float(direction[0]), float(direction[1])
-    lean = float(np.degrees(np.arctan2(x, -y)))
-    return (lean + 90) % 180 - 90
+    angle = float(np.degrees(np.arctan2(x, -y)))
+    return (angle + 90) % 180 - 90
 
 
 def _hough_tilt(signal: NDArray[np.float32]) -> float | None:
+    """Return the angle of the first Hough line from the vertical; None without a line."""
     edges = cv2.Canny(np.round(signal * 255).astype(np.uint8), *CANNY_THRESHOLDS)
     lines = cv2.HoughLines(edges, 1, np.pi / 180, HOUGH_VOTES)
     if lines is None:
         return None
-    # theta is the angle of the line's normal; the line itself leans by theta from the vertical.
+    # theta is the angle of the line's normal, so it is also the line's angle from the vertical.
     theta = float(np.degrees(np.asarray(lines).reshape(-1, np.asarray(lines).shape[-1])[0, 1]))
     return (theta + 90) % 180 - 90

@@ -1,4 +1,4 @@
-"""Images as the Python API takes them: one or many, files, PIL images, arrays and tensors."""
+"""Image arguments of the Python API: one or many files, PIL images, arrays or tensors."""
 
 import os
 from collections.abc import Iterable
@@ -13,16 +13,16 @@ from chromozoo.images.reading import ImagePage, ImageSource
 
 ImageLike: TypeAlias = ImageSource | Tensor
 
-# Lengths of an axis that holds colours.
-COLOURS = (1, 3, 4)
+# Possible lengths of a channel axis.
+CHANNELS = (1, 3, 4)
 
 
 def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
-    """A single image as a list of one, many as a list of all.
+    """Return one or many images as a list.
 
     Args:
-        images: An image; or any iterable of images, a generator, a tensor ``(N, C, H, W)`` and an
-            array of paths among them.
+        images: An image, or any iterable of images, including generators, tensors
+            ``(N, C, H, W)`` and arrays of paths.
     """
     if isinstance(images, Tensor):
         return list(images) if images.ndim == 4 else [images]
@@ -34,23 +34,23 @@ def as_list(images: ImageLike | Iterable[ImageLike]) -> list[ImageLike]:
     return list(images) if isinstance(images, Iterable) else [images]
 
 
-def name_of(image: object, otherwise: str) -> str:
-    """What results and errors call an image: its path; ``otherwise`` where it has none."""
+def image_name(image: object, default: str) -> str:
+    """Return the name of an image in results and errors: its path, or a default without one."""
     if isinstance(image, str | os.PathLike):
         return os.fsdecode(image)
-    return str(image) if isinstance(image, ImagePage) else otherwise
+    return str(image) if isinstance(image, ImagePage) else default
 
 
-def plain(image: ImageLike | os.PathLike[str], name: str) -> ImageSource:
-    """An image as :func:`chromozoo.images.reading.read_grey` takes it.
+def to_image_source(image: ImageLike | os.PathLike[str], name: str) -> ImageSource:
+    """Convert an image to a type that :func:`chromozoo.images.reading.read_grey` accepts.
 
     Args:
         image: Any image. A tensor is ``(H, W)``, or ``(C, H, W)`` with 1, 3 or 4 channels, of any
-            real type and on any device; ``(H, W, C)`` where that is the only way to read it.
-        name: What an error calls it.
+            real type and on any device; ``(H, W, C)`` if its first axis cannot be the channels.
+        name: Name of the image in error messages.
 
     Raises:
-        ImageError: A tensor that holds no image.
+        ImageError: A tensor cannot be read as an image.
     """
     if isinstance(image, os.PathLike) and not isinstance(image, Path):
         return Path(os.fsdecode(image))
@@ -60,10 +60,10 @@ def plain(image: ImageLike | os.PathLike[str], name: str) -> ImageSource:
         values = image.detach().cpu()
         # numpy has no bfloat16.
         array = (values.float() if values.is_floating_point() else values).numpy()
-    except Exception as error:  # of a sparse, quantised or meta tensor, each its own kind
+    except Exception as error:  # sparse, quantised and meta tensors raise several kinds
         raise ImageError(
-            f"{name}: this tensor is no image ({error}); give a dense one of (H, W) or (C, H, W)"
+            f"{name}: this tensor is not an image ({error}); give a dense (H, W) or (C, H, W)"
         ) from error
-    if array.ndim == 3 and array.shape[0] in COLOURS:
+    if array.ndim == 3 and array.shape[0] in CHANNELS:
         array = np.ascontiguousarray(array.transpose(1, 2, 0))
     return array

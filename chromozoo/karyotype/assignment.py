@@ -1,18 +1,17 @@
-"""Names the chromosomes of one cell together, because a cell is not 46 independent draws.
+"""Joint classification of the chromosomes of one cell.
 
-A classifier that looks at one chromosome at a time may find three 8s and one 9. A normal cell has
-two of each autosome and XX or XY, so the least convincing 8 is more likely the missing 9. Here all
-chromosomes of a cell take their names in one maximum-likelihood assignment: every normal place
-(*slot*) takes at most one chromosome, a chromosome beyond the normal set pays a prior cost, and so
-does a normal slot that stays empty. Trisomies, monosomies and incomplete cells are therefore
-possible, but only on evidence that outweighs their prior, and using such a slot is the flag for a
-numerical abnormality.
+A classifier that sees one chromosome at a time may find three 8s and one 9. A normal cell has two
+of each autosome and XX or XY, so the least probable 8 is more likely the missing 9. Here one
+maximum-likelihood assignment gives all chromosomes of a cell their classes: every *slot* of the
+normal set takes at most one chromosome, a chromosome beyond the normal set pays a prior cost, and
+so does an empty slot. Trisomies, monosomies and incomplete cells are therefore possible if the
+evidence outweighs their prior, and they are reported as gains and losses.
 
-The idea in the literature: class reassignment under the karyotype constraint (Poletti, Grisan,
-Ruggeri, "A modular framework for the automatic classification of chromosomes in Q-band images",
-2012), the dispatch strategy of Varifocal-Net (Qin et al., arXiv:1810.05943), and the label
-redistribution of EResNet (Wang et al. 2020). They use heuristics; the assignment is solved exactly
-here, and for any number of chromosomes.
+Related work: class reassignment under the karyotype constraint (Poletti, Grisan, Ruggeri, "A
+modular framework for the automatic classification of chromosomes in Q-band images", 2012), the
+dispatch strategy of Varifocal-Net (Qin et al., arXiv:1810.05943), and the label redistribution of
+EResNet (Wang et al. 2020). Those are heuristics; this module solves the assignment exactly, for
+any number of chromosomes.
 """
 
 from collections import Counter
@@ -24,45 +23,48 @@ from scipy.optimize import linear_sum_assignment
 
 from chromozoo.classes import CLASS_INDEX, CLASSES
 from chromozoo.karyotype.iscn import CellError, iscn_string, normal_counts
+from chromozoo.structures.arrays import BoolArray, FloatArray, IntArray
 
-# One extra or one missing chromosome, in nats: -log(1/1000) = 6.9. About 3 newborns in 1000 have a
-# numerical abnormality (Hassold and Hunt 2001), the most frequent one (trisomy 21) about 1 in 700,
-# so a thousandth is the order of one given slot. To exchange one name for another in a cell of 46
-# costs both (13.8 nats, odds of a million to one), which an honest network seldom claims.
+# Prior cost of one supernumerary or one missing chromosome in nats: -log(1/1000) = 6.9. About 3
+# newborns in 1000 have a numerical abnormality (Hassold and Hunt 2001), the most frequent one
+# (trisomy 21) about 1 in 700, so a thousandth is the order of magnitude for a given slot.
+# Exchanging one class for another in a cell of 46 costs both (13.8 nats, odds of a million to one),
+# which a well-calibrated network seldom claims.
 DEFAULT_EXTRA_COST: float = float(-np.log(1e-3))
 DEFAULT_MISSING_COST: float = float(-np.log(1e-3))
 
-# A probability of exactly 0 (log -inf) is a float32 softmax that underflowed, not a proof: it
-# counts as the smallest normal float32.
+# A probability of exactly 0 (log -inf) is an underflowed float32 softmax, not a proof. It counts as
+# the smallest normal float32.
 LOG_PROBABILITY_FLOOR: float = float(np.log(np.finfo(np.float32).tiny))
 
-# Far below whatever a whole cell can differ by.
+# Log-probability of a forbidden class: far below any difference between two assignments of a cell.
 _FORBIDDEN = 1e3 * LOG_PROBABILITY_FLOOR
 
-# The rounding that the logarithm of a (summed, averaged) probability may leave above 0.
+# Rounding error by which the logarithm of a summed or averaged probability may exceed 0.
 _LOG_ONE_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class CellAssignment:
-    """The names of all chromosomes of one cell.
+    """The classes of all chromosomes of one cell.
 
     Attributes:
-        labels: The ``N`` class names, in the order of the rows that came in.
-        classes: The same as indices into ``CLASSES``, ``(N,)`` int64, read-only.
-        sex: The normal set that the cell is compared with, ``"XX"`` or ``"XY"``.
-        supernumerary: Rows beyond the normal set, ascending: the least probable copies of a gained class.
+        labels: The ``N`` class names in the order of the input rows.
+        classes: ``(N,)`` int64 class indices, read-only.
+        sex: Sex chromosomes of the normal set that the cell is compared with, ``"XX"`` or ``"XY"``.
+        supernumerary: Rows beyond the normal set, ascending: the least probable copies of each
+            gained class.
         gains: Class names beyond the normal set, in the order of ``CLASSES``, with repeats.
         losses: Class names missing from the normal set, likewise.
-        iscn: The karyotype as counted, see :func:`iscn_string`.
-        log_likelihood: What was maximised, in nats: the sum of the log-probabilities of the names,
-            less the prior costs of the extra and the missing chromosomes.
-        abnormal: Whether a chromosome is extra or missing. An incomplete cell is abnormal, too:
-            the numbers alone cannot tell a lost chromosome from one that was not segmented.
+        iscn: The karyotype as counted, see :func:`chromozoo.karyotype.iscn.iscn_string`.
+        log_likelihood: The maximised objective in nats: the sum of the log-probabilities of the
+            classes, minus the prior costs of supernumerary and missing chromosomes.
+        abnormal: Whether there is a gain or a loss. This includes incomplete cells: the counts
+            alone cannot distinguish a lost chromosome from one that was not segmented.
     """
 
     labels: tuple[str, ...]
-    classes: np.ndarray
+    classes: IntArray
     sex: str
     supernumerary: tuple[int, ...]
     gains: tuple[str, ...]
@@ -73,30 +75,30 @@ class CellAssignment:
 
 
 def assign_cell(
-    log_probabilities: np.ndarray,
+    log_probabilities: FloatArray,
     *,
     sex: str | None = None,
     extra_cost: float = DEFAULT_EXTRA_COST,
     missing_cost: float = DEFAULT_MISSING_COST,
 ) -> CellAssignment:
-    """Names the chromosomes of one cell by maximum-likelihood assignment.
+    """Assign classes to the chromosomes of one cell by maximum likelihood.
 
     Args:
-        log_probabilities: ``(N, 24)`` natural-log probabilities (a log-softmax) in the order of
-            ``CLASSES``, one row for each chromosome, any ``N >= 1``. ``-inf`` is allowed.
-        sex: ``"XX"`` or ``"XY"`` where it is known; None tries both and keeps the better.
+        log_probabilities: ``(N, 24)`` natural log-probabilities (log-softmax) in the order of
+            ``CLASSES``, one row for each chromosome, any ``N >= 1``; ``-inf`` is allowed.
+        sex: ``"XX"`` or ``"XY"`` if known; None tries both and keeps the more likely one.
         extra_cost: Prior cost of a chromosome beyond the normal set, in nats, > 0.
-        missing_cost: Prior cost of an empty place in the normal set, in nats, > 0.
+        missing_cost: Prior cost of an empty slot of the normal set, in nats, > 0.
 
     Returns:
-        The assignment with the highest likelihood times prior. Where both sexes explain the names
-        equally well (45,X; 47,XXY), a cell with a Y is compared with XY, any other with XX.
+        The assignment with the highest likelihood times prior. If both sexes explain the cell
+        equally well (45,X; 47,XXY), a cell with a Y is compared with XY, any other one with XX.
 
     Raises:
-        CellError: Wrong shape, NaN, no possible class in a row, values above 0 (probabilities or
-            logits in place of their logarithms), an unknown sex, or a cost that is not positive.
+        CellError: Wrong shape, NaN, a row without a possible class, values above 0 (probabilities
+            or logits instead of their logarithms), an unknown sex, or a cost that is not positive.
     """
-    log_p = _checked(log_probabilities)
+    log_p = _check_log_probabilities(log_probabilities)
     for name, cost in (("extra_cost", extra_cost), ("missing_cost", missing_cost)):
         if not (np.isfinite(cost) and cost > 0):
             raise CellError(f"{name} is {cost}: give a positive number of nats, -log(prior)")
@@ -104,24 +106,23 @@ def assign_cell(
         raise CellError(f"sex is {sex!r}: give 'XX', 'XY' or None (unknown)")
 
     solutions = [
-        _solve(log_p, normal_counts(candidate), extra_cost, missing_cost)
-        for candidate in (("XX", "XY") if sex is None else (sex,))
+        _solve_assignment(log_p, normal, extra_cost, missing_cost) for normal in _normal_sets(sex)
     ]
     classes, log_likelihood = max(solutions, key=lambda solution: solution[1])
     labels = tuple(CLASSES[index] for index in classes)
     counts = Counter(labels)
     if sex is None:
-        # The better solution has a Y exactly if it was compared with XY, but for ties.
+        # Except for ties, the better solution has a Y exactly if it was compared with XY.
         sex = "XY" if counts["Y"] else "XX"
     normal = normal_counts(sex)
-    gains = tuple(n for n in CLASSES for _ in range(counts[n] - normal[n]))
-    losses = tuple(n for n in CLASSES for _ in range(normal[n] - counts[n]))
+    gains = tuple(name for name in CLASSES for _ in range(counts[name] - normal[name]))
+    losses = tuple(name for name in CLASSES for _ in range(normal[name] - counts[name]))
     classes.flags.writeable = False
     return CellAssignment(
         labels=labels,
         classes=classes,
         sex=sex,
-        supernumerary=_extra_rows(log_p, classes, Counter(gains)),
+        supernumerary=_supernumerary_rows(log_p, classes, Counter(gains)),
         gains=gains,
         losses=losses,
         iscn=iscn_string(counts),
@@ -131,95 +132,98 @@ def assign_cell(
 
 
 def assignment_margins(
-    log_probabilities: np.ndarray,
+    log_probabilities: FloatArray,
     assignment: CellAssignment,
     *,
     sex: str | None = None,
     extra_cost: float = DEFAULT_EXTRA_COST,
     missing_cost: float = DEFAULT_MISSING_COST,
-) -> np.ndarray:
-    """How much likelihood the cell would lose if one chromosome had any other name.
+) -> FloatArray:
+    """Return the log-likelihood that a cell loses if one chromosome has any other class.
 
-    What a chromosome looks like alone says little of a doubt that the whole cell settles, and
-    nothing of one that it raises; this asks the cell. Each name is forbidden in turn and the cell
-    named anew.
+    The class probabilities of one chromosome ignore doubts that the rest of the cell resolves or
+    raises. Here the assigned class of each chromosome is forbidden in turn, and the cell is
+    assigned again.
 
     Args:
-        log_probabilities: As given to :func:`assign_cell`, as are the last three.
-        assignment: What that returned.
-        sex: See there.
-        extra_cost: See there.
-        missing_cost: See there.
+        log_probabilities: As for :func:`assign_cell`.
+        assignment: The result of :func:`assign_cell` for the same arguments.
+        sex: As for :func:`assign_cell`.
+        extra_cost: As for :func:`assign_cell`.
+        missing_cost: As for :func:`assign_cell`.
 
     Returns:
-        ``(N,)`` nats, 0 or more; near 0 where another naming is nearly as good.
+        ``(N,)`` nats, 0 or more; near 0 if another assignment is nearly as likely.
     """
-    log_p = _checked(log_probabilities)
-    normals = [normal_counts(candidate) for candidate in (("XX", "XY") if sex is None else (sex,))]
+    log_p = _check_log_probabilities(log_probabilities)
+    normals = _normal_sets(sex)
     margins = np.empty(len(log_p))
-    for row, name in enumerate(assignment.classes):
-        kept = log_p[row, name]
-        log_p[row, name] = _FORBIDDEN
-        second = max(_solve(log_p, normal, extra_cost, missing_cost)[1] for normal in normals)
-        log_p[row, name] = kept
+    for row, index in enumerate(assignment.classes):
+        original = log_p[row, index]
+        log_p[row, index] = _FORBIDDEN
+        second = max(
+            _solve_assignment(log_p, normal, extra_cost, missing_cost)[1] for normal in normals
+        )
+        log_p[row, index] = original
         margins[row] = max(assignment.log_likelihood - second, 0.0)
     return margins
 
 
-def best_with_each_class(log_probabilities: np.ndarray) -> np.ndarray:
-    """The likelihood of the best naming of a cell in which one chromosome has a given name.
+def best_log_likelihoods(log_probabilities: FloatArray) -> FloatArray:
+    """Return the log-likelihood of the best assignment for each class of each chromosome.
 
     Args:
-        log_probabilities: As given to :func:`assign_cell`; sex and costs are its defaults.
+        log_probabilities: As for :func:`assign_cell`; sex and costs have its defaults.
 
     Returns:
-        ``(N, 24)`` nats, for each chromosome and each name that it may have; the largest of each
-        row is the likelihood of :func:`assign_cell`.
+        ``(N, 24)`` nats: entry ``(i, k)`` is the log-likelihood of the best assignment of the cell
+        in which chromosome ``i`` has class ``k``. The largest entry of each row equals the
+        log-likelihood of :func:`assign_cell`.
     """
-    log_p = _checked(log_probabilities)
-    normals = [normal_counts(candidate) for candidate in ("XX", "XY")]
+    log_p = _check_log_probabilities(log_probabilities)
+    normals = _normal_sets(None)
     best = np.empty_like(log_p)
     for row in range(len(log_p)):
-        kept = log_p[row].copy()
-        for name in range(len(CLASSES)):
+        original = log_p[row].copy()
+        for index in range(len(CLASSES)):
             log_p[row] = _FORBIDDEN
-            log_p[row, name] = kept[name]
-            best[row, name] = max(
-                _solve(log_p, normal, DEFAULT_EXTRA_COST, DEFAULT_MISSING_COST)[1]
+            log_p[row, index] = original[index]
+            best[row, index] = max(
+                _solve_assignment(log_p, normal, DEFAULT_EXTRA_COST, DEFAULT_MISSING_COST)[1]
                 for normal in normals
             )
-        log_p[row] = kept
+        log_p[row] = original
     return best
 
 
 def present_rows(
-    log_probabilities: np.ndarray,
-    presence: np.ndarray,
+    log_probabilities: FloatArray,
+    presence: FloatArray,
     *,
     sex: str | None = None,
     extra_cost: float = DEFAULT_EXTRA_COST,
     missing_cost: float = DEFAULT_MISSING_COST,
-) -> np.ndarray:
-    """Which of a cell's detections are chromosomes, judged together with their names.
+) -> BoolArray:
+    """Return which detections of a cell are chromosomes, decided jointly with their classes.
 
-    A doubtful detection that fills an empty place of the cell with a good name is likelier a
-    chromosome than one that would be a third copy. Each row is either a chromosome, which counts
-    log(presence), or nothing, which counts log(1 - presence) and leaves its place empty.
+    An uncertain detection that fills an empty slot of the cell with a probable class is more likely
+    a chromosome than one that would be a third copy. Each row is either a chromosome, which adds
+    log(presence), or a false detection, which adds log(1 - presence) and takes no slot.
 
     Args:
-        log_probabilities: As for :func:`assign_cell`, as are the last three.
-        presence: ``(N,)`` probability that a detection is a chromosome at all, 0..1.
-        sex: See there.
-        extra_cost: See there.
-        missing_cost: See there.
+        log_probabilities: As for :func:`assign_cell`.
+        presence: ``(N,)`` probability that the detection is a chromosome, 0..1.
+        sex: As for :func:`assign_cell`.
+        extra_cost: As for :func:`assign_cell`.
+        missing_cost: As for :func:`assign_cell`.
 
     Returns:
         ``(N,)`` bool.
 
     Raises:
-        CellError: As there; or ``presence`` is not ``(N,)`` within 0..1.
+        CellError: As for :func:`assign_cell`; or ``presence`` is not ``(N,)`` within 0..1.
     """
-    log_p = _checked(log_probabilities)
+    log_p = _check_log_probabilities(log_probabilities)
     presence = np.asarray(presence, np.float64)
     if presence.shape != log_p.shape[:1] or not ((presence >= 0) & (presence <= 1)).all():
         raise CellError(
@@ -227,19 +231,24 @@ def present_rows(
             f"{presence.max(initial=0):g}: give one probability (0..1) for each of the "
             f"{len(log_p)} detections"
         )
-    certain = np.clip(presence, 1e-12, 1 - 1e-12)
-    absent_cost = np.log(certain / (1 - certain))
+    clipped = np.clip(presence, 1e-12, 1 - 1e-12)
+    absent_cost = np.log(clipped / (1 - clipped))
     solutions = [
-        _solve(log_p, normal_counts(candidate), extra_cost, missing_cost, absent_cost)
-        for candidate in (("XX", "XY") if sex is None else (sex,))
+        _solve_assignment(log_p, normal, extra_cost, missing_cost, absent_cost)
+        for normal in _normal_sets(sex)
     ]
     classes, _ = max(solutions, key=lambda solution: solution[1])
-    present: np.ndarray = classes >= 0
+    present: BoolArray = classes >= 0
     return present
 
 
-def _checked(log_probabilities: np.ndarray) -> np.ndarray:
-    """The input as float64 ``(N, 24)`` with the floor applied, or a CellError."""
+def _normal_sets(sex: str | None) -> list[dict[str, int]]:
+    """Return the normal sets that a cell is compared with."""
+    return [normal_counts(candidate) for candidate in (("XX", "XY") if sex is None else (sex,))]
+
+
+def _check_log_probabilities(log_probabilities: FloatArray) -> FloatArray:
+    """Return the input as float64 ``(N, 24)`` with the floor applied, or raise a CellError."""
     log_p = np.asarray(log_probabilities, dtype=np.float64)
     if log_p.ndim != 2 or log_p.shape[1] != len(CLASSES) or log_p.shape[0] == 0:
         raise CellError(
@@ -247,7 +256,10 @@ def _checked(log_probabilities: np.ndarray) -> np.ndarray:
             "for each of the N >= 1 chromosomes of one cell"
         )
     for problem, remedy in (
-        (np.isnan(log_p).any(axis=1), "holds NaN: leave this chromosome out, or mend its image"),
+        (
+            np.isnan(log_p).any(axis=1),
+            "holds NaN: leave this chromosome out, or repair its image",
+        ),
         (np.isneginf(log_p).all(axis=1), "is -inf for every class: give a log-softmax"),
         ((log_p > _LOG_ONE_TOLERANCE).any(axis=1), "has values above 0: give a log-softmax"),
     ):
@@ -256,22 +268,22 @@ def _checked(log_probabilities: np.ndarray) -> np.ndarray:
     return np.maximum(log_p, LOG_PROBABILITY_FLOOR)
 
 
-def _solve(
-    log_p: np.ndarray,
+def _solve_assignment(
+    log_p: FloatArray,
     normal: Mapping[str, int],
     extra_cost: float,
     missing_cost: float,
-    absent_cost: np.ndarray | None = None,
-) -> tuple[np.ndarray, float]:
-    """The best classes ``(N,)`` for one normal set, and their log-likelihood in nats.
+    absent_cost: FloatArray | None = None,
+) -> tuple[IntArray, float]:
+    """Return the best classes ``(N,)`` for one normal set, and their log-likelihood in nats.
 
-    With ``absent_cost`` ``(N,)``, a row may also be nothing at that cost; its class is then -1.
+    With ``absent_cost`` ``(N,)``, a row may also be no chromosome at that cost, with class -1.
     """
     slot_classes = np.repeat(np.arange(len(CLASSES)), [normal[name] for name in CLASSES])
-    # Filling a normal slot saves the cost of its emptiness, which all slots together begin with.
+    # The total starts with the cost of all slots being empty; filling a slot saves its cost.
     in_normal_slot = -log_p[:, slot_classes] - missing_cost
-    # No limit is set to the copies of a class, so a chromosome in an extra slot simply takes its
-    # own best class: one extra column for each chromosome holds every possible set of extras.
+    # The number of copies of a class is not limited, so a chromosome beyond the normal set takes
+    # its own best class: one extra column for each chromosome covers every set of extras.
     best_class = log_p.argmax(axis=1)
     in_extra_slot = -log_p.max(axis=1, keepdims=True) + extra_cost
     cost = np.hstack([in_normal_slot, np.repeat(in_extra_slot, len(log_p), axis=1)])
@@ -285,10 +297,10 @@ def _solve(
     return classes, float(-cost[rows, columns].sum() - missing_cost * len(slot_classes))
 
 
-def _extra_rows(
-    log_p: np.ndarray, classes: np.ndarray, gains: Mapping[str, int]
+def _supernumerary_rows(
+    log_p: FloatArray, classes: IntArray, gains: Mapping[str, int]
 ) -> tuple[int, ...]:
-    """The rows beyond the normal set: all copies cost the same, so the least probable are named."""
+    """Return the rows beyond the normal set: the least probable copies, as all cost the same."""
     extra: list[int] = []
     for name, surplus in gains.items():
         rows = np.flatnonzero(classes == CLASS_INDEX[name])

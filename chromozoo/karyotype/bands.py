@@ -1,4 +1,4 @@
-"""The ISCN band tables: which bands each human chromosome shows, and how they stain.
+"""ISCN band tables: the bands of each human chromosome and their stain.
 
 Source: NCBI/UCSC cytogenetic band tables at the 400, 550 and 850 band levels (CC0), coordinates of
 the assembly GRCh38. ISCN = An International System for Human Cytogenomic Nomenclature.
@@ -24,11 +24,11 @@ class Band:
     Attributes:
         arm: 'p' or 'q'.
         name: Band name without chromosome and arm, e.g. '36.3'.
-        start: Begin in ISCN units (0 = telomere of the p arm): the band as the ideogram draws it.
+        start: Start in ISCN units, the scale of the ideogram (0 is the telomere of the p arm).
         stop: End in ISCN units.
         megabases: Physical length.
-        kind: Stain of the table: 'gneg', 'gpos', 'acen' (centromere), 'gvar' (heterochromatin of
-            variable size and stain) or 'stalk' (of the acrocentric chromosomes).
+        kind: Stain in the table: 'gneg', 'gpos', 'acen' (centromere), 'gvar' (heterochromatin of
+            variable size and stain) or 'stalk' (acrocentric chromosomes).
         density: G-band darkness, 0..1.
         fluorescence: Q-band brightness, 0..1; above 1 only for brilliant heterochromatin.
     """
@@ -43,17 +43,17 @@ class Band:
     fluorescence: float
 
 
-# (G darkness, Q brightness) of what is not graded by a number. Quinacrine leaves the
-# heterochromatin of 1q12, 9q12 and 16q11.2 dull, which Giemsa shows dark or variable; Yq12 is the
-# most brilliant band of the karyotype, and the satellites come next.
-_UNGRADED: dict[str, tuple[float, float]] = {
+# (G darkness, Q brightness) of the kinds without a percentage in the table. Quinacrine leaves the
+# heterochromatin of 1q12, 9q12 and 16q11.2 dull, which Giemsa stains dark or variably; Yq12 is the
+# brightest band of the karyotype, followed by the satellites.
+_STAIN_OF_KIND: dict[str, tuple[float, float]] = {
     "gneg": (0.0, 0.0),
     "acen": (0.45, 0.25),
     "gvar": (0.7, 0.15),
     "stalk": (0.0, 0.0),
 }
 _ACROCENTRIC = frozenset({"13", "14", "15", "21", "22"})
-_EXCEPTIONS: dict[tuple[str, str, str], tuple[float, float]] = {
+_STAIN_OF_BAND: dict[tuple[str, str, str], tuple[float, float]] = {
     ("Y", "q", "12"): (0.8, 2.1),
     ("9", "q", "12"): (0.2, 0.05),
     **{(name, "p", band): (0.5, 0.55) for name in _ACROCENTRIC for band in ("13", "11.2")},
@@ -64,18 +64,18 @@ _EXCEPTIONS: dict[tuple[str, str, str], tuple[float, float]] = {
 
 @cache
 def load_bands(level: int = 550) -> dict[str, tuple[Band, ...]]:
-    """Read the bands of all 24 chromosome classes, each from the p to the q telomere.
+    """Load the bands of all 24 chromosome classes, each from the p to the q telomere.
 
     Args:
         level: Band level of the haploid karyotype: 400, 550 or 850.
 
     Returns:
-        ``{'1': (Band, ...), ..., '22': ..., 'X': ..., 'Y': ...}``; mitochondrial DNA is left out.
-        Bands of a chromosome touch: the few gaps of the 550 table (ISCN units only, the base pairs
-        are complete) are closed half from each side.
+        ``{'1': (Band, ...), ..., '22': ..., 'X': ..., 'Y': ...}`` without mitochondrial DNA.
+        Bands of a chromosome touch: the few gaps of the 550 table, which are in ISCN units only,
+        are closed half from each side.
 
     Raises:
-        UnknownNameError: There is no table of that level.
+        UnknownNameError: ``level`` is not one of ``BAND_LEVELS``.
     """
     if level not in BAND_LEVELS:
         raise UnknownNameError(f"band level {level!r}: choose one of {BAND_LEVELS}.")
@@ -95,16 +95,16 @@ def load_bands(level: int = 550) -> dict[str, tuple[Band, ...]]:
             density = fluorescence = int(stain[1]) / 100
         else:
             key = (chromosome, arm, name)
-            density, fluorescence = _EXCEPTIONS.get(key, _UNGRADED[kind])
+            density, fluorescence = _STAIN_OF_BAND.get(key, _STAIN_OF_KIND[kind])
         megabases = (int(last) - int(first) + 1) / 1e6
         bands[chromosome].append(
             Band(arm, name, float(start), float(stop), megabases, kind, density, fluorescence)
         )
-    return {name: _closed(rows) for name, rows in bands.items()}
+    return {name: _close_gaps(rows) for name, rows in bands.items()}
 
 
-def _closed(bands: list[Band]) -> tuple[Band, ...]:
-    """The same bands without gaps between them."""
+def _close_gaps(bands: list[Band]) -> tuple[Band, ...]:
+    """Return the bands with each gap divided between its two neighbours."""
     edges = [(left.stop + right.start) / 2 for left, right in pairwise(bands)]
     starts, stops = [bands[0].start, *edges], [*edges, bands[-1].stop]
     return tuple(
@@ -114,10 +114,10 @@ def _closed(bands: list[Band]) -> tuple[Band, ...]:
 
 
 def bands_of(name: str, level: int = 550) -> tuple[Band, ...]:
-    """Return the bands of one class.
+    """Return the bands of one chromosome class, from the p to the q telomere.
 
     Raises:
-        UnknownNameError: ``name`` is none of the 24 classes; the message lists them.
+        UnknownNameError: ``name`` is not one of ``CLASSES``; the message lists them.
     """
     table = load_bands(level)
     if name not in table:

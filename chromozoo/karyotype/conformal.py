@@ -1,29 +1,30 @@
-"""Sets of classes that hold the right one but for a chosen share of errors.
+"""Conformal prediction sets with a chosen error rate.
 
 Split conformal prediction (Vovk et al. 2005; Angelopoulos and Bates, arXiv:2107.07511): a class is
-left out of a chromosome's set where it is stranger than a threshold, and the threshold is such that
-of the validation chromosomes, whose class is known, no more than the chosen share lose theirs. New
-chromosomes lose theirs as rarely, whatever the network, provided that they come from where the
-validation ones come from; of another laboratory nothing is promised. The promise is for chromosomes
-on the average, not for each class or cell.
+excluded from the prediction set of a chromosome if its nonconformity score exceeds a threshold. The
+threshold is calibrated on validation chromosomes so that the sets of no more than the chosen share
+of them lack the true class. The same error rate holds for new chromosomes and for any network,
+provided that they come from the same distribution as the validation set; it does not hold for
+images of another laboratory. The guarantee is marginal: it is an average over chromosomes, not a
+rate for each class or cell.
 
-How strange a class is can be mode of the chromosome alone, or within its cell: by what the whole
-cell's naming loses if the chromosome has that name (as in
-:func:`chromozoo.karyotype.assignment.assignment_margins`).
+The nonconformity score of a class depends either on the chromosome alone or on its cell: in the
+latter case it is the log-likelihood that the assignment of the whole cell loses if the chromosome
+has that class (as in :func:`chromozoo.karyotype.assignment.assignment_margins`).
 """
 
 from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from chromozoo.errors import ChromozooError
-from chromozoo.karyotype.assignment import best_with_each_class
-from chromozoo.structures.arrays import FloatArray
+from chromozoo.karyotype.assignment import best_log_likelihoods
+from chromozoo.structures.arrays import BoolArray, FloatArray
 
 ConformalMode = Literal["alone", "cell"]
-# Those for which thresholds are stored with weights.
+# Error rates whose thresholds are stored with weights.
 ERROR_RATES = (0.1, 0.05, 0.02, 0.01, 0.005)
 REMEDY = (
     "choose weights that `chromozoo models` lists with prediction sets, or calibrate these with "
@@ -32,62 +33,77 @@ REMEDY = (
 
 
 class ConformalError(ChromozooError, ValueError):
-    """No set with this error rate can be given; the message says why."""
+    """No prediction sets for this error rate; the message gives the cause."""
 
 
 def nonconformity_scores(log_probabilities: ArrayLike, mode: ConformalMode = "alone") -> FloatArray:
-    """How strange each class would be, in nats, ``(N, 24)``; 0 is not strange at all.
+    """Return the nonconformity score of each class of each chromosome.
 
     Args:
-        log_probabilities: ``(N, 24)`` natural logarithms; with ``"cell"`` those of one whole cell.
-        mode: ``"alone"``: by how much the class is less probable than certainty. ``"cell"``: by
-            how much the best naming of the cell with this name is worse than the best one.
+        log_probabilities: ``(N, 24)`` natural log-probabilities; with ``"cell"`` those of one
+            complete cell.
+        mode: ``"alone"``: the negative log-probability of the class. ``"cell"``: the log-likelihood
+            difference between the best assignment of the cell and the best one with this class.
+
+    Returns:
+        ``(N, 24)`` nats, 0 or more.
     """
     log_p = np.asarray(log_probabilities, np.float64)
     if mode == "alone":
         return -log_p
-    best = best_with_each_class(log_p)
-    strange: FloatArray = best.max() - best
-    return strange
+    best = best_log_likelihoods(log_p)
+    scores: FloatArray = best.max() - best
+    return scores
 
 
-def thresholds(of_the_true: ArrayLike) -> dict[str, float]:
-    """For each of :data:`ERROR_RATES` the nonconformity_scores up to which a class is kept.
+def calibrate_thresholds(true_scores: ArrayLike) -> dict[str, float]:
+    """Return the largest nonconformity score in a prediction set for each of :data:`ERROR_RATES`.
 
     Args:
-        of_the_true: ``(n,)`` nonconformity_scores of the true class of chromosomes that nothing was learnt
-            from.
+        true_scores: ``(n,)`` nonconformity scores of the true classes of chromosomes that were not
+            used in training.
 
     Returns:
-        By error rate as text, ``"0.01"``. A rate is left out where ``n`` is too small for it: 1 %
-        needs 99 chromosomes.
+        Thresholds by error rate as text, such as ``"0.01"``. An error rate is missing if ``n`` is
+        too small for it: 1 % needs 99 chromosomes.
     """
-    ranked = np.sort(np.asarray(of_the_true, np.float64))
-    found = {}
+    ranked = np.sort(np.asarray(true_scores, np.float64))
+    thresholds = {}
     for rate in ERROR_RATES:
         rank = int(np.ceil((len(ranked) + 1) * (1 - rate)))
         if 0 < rank <= len(ranked):
-            found[f"{rate:g}"] = float(ranked[rank - 1])
-    return found
+            thresholds[f"{rate:g}"] = float(ranked[rank - 1])
+    return thresholds
 
 
-def threshold(stored: Mapping[str, float], rate: float) -> float:
-    """The stored threshold of an error rate.
+def get_threshold(thresholds: Mapping[str, float], error_rate: float) -> float:
+    """Return the stored threshold of an error rate.
+
+    Args:
+        thresholds: The result of :func:`calibrate_thresholds`.
+        error_rate: One of :data:`ERROR_RATES`.
 
     Raises:
-        ConformalError: There is none for this rate.
+        ConformalError: There is no threshold for this error rate.
     """
-    key = f"{rate:g}"
-    if key not in stored:
+    key = f"{error_rate:g}"
+    if key not in thresholds:
         raise ConformalError(
-            f"no set with an error rate of {key} is known for these weights; known are "
-            + (", ".join(stored) or f"none: {REMEDY}")
+            f"these weights have no prediction sets for error rate {key}; available: "
+            + (", ".join(thresholds) or f"none; {REMEDY}")
         )
-    return stored[key]
+    return thresholds[key]
 
 
-def prediction_sets(strange: ArrayLike, limit: float) -> NDArray[np.bool_]:
-    """``(N, 24)``: the classes of each set. The least strange one is always kept."""
-    values = np.asarray(strange, np.float64)
-    kept: NDArray[np.bool_] = values <= np.maximum(limit, values.min(axis=1, keepdims=True))
-    return kept
+def prediction_sets(scores: ArrayLike, threshold: float) -> BoolArray:
+    """Return the prediction set of each chromosome.
+
+    Args:
+        scores: ``(N, 24)`` nonconformity scores.
+        threshold: Largest score in a set.
+
+    Returns:
+        ``(N, 24)`` bool; the class with the smallest score is always in the set.
+    """
+    values = np.asarray(scores, np.float64)
+    return np.asarray(values <= np.maximum(threshold, values.min(axis=1, keepdims=True)))

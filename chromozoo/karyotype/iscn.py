@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Karyotypes as strings of the International System for Human Cytogenomic Nomenclature (ISCN)."""
 
 from collections.abc import Mapping
 
@@ -7,25 +7,29 @@ from chromozoo.errors import ChromozooError, UnknownNameError
 
 
 class CellError(ChromozooError, ValueError):
-    """The numbers handed over for a cell make no sense; the message says which row and why."""
+    """Invalid numbers for a cell; the message names the row and the cause."""
 
 
 def normal_counts(sex: str) -> dict[str, int]:
-    """The normal set of 46: two of each autosome, and ``sex`` (``"XX"`` or ``"XY"``)."""
+    """Return the chromosome counts of a normal cell: two of each autosome, and the sex chromosomes.
+
+    Args:
+        sex: ``"XX"`` or ``"XY"``.
+    """
     return {name: 2 if name in AUTOSOMES else sex.count(name) for name in CLASSES}
 
 
 def iscn_string(counts: Mapping[str, int]) -> str:
-    """Writes the numbers of chromosomes as an ISCN karyotype, such as ``47,XX,+21``.
+    """Format chromosome counts as an ISCN karyotype, such as ``47,XX,+21``.
 
-    The sex chromosomes are written as counted, X before Y (``45,X``, ``47,XXY``), or ``?`` where
-    there is none; then the gained and lost autosomes follow in the order of their numbers.
-    As in ISCN, a cell is compared with the nearest ploidy level (58 to 80 chromosomes: triploid,
-    81 to 103: tetraploid), so that three full sets are ``69,XXX``. A cell of few chromosomes is
-    nearly always an incomplete one, so it is compared with the diploid set, never the haploid.
+    The sex chromosomes are written as counted, X before Y (``45,X``, ``47,XXY``), or as ``?`` if
+    there are none. The gained and lost autosomes follow in ascending order. As in ISCN, a cell is
+    compared with the nearest ploidy level (58 to 80 chromosomes: triploid, 81 to 103: tetraploid),
+    so that three full sets are ``69,XXX``. A cell with few chromosomes is nearly always incomplete,
+    so it is compared with the diploid set, never with the haploid one.
 
     Args:
-        counts: How many chromosomes there are of each class; a class left out counts 0.
+        counts: Number of chromosomes of each class; a missing class counts 0.
 
     Raises:
         UnknownNameError: A key is not one of ``CLASSES``.

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""The karyotype of one metaphase and its chromosomes."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from chromozoo.classes import Stain
 from chromozoo.images.levels import Levels
-from chromozoo.karyotype.alarm import marked
+from chromozoo.karyotype.alarm import mark_iscn
 from chromozoo.karyotype.assignment import CellAssignment
 from chromozoo.karyotype.iscn import iscn_string
+from chromozoo.structures.arrays import FloatArray
 from chromozoo.structures.segmentation import Segmentation
 
 
@@ -19,28 +20,29 @@ class KaryotypedChromosome:
     """One chromosome of a karyotyped cell.
 
     Attributes:
-        number: From 1, as written on the overlay; the segmentation's index is one less.
-        label: Its class, one of ``CLASSES``.
-        probability: What the classifier gives this class, calibrated, 0..1.
-        probabilities: ``(24,)`` in the order of ``CLASSES``.
-        margin: Nats by which the cell's naming is better than the best one that names this
-            chromosome otherwise (:func:`chromozoo.karyotype.assignment.assignment_margins`); without
-            assignment, its own class against the runner-up.
-        score: Of the segmentation, 0..1.
-        supernumerary: Whether it is beyond the normal set.
-        review_reasons: Why a human should look at it; empty where nobody needs to.
+        number: Number from 1, as written on the overlay; the index in the segmentation plus one.
+        label: Class, one of ``CLASSES``.
+        probability: Calibrated probability of ``label``, 0..1.
+        probabilities: ``(24,)`` class probabilities in the order of ``CLASSES``.
+        margin: Log-likelihood difference in nats between the assignment of the cell and the best
+            one with another class for this chromosome
+            (:func:`chromozoo.karyotype.assignment.assignment_margins`); without assignment, between
+            the two most probable classes.
+        score: Segmentation score, 0..1.
+        supernumerary: Whether the chromosome exceeds the normal set.
+        review_reasons: Reasons for a manual review; empty if none is needed.
         image: ``(h, w)`` float32 signal image, upright with the p arm up, at the scale of the
             metaphase.
-        centromere: Its row in ``image``, from the table of bands.
-        p_arm: Where the p arm points in the metaphase: degrees clockwise from up, 0..360.
-        polarity_certainty: Of a classifier that tells polarity, 0 (says nothing) to 1; else that of
-            :class:`chromozoo.karyotype.polarity.Polarity`.
+        centromere: Row of the centromere in ``image``, from the ISCN band tables.
+        p_arm: Direction of the p arm in the metaphase, 0..360 degrees clockwise from up.
+        polarity_certainty: 0 (undecided) to 1 from a classifier with a polarity head; otherwise the
+            certainty of :class:`chromozoo.karyotype.polarity.Polarity`.
     """
 
     number: int
     label: str
     probability: float
-    probabilities: NDArray[np.float64]
+    probabilities: FloatArray
     margin: float
     score: float
     supernumerary: bool
@@ -52,26 +54,26 @@ class KaryotypedChromosome:
 
     @property
     def needs_review(self) -> bool:
-        """Whether a human should look at it."""
+        """Whether a human should review the chromosome."""
         return bool(self.review_reasons)
 
 
 @dataclass(frozen=True, eq=False)
 class Karyotype:
-    """What :class:`Karyotyper` makes of one metaphase.
+    """The result of :class:`chromozoo.karyotype.karyotyper.Karyotyper` for one metaphase.
 
     Attributes:
-        name: Of the image.
-        segmentation: Its chromosomes, in pixels of the image.
-        chromosomes: In the order of the segmentation.
-        cell: The naming of the whole cell; None where each was named alone, or there is none. Its
-            ``iscn`` is marked as that of the karyotype is.
-        flags: What is odd about the cell or the image, in words; empty for a normal cell.
-        stain: ``"g"`` (G-band) or ``"q"`` (Q-band, DAPI): chose the weights.
-        alarms: Why the names cannot be trusted, in words; empty where they can
-            (:mod:`chromozoo.karyotype.alarm`).
-        image: ``(H, W)`` float32, the grey image that was karyotyped, in the units of its file.
-        levels: Its grey levels, and what was left out of them.
+        name: Name of the image.
+        segmentation: The chromosomes in pixels of ``image``.
+        chromosomes: The classified chromosomes in the order of ``segmentation``.
+        cell: Assignment of the cell; None without assignment or without chromosomes. Its ``iscn``
+            ends in ``?`` if there are alarms.
+        flags: Anomalies of the cell or the image, in words; empty for a normal cell.
+        image: ``(H, W)`` float32 grey image in the units of its file.
+        levels: Grey levels of ``image``.
+        stain: ``"g"`` (G-band) or ``"q"`` (Q-band, DAPI); selects the weights.
+        alarms: Reasons why the classification is unreliable, in words
+            (:mod:`chromozoo.karyotype.alarm`); empty if it is reliable.
     """
 
     name: str
@@ -79,10 +81,10 @@ class Karyotype:
     chromosomes: tuple[KaryotypedChromosome, ...]
     cell: CellAssignment | None
     flags: tuple[str, ...]
+    image: NDArray[np.float32] = field(repr=False)
+    levels: Levels = field(repr=False)
     stain: Stain = "q"
     alarms: tuple[str, ...] = ()
-    image: NDArray[np.float32] | None = field(default=None, repr=False)
-    levels: Levels | None = field(default=None, repr=False)
 
     @property
     def count(self) -> int:
@@ -91,14 +93,14 @@ class Karyotype:
 
     @property
     def mean_probability(self) -> float:
-        """Mean probability of the names, 0..1; what the alarm goes by. NaN without chromosomes."""
+        """Mean probability of the predicted classes, 0..1; NaN without chromosomes."""
         return float(np.mean([item.probability for item in self.chromosomes] or [np.nan]))
 
     @property
     def iscn(self) -> str:
         """The karyotype as counted, such as ``47,XX,+21``; empty without chromosomes.
 
-        Where there are alarms it ends in ``?``, such as ``46,XY?``: no valid ISCN string.
+        With alarms it ends in ``?``, such as ``46,XY?``, which is not a valid ISCN string.
         """
         labels = Counter(item.label for item in self.chromosomes)
-        return marked(iscn_string(labels), self.alarms) if labels else ""
+        return mark_iscn(iscn_string(labels), self.alarms) if labels else ""

@@ -1,13 +1,14 @@
-"""From the image of a metaphase to a karyotype: segment, extract, classify, name, arrange.
+"""Karyotyping of metaphase images: segment, extract, classify, assign.
 
-The Render-Attention-Architecture of Wang et al. 2024 (IEEE Access 12:46081) made complete: the
-names are given to the whole cell at once (:mod:`chromozoo.karyotype.assignment`), every doubt is
-marked, and whatever is odd about the cell is flagged.
+Follows the Render-Attention-Architecture of Wang et al. 2024 (IEEE Access 12:46081). In addition,
+all chromosomes of a cell are assigned together (:mod:`chromozoo.karyotype.assignment`), uncertain
+ones are marked for review, and anomalies of the cell and the image are flagged.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Literal, Protocol, cast
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, Protocol, cast
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 from torch import nn
 
-from chromozoo.classes import CLASS_INDEX, CLASSES, Stain
+from chromozoo.classes import CLASSES, Stain
 from chromozoo.errors import ChromozooError, ImageError, UnknownNameError
 from chromozoo.images.extract import Extraction
 from chromozoo.images.levels import Levels, measure_levels
@@ -25,66 +26,75 @@ from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.reading import ImageSource, read_grey
 from chromozoo.images.rotate_crop import RotateCrop
 from chromozoo.images.signal import foreground
-from chromozoo.images.sources import name_of
-from chromozoo.karyotype.alarm import cell_alarms, marked
-from chromozoo.karyotype.assignment import assign_cell, assignment_margins, present_rows
+from chromozoo.images.sources import image_name
+from chromozoo.karyotype.alarm import cell_alarms, mark_iscn
+from chromozoo.karyotype.assignment import (
+    CellAssignment,
+    assign_cell,
+    assignment_margins,
+    present_rows,
+)
 from chromozoo.karyotype.karyotype import Karyotype, KaryotypedChromosome
-from chromozoo.karyotype.naming import Predictions
-from chromozoo.karyotype.polarity import polarity
-from chromozoo.karyotype.quality import _flags
+from chromozoo.karyotype.polarity import find_polarity
+from chromozoo.karyotype.predictions import Predictions
+from chromozoo.karyotype.quality import cell_flags
+from chromozoo.structures.arrays import FloatArray, IntArray
 from chromozoo.structures.prediction import Prediction
 from chromozoo.structures.segmentation import Segmentation
 from chromozoo.structures.weights_entry import WeightsEntry
 
 Assignment = Literal["cell", "none"]
 
-# Chosen on the validation images of BioImLab, M-FISH and CIL:54816, with the weights `metaphase` of
-# ChrFast and ChrNet4. A detection between MIN_CANDIDATE_SCORE and the first score is a chromosome with a
-# probability that is even at EVEN; the cell decides.
-SCORES: dict[Assignment, float] = {"cell": 0.55, "none": 0.45}
-MIN_CANDIDATE_SCORE, EVEN, STEEPNESS = 0.3, 0.55, 0.03
-# Where the segmenter names what it finds, its probabilities and the classifier's are multiplied.
-# Both looked at the same chromosome, so the product claims too much: it is taken to this power.
+# Score thresholds, chosen on the validation images of BioImLab, M-FISH and CIL:54816 with the
+# weights `metaphase` of ChrFast and ChrNet4. With the assignment of a cell, a detection between
+# MIN_CANDIDATE_SCORE and the threshold is a chromosome with a probability that rises with its score
+# and is 0.5 at PRESENCE_MIDPOINT; the assignment decides.
+DEFAULT_SCORES: dict[Assignment, float] = {"cell": 0.55, "none": 0.45}
+MIN_CANDIDATE_SCORE, PRESENCE_MIDPOINT, PRESENCE_SCALE = 0.3, 0.55, 0.03
+# If the segmenter predicts classes, too, its probabilities are multiplied with the classifier's.
+# The two predictions are not independent; the exponent tempers their over-confident product.
 PRODUCT_EXPONENT = 0.75
 MIN_CLASS_PROBABILITY = 1e-4
+# Log-probabilities below this limit count as equal in the margin of a single chromosome.
+MIN_LOG_PROBABILITY = -50.0
 
 
 class Segmenter(Protocol):
-    """A segmenter as :class:`Karyotyper` uses it, such as a ``ChromosomeSegmenter``."""
+    """Interface of a segmenter for :class:`Karyotyper`, such as a ``ChromosomeSegmenter``."""
 
     @property
     def transforms(self) -> MetaphasePreset:
-        """How it prepares an image."""
+        """Preprocessing of a metaphase image."""
         ...
 
     @property
     def categories(self) -> Sequence[str]:
-        """What it tells apart."""
+        """Name of each class index."""
         ...
 
     @property
     def weights_entry(self) -> WeightsEntry | None:
-        """Entry of its weights; None where there is none."""
+        """Entry of the weights; None without one."""
         ...
 
     def segment(
         self, image: ImageSource, name: str | None = None, *, levels: Levels | None = None
     ) -> Segmentation:
-        """Finds the chromosomes of a metaphase."""
+        """Segment the chromosomes of a metaphase."""
         ...
 
 
 class Classifier(Protocol):
-    """A classifier as :class:`Karyotyper` uses it, such as a ``ChromosomeClassifier``."""
+    """Interface of a classifier for :class:`Karyotyper`, such as a ``ChromosomeClassifier``."""
 
     @property
     def transforms(self) -> ChromosomePreset:
-        """How it prepares an image of one chromosome."""
+        """Preprocessing of a single-chromosome image."""
         ...
 
     @property
     def weights_entry(self) -> WeightsEntry | None:
-        """Entry of its weights; None where there is none."""
+        """Entry of the weights; None without one."""
         ...
 
     def classify(
@@ -94,32 +104,71 @@ class Classifier(Protocol):
         *,
         on_error: Literal["raise", "report"] = "raise",
     ) -> Predictions:
-        """Classifies images of one chromosome each."""
+        """Classify single-chromosome images."""
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class _ClassifiedDetections:
+    """The K detections of a metaphase that the classifier could read."""
+
+    segmentation: Segmentation
+    images: list[NDArray[np.float32]]
+    predictions: list[Prediction]
+    probabilities: FloatArray  # (K, 24)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def log_probabilities(self) -> FloatArray:
+        """``(K, 24)``, -inf for a probability of 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.probabilities)
+
+    def select(self, rows: NDArray[np.intp]) -> "_ClassifiedDetections":
+        """Return only the detections ``rows``."""
+        return _ClassifiedDetections(
+            self.segmentation.select(rows),
+            [self.images[row] for row in rows],
+            [self.predictions[row] for row in rows],
+            self.probabilities[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _OrientedChromosome:
+    """An upright chromosome with the p arm up; see :class:`KaryotypedChromosome`."""
+
+    image: NDArray[np.float32]
+    length: int
+    centromere: float
+    p_arm: float
+    certainty: float
+    band_contrast: float
 
 
 class Karyotyper(LightningModule):
     """Karyotypes metaphases with any segmenter and any classifier.
 
-    :func:`chromozoo.models.karyotyper.get_karyotyper` builds one from names of the zoo.
-    ``karyotype`` takes one image; ``Trainer.predict`` with a ``DataLoader`` whose batches are
-    lists of paths works through many, on one device or on many.
+    :func:`chromozoo.models.karyotyper.get_karyotyper` builds one from model names. ``karyotype``
+    takes one image; ``Trainer.predict`` with a ``DataLoader`` whose batches are lists of paths
+    processes many images, on one device or several.
 
     Args:
-        segmenter: Finds the chromosomes.
+        segmenter: Segments the chromosomes.
         classifier: Classifies them.
-        assignment: ``"cell"`` names all chromosomes of a cell together, ``"none"`` each alone.
-        stain: ``"g"`` (G-band), ``"q"`` (Q-band, DAPI), or ``"auto"``: G-band is dark on a light
-            ground, what fluoresces is bright on dark. A G-band image that was inverted needs
-            ``"g"``; it stays as it is.
-        stain_segmenters: Segmenters that are used in place of ``segmenter``, by stain.
-        score: Detections from it on are chromosomes, 0..1. With ``"cell"`` those somewhat below
-            are chromosomes where the cell has a place for them, see :data:`MIN_CANDIDATE_SCORE`; with
-            ``"none"`` they are left out. None takes :data:`SCORES`.
-        min_margin: A name that is less certain than this many nats should be looked at.
-        min_probability: So should a chromosome that the classifier alone would name so with less
-            than this: the cell left no better name, for it may be no whole chromosome.
-        min_certain_score: So should a chromosome whose segmentation scores less than this.
+        assignment: ``"cell"`` classifies all chromosomes of a cell together, ``"none"`` each alone.
+        stain: ``"g"`` (G-band), ``"q"`` (Q-band, DAPI), or ``"auto"``: G-band is dark on bright,
+            fluorescence bright on dark. An inverted G-band image needs ``"g"``.
+        stain_segmenters: Segmenters that replace ``segmenter`` for a stain.
+        score: Minimum score of a chromosome, 0..1. With ``"cell"``, detections down to
+            :data:`MIN_CANDIDATE_SCORE` are chromosomes if they fit into the cell; with ``"none"``
+            they are dropped. None takes :data:`DEFAULT_SCORES`.
+        min_margin: Chromosomes with a smaller margin, in nats, need review.
+        min_probability: So do chromosomes with a smaller probability of the assigned class: the
+            detection may not be a whole chromosome.
+        min_certain_score: So do chromosomes with a smaller segmentation score.
 
     Raises:
         UnknownNameError: ``assignment`` or ``stain`` is unknown, or a model is of the other task.
@@ -151,163 +200,54 @@ class Karyotyper(LightningModule):
                 )
         self.segmenter = segmenter
         self.classifier = classifier
-        by_stain: dict[str, Any] = {"q": segmenter, "g": segmenter}
-        by_stain.update({str(key): model for key, model in (stain_segmenters or {}).items()})
-        self.by_stain = nn.ModuleDict(by_stain)
+        by_stain: dict[str, Segmenter] = {"q": segmenter, "g": segmenter}
+        by_stain.update((key, model) for key, model in (stain_segmenters or {}).items())
+        self.by_stain = nn.ModuleDict(cast("dict[str, nn.Module]", by_stain))
         self.stain: Stain | Literal["auto"] = stain
         self.assignment: Assignment = assignment
-        self.score = SCORES[assignment] if score is None else score
+        self.score = DEFAULT_SCORES[assignment] if score is None else score
         self.min_margin = min_margin
         self.min_probability = min_probability
         self.min_certain_score = min_certain_score
         self.extraction = Extraction()
+        self.rotate_crop = RotateCrop()
 
     def segmenter_for(self, stain: Stain) -> Segmenter:
-        """The segmenter that finds the chromosomes of a stain."""
+        """Return the segmenter of a stain."""
         return cast("Segmenter", self.by_stain[stain])
 
     def karyotype(self, image: ImageSource, name: str | None = None) -> Karyotype:
-        """Karyotypes one metaphase.
+        """Karyotype one metaphase.
 
         Args:
-            image: Path, PIL image or array of any size, grey or RGB, dark or light background, 8
+            image: Path, PIL image or array of any size, grey or RGB, dark or bright background, 8
                 or 16 bit.
-            name: What results and errors call it; the path when None.
+            name: Name in results and errors; None takes the path.
+
+        Returns:
+            The karyotype; an image without chromosomes gives an empty one with a flag.
 
         Raises:
-            ImageError: The image cannot be read. One without chromosomes is no error: the result
-                is empty and flagged.
+            ImageError: The image cannot be read.
         """
-        name = name or name_of(image, "image")
+        name = name or image_name(image, "image")
         grey = read_grey(image, name)
-        room = (self.segmenter.transforms.max_pixels / grey.size) ** 0.5
-        if room < 1:
-            # A slide scan: bands are lost, but neither memory nor time runs away.
-            size = (max(round(grey.shape[1] * room), 1), max(round(grey.shape[0] * room), 1))
-            small = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.float32)
-            cut = f"{grey.shape[1]}x{grey.shape[0]} pixels reduced to {size[0]}x{size[1]}"
-            warning = f"{cut}, and so are all coordinates: cut the cell out and give that"
-            return self._karyotype(small, name, (warning,))
-        return self._karyotype(grey, name, ())
-
-    def _karyotype(
-        self, grey: NDArray[np.float32], name: str, warnings: tuple[str, ...]
-    ) -> Karyotype:
-        doubtful = MIN_CANDIDATE_SCORE if self.assignment == "cell" else 1.0
-        levels = measure_levels(grey)
-        warnings += levels.flags
-        stain = levels.stain if self.stain == "auto" else self.stain
-
-        def nothing(found: Segmentation, warnings: tuple[str, ...]) -> Karyotype:
-            flags = (*warnings, *found.warnings, "no chromosomes found")
-            return Karyotype(name, found, (), None, flags, stain, levels.alarms, grey, levels)
-
-        segmenter = self.segmenter_for(stain)
-        found = segmenter.segment(grey, name, levels=levels).above(min(doubtful, self.score))
-        if not len(found):
-            return nothing(found, warnings)
-        certain = found.scores >= SCORES["none"]
-        images = self.extraction(levels.signal, found.crops, found.corners, certain)
-        # Named as a cell only to find its scale: what belongs to it is not known yet.
-        named = self.classifier.classify(images, on_error="report", as_cell=True)
-        kept = [index for index, item in enumerate(named) if not item.error]
-        if len(kept) < len(found):
-            warnings += (f"{len(found) - len(kept)} specks left out",)
-        probabilities = _opinion(named, found, kept) if kept else np.zeros((0, len(CLASSES)))
-        if kept and self.assignment == "cell":
-            with np.errstate(divide="ignore"):
-                present = present_rows(np.log(probabilities), self._presence(found.scores[kept]))
-            kept = [index for index, there in zip(kept, present, strict=True) if there]
-            probabilities = probabilities[present]
-        found = found.select(kept)
-        if not kept:
-            return nothing(found, warnings)
-        images = [images[index] for index in kept]
-        with np.errstate(divide="ignore"):
-            log_p = np.log(probabilities)
-        # The alarm asks whether the names fit into a cell, also where each is named alone.
-        whole = assign_cell(log_p)
-        cell = whole if self.assignment == "cell" else None
-        if cell is None:
-            classes = probabilities.argmax(axis=1)
-            ranked = np.sort(np.maximum(log_p, -50.0), axis=1)
-            margins = ranked[:, -1] - ranked[:, -2]
-        else:
-            classes = cell.classes
-            margins = assignment_margins(log_p, cell)
-        turn = RotateCrop()
-        chromosomes = []
-        contrasts, lengths = [], []
-        for index, image in enumerate(images):
-            label, extra = CLASSES[classes[index]], cell is not None and index in cell.supernumerary
-            upright, lean = turn(image), turn.tilt(image, foreground(image))
-            ends = polarity(upright, label)
-            if (arms := named[kept[index]].p_arm_up) is not None:
-                up = float(arms[classes[index]])
-                ends = replace(ends, p_arm_up=up >= 0.5, certainty=abs(2 * up - 1))
-            if not ends.p_arm_up:
-                upright, lean = np.ascontiguousarray(upright[::-1, ::-1]), lean + 180
-            rows = np.flatnonzero((upright > 0).any(axis=1))
-            contrasts.append(ends.band_contrast)
-            lengths.append(rows[-1] + 1 - rows[0])
-            chromosomes.append(
-                KaryotypedChromosome(
-                    number=index + 1,
-                    label=label,
-                    probability=float(probabilities[index, classes[index]]),
-                    probabilities=probabilities[index],
-                    margin=float(margins[index]),
-                    score=float(found.scores[index]),
-                    supernumerary=extra,
-                    review_reasons=self._review_reasons(
-                        label, extra, probabilities[index], margins[index], found.scores[index]
-                    ),
-                    image=upright,
-                    centromere=float(rows[0] + ends.centromere * (rows[-1] + 1 - rows[0])),
-                    p_arm=lean % 360,
-                    polarity_certainty=ends.certainty,
-                )
-            )
-        flags = (*warnings, *found.warnings, *_flags(found, cell, levels, grey))
-        typical = self.classifier.transforms.typical_length
-        zoom = typical / float(np.median(lengths)) if typical else 1.0
-        alarms = (
-            *levels.alarms,
-            *cell_alarms(probabilities, whole, band_contrasts=contrasts, zoom=zoom),
+        scale = (self.segmenter.transforms.max_pixels / grey.size) ** 0.5
+        if scale >= 1:
+            return self._karyotype(grey, name)
+        # Slide scans are reduced: bands are lost, but memory and time stay bounded.
+        size = (max(round(grey.shape[1] * scale), 1), max(round(grey.shape[0] * scale), 1))
+        small = np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.float32)
+        warning = (
+            f"{grey.shape[1]}x{grey.shape[0]} pixels reduced to {size[0]}x{size[1]}, and so are "
+            "all coordinates: crop the image to one cell"
         )
-        if cell is not None:
-            cell = replace(cell, iscn=marked(cell.iscn, alarms))
-        return Karyotype(name, found, tuple(chromosomes), cell, flags, stain, alarms, grey, levels)
+        return self._karyotype(small, name, (warning,))
 
-    def _presence(self, scores: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Probability that a detection is a chromosome at all, by its score."""
-        presence: NDArray[np.float64] = expit((scores.astype(np.float64) - EVEN) / STEEPNESS)
-        return np.where(scores >= self.score, 1.0, presence)
-
-    def _review_reasons(
-        self,
-        label: str,
-        supernumerary: bool,
-        probabilities: NDArray[np.float64],
-        margin: float,
-        score: float,
-    ) -> tuple[str, ...]:
-        doubts = []
-        if supernumerary:
-            doubts.append("more than a normal cell has")
-        if margin < self.min_margin:
-            other = next(k for k in probabilities.argsort()[::-1] if CLASSES[k] != label)
-            doubts.append(f"or {CLASSES[other]}")
-        elif probabilities[CLASS_INDEX[label]] < self.min_probability:
-            doubts.append(f"unlike a {label}")
-        if score < self.min_certain_score:
-            doubts.append("outline uncertain")
-        return tuple(doubts)
-
-    # Many images
-
-    def predict_step(self, batch: Sequence[Any], batch_idx: int) -> "list[Karyotype | ImageError]":
-        """Karyotypes the paths of a batch; an image that fails gives its error, with its path."""
+    def predict_step(
+        self, batch: Sequence[str | Path], batch_idx: int
+    ) -> list[Karyotype | ImageError]:
+        """Karyotype the paths of a batch; an image that fails gives its error, with its path."""
         results: list[Karyotype | ImageError] = []
         for path in batch:
             try:
@@ -318,20 +258,212 @@ class Karyotyper(LightningModule):
                 )
         return results
 
+    def _karyotype(
+        self, grey: NDArray[np.float32], name: str, warnings: tuple[str, ...] = ()
+    ) -> Karyotype:
+        levels = measure_levels(grey)
+        stain = levels.stain if self.stain == "auto" else self.stain
+        detections = self.segmenter_for(stain).segment(grey, name, levels=levels)
+        detections = detections.filter_by_score(self._min_candidate_score)
+        candidates = self._classify(detections, levels)
+        chromosomes = self._select_present(candidates)
 
-def _opinion(
-    named: Sequence[Prediction], found: Segmentation, kept: Sequence[int]
-) -> NDArray[np.float64]:
-    """Probabilities ``(K, 24)`` of the chromosomes ``kept``: the classifier's, and the segmenter's.
+        flags = [*warnings, *levels.flags]
+        if n_dropped := len(detections) - len(candidates):
+            flags.append(f"{n_dropped} unreadable detections dropped")
+        flags += detections.warnings
+        segmentation = chromosomes.segmentation
+        if not len(chromosomes):
+            flags.append("no chromosomes found")
+            return Karyotype(
+                name, segmentation, (), None, tuple(flags), grey, levels, stain, levels.alarms
+            )
 
-    Where the segmenter names what it finds, it saw the same chromosome another way: the product of
-    both, somewhat flattened.
+        # The alarms need the assignment even if each chromosome is classified alone.
+        assignment = assign_cell(chromosomes.log_probabilities)
+        cell = assignment if self.assignment == "cell" else None
+        classes, margins = _classes_and_margins(chromosomes, cell)
+        oriented = [
+            self._orient(image, int(index), prediction)
+            for image, index, prediction in zip(
+                chromosomes.images, classes, chromosomes.predictions, strict=True
+            )
+        ]
+        flags += cell_flags(segmentation, cell, levels, grey)
+        alarms = (*levels.alarms, *self._cell_alarms(chromosomes, assignment, oriented))
+        return Karyotype(
+            name=name,
+            segmentation=segmentation,
+            chromosomes=tuple(
+                self._describe(
+                    row, chromosomes, int(classes[row]), margins[row], oriented[row], cell
+                )
+                for row in range(len(chromosomes))
+            ),
+            cell=replace(cell, iscn=mark_iscn(cell.iscn, alarms)) if cell else None,
+            flags=tuple(flags),
+            image=grey,
+            levels=levels,
+            stain=stain,
+            alarms=alarms,
+        )
+
+    @property
+    def _min_candidate_score(self) -> float:
+        """Score below which a detection is dropped without further evidence."""
+        return min(MIN_CANDIDATE_SCORE, self.score) if self.assignment == "cell" else self.score
+
+    def _classify(self, detections: Segmentation, levels: Levels) -> _ClassifiedDetections:
+        """Extract and classify the detections, without those that the classifier cannot read."""
+        if not len(detections):
+            return _ClassifiedDetections(detections, [], [], np.zeros((0, len(CLASSES))))
+        is_certain = detections.scores >= DEFAULT_SCORES["none"]
+        images = self.extraction(levels.signal, detections.crops, detections.corners, is_certain)
+        # As a cell, so that the scale is estimated from all images. The assignment itself has to
+        # wait until the false detections are known.
+        predictions = self.classifier.classify(images, on_error="report", as_cell=True)
+        readable = [row for row, prediction in enumerate(predictions) if not prediction.error]
+        segmentation = detections.select(readable)
+        predictions_read = [predictions[row] for row in readable]
+        return _ClassifiedDetections(
+            segmentation,
+            [images[row] for row in readable],
+            predictions_read,
+            combine_probabilities(predictions_read, segmentation),
+        )
+
+    def _select_present(self, candidates: _ClassifiedDetections) -> _ClassifiedDetections:
+        """Drop the candidates that are false detections, given the rest of the cell."""
+        if not len(candidates) or self.assignment != "cell":
+            return candidates
+        scores = candidates.segmentation.scores
+        presence = expit((scores.astype(np.float64) - PRESENCE_MIDPOINT) / PRESENCE_SCALE)
+        presence = np.where(scores >= self.score, 1.0, presence)
+        return candidates.select(
+            np.flatnonzero(present_rows(candidates.log_probabilities, presence))
+        )
+
+    def _orient(
+        self, image: NDArray[np.float32], index: int, prediction: Prediction
+    ) -> _OrientedChromosome:
+        """Turn the image of a chromosome of class ``index`` upright, with the p arm up."""
+        upright = self.rotate_crop(image)
+        tilt = self.rotate_crop.tilt(image, foreground(image))
+        polarity = find_polarity(upright, CLASSES[index])
+        if prediction.p_arm_up is not None:
+            prob_p_arm_up = float(prediction.p_arm_up[index])
+            polarity = replace(
+                polarity, p_arm_up=prob_p_arm_up >= 0.5, certainty=abs(2 * prob_p_arm_up - 1)
+            )
+        if not polarity.p_arm_up:
+            upright, tilt = np.ascontiguousarray(upright[::-1, ::-1]), tilt + 180
+        rows = np.flatnonzero((upright > 0).any(axis=1))
+        length = int(rows[-1] + 1 - rows[0])
+        return _OrientedChromosome(
+            image=upright,
+            length=length,
+            centromere=float(rows[0] + polarity.centromere * length),
+            p_arm=tilt % 360,
+            certainty=polarity.certainty,
+            band_contrast=polarity.band_contrast,
+        )
+
+    def _cell_alarms(
+        self,
+        chromosomes: _ClassifiedDetections,
+        assignment: CellAssignment,
+        oriented: Sequence[_OrientedChromosome],
+    ) -> tuple[str, ...]:
+        """Return the reasons why the classification of the cell is unreliable."""
+        typical_length = self.classifier.transforms.typical_length
+        length = float(np.median([item.length for item in oriented]))
+        return cell_alarms(
+            chromosomes.probabilities,
+            assignment,
+            band_contrasts=[item.band_contrast for item in oriented],
+            zoom=typical_length / length if typical_length else 1.0,
+        )
+
+    def _describe(
+        self,
+        row: int,
+        chromosomes: _ClassifiedDetections,
+        index: int,
+        margin: float,
+        oriented: _OrientedChromosome,
+        cell: CellAssignment | None,
+    ) -> KaryotypedChromosome:
+        """Return the result for one chromosome of class ``index``."""
+        probabilities = chromosomes.probabilities[row]
+        score = float(chromosomes.segmentation.scores[row])
+        supernumerary = cell is not None and row in cell.supernumerary
+        return KaryotypedChromosome(
+            number=row + 1,
+            label=CLASSES[index],
+            probability=float(probabilities[index]),
+            probabilities=probabilities,
+            margin=float(margin),
+            score=score,
+            supernumerary=supernumerary,
+            review_reasons=self._review_reasons(index, supernumerary, probabilities, margin, score),
+            image=oriented.image,
+            centromere=oriented.centromere,
+            p_arm=oriented.p_arm,
+            polarity_certainty=oriented.certainty,
+        )
+
+    def _review_reasons(
+        self,
+        index: int,
+        supernumerary: bool,
+        probabilities: FloatArray,
+        margin: float,
+        score: float,
+    ) -> tuple[str, ...]:
+        """Return the reasons why a chromosome of class ``index`` needs review."""
+        reasons = []
+        if supernumerary:
+            reasons.append("extra copy")
+        if margin < self.min_margin:
+            other = next(k for k in probabilities.argsort()[::-1] if k != index)
+            reasons.append(f"possibly {CLASSES[other]}")
+        elif probabilities[index] < self.min_probability:
+            reasons.append(f"atypical {CLASSES[index]}")
+        if score < self.min_certain_score:
+            reasons.append("segmentation uncertain")
+        return tuple(reasons)
+
+
+def combine_probabilities(
+    predictions: Sequence[Prediction], segmentation: Segmentation
+) -> FloatArray:
+    """Return the class probabilities ``(K, 24)`` of classifier and segmenter together.
+
+    A segmenter that predicts classes sees the same chromosomes in another way, so the result is the
+    tempered product of both.
+
+    Args:
+        predictions: K predictions of the classifier.
+        segmentation: The K detections.
     """
-    probabilities = np.stack([named[index].probabilities for index in kept])
-    if found.names is None:
+    probabilities = np.array([prediction.probabilities for prediction in predictions])
+    probabilities = probabilities.reshape(-1, len(CLASSES))
+    if segmentation.class_probabilities is None:
         return probabilities
-    both = (
-        probabilities * np.maximum(found.names[list(kept)], MIN_CLASS_PROBABILITY)
-    ) ** PRODUCT_EXPONENT
-    mixed: NDArray[np.float64] = both / both.sum(axis=1, keepdims=True)
-    return mixed
+    product = probabilities * np.maximum(segmentation.class_probabilities, MIN_CLASS_PROBABILITY)
+    tempered = product**PRODUCT_EXPONENT
+    return np.asarray(tempered / tempered.sum(axis=1, keepdims=True))
+
+
+def _classes_and_margins(
+    chromosomes: _ClassifiedDetections, cell: CellAssignment | None
+) -> tuple[IntArray, FloatArray]:
+    """Return the class ``(K,)`` of each chromosome and its margin ``(K,)`` in nats.
+
+    Without the assignment of the cell, each chromosome is classified alone.
+    """
+    log_p = chromosomes.log_probabilities
+    if cell is not None:
+        return cell.classes, assignment_margins(log_p, cell)
+    ranked = np.sort(np.maximum(log_p, MIN_LOG_PROBABILITY), axis=1)
+    return chromosomes.probabilities.argmax(axis=1), ranked[:, -1] - ranked[:, -2]

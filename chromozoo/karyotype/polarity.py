@@ -1,9 +1,9 @@
-"""Polarity: which end of an upright chromosome is the p arm, once its class is known.
+"""Polarity of an upright chromosome from the ISCN bands of its class.
 
-The band profile along the axis is held against that of the class in the ISCN tables, both ways up.
-No training, hence no data set's habits; and since signal images show the same bands bright in
-every stain, one table serves Q-band, DAPI and G-band. On 1,200 upright G-banded chromosomes of
-Pki-3, given their classes, 96.9 % were found to stand with the p arm up.
+The band profile along the axis is correlated with the profile of the class in the ISCN tables, in
+both orientations. The method needs no training, so it has no bias from a data set. Signal images
+show the same bands bright in every stain, so one table serves Q-band, DAPI and G-band. For 1,200
+upright G-banded chromosomes of Pki-3 with known classes the p arm was found up in 96.9 %.
 """
 
 from dataclasses import dataclass
@@ -17,26 +17,29 @@ from chromozoo.images.straighten import straighten
 from chromozoo.karyotype.bands import bands_of
 from chromozoo.structures.arrays import FloatArray
 
-# Steps of a profile from end to end, and what of them counts: the ends are rounded and blurred.
-STEPS = 64
-INNER = slice(4, 60)
-# The blur of the microscope, in steps of a chromosome of middle length.
+# Number of samples of a profile from end to end, and those that are compared: the ends of a
+# chromosome are rounded and blurred.
+N_SAMPLES = 64
+COMPARED = slice(4, 60)
+# Blur of the microscope, in samples of a medium-sized chromosome.
 BLUR = 1.5
 BAND_LEVEL = 550
-# The profile of the widths shows the centromere; it weighs this much beside the bands.
+# Weight of the width profile, which shows the centromere, relative to the band profile.
 WIDTH_WEIGHT = 1.0
-# A pixel with less than this share of the chromosome's signal is background.
-EDGE = 0.15
+# Pixels below this fraction of the chromosome's maximum signal are background.
+BACKGROUND_FRACTION = 0.15
 
 
 @dataclass(frozen=True)
 class Polarity:
-    """What the bands say.
+    """The polarity of one upright chromosome.
 
     Attributes:
-        p_arm_up: Whether the p arm is up as the image stands.
-        certainty: Difference of the two correlations, 0 (says nothing) to about 2.
-        centromere: Its place as a share of the length from the p telomere, from the table.
+        p_arm_up: Whether the p arm is up in the image.
+        certainty: Difference between the correlations of the two orientations, 0 (undecided) to
+            about 2.
+        centromere: Position of the centromere in the ISCN table, as a fraction of the length from
+            the p telomere.
         band_contrast: See :func:`band_contrast`.
     """
 
@@ -46,71 +49,75 @@ class Polarity:
     band_contrast: float = 0.0
 
 
-def polarity(image: NDArray[np.float32], label: str) -> Polarity:
-    """Finds the polarity of an upright chromosome.
+def find_polarity(image: NDArray[np.float32], label: str) -> Polarity:
+    """Find the polarity of an upright chromosome.
 
     Args:
         image: Signal image ``(h, w)``, background 0, long axis vertical.
-        label: Its class.
+        label: Class of the chromosome.
 
     Raises:
-        UnknownNameError: ``label`` is no class.
+        UnknownNameError: ``label`` is not one of ``CLASSES``.
     """
-    bands, widths = _profiles(image)
-    expected, waist, centromere = _table(label)
-    up = _correlation(bands, expected) + WIDTH_WEIGHT * _correlation(widths, waist)
-    down = _correlation(bands[::-1], expected) + WIDTH_WEIGHT * _correlation(widths[::-1], waist)
+    bands, widths = _measure_profiles(image)
+    expected_bands, expected_widths, centromere = _expected_profiles(label)
+    up, down = (
+        _correlation(bands[::step], expected_bands)
+        + WIDTH_WEIGHT * _correlation(widths[::step], expected_widths)
+        for step in (1, -1)
+    )
     return Polarity(up >= down, abs(up - down), centromere, _contrast(bands))
 
 
 def band_contrast(image: NDArray[np.float32]) -> float:
-    """How much the signal varies along a chromosome: standard deviation by mean.
+    """Return the variation of the signal along a chromosome: standard deviation / mean.
 
     Args:
-        image: As for :func:`polarity`.
+        image: As for :func:`find_polarity`.
 
     Returns:
-        0 without bands; 0.1 to 0.25 for the median chromosome of a banded cell, by its stain.
+        0 without bands; 0.1 to 0.25 for the median chromosome of a banded cell, depending on the
+        stain.
     """
-    return _contrast(_profiles(image)[0])
+    return _contrast(_measure_profiles(image)[0])
 
 
 def _contrast(bands: FloatArray) -> float:
-    # The ends are rounded and blurred.
-    inner = bands[INNER.start + 2 : INNER.stop - 2]
+    inner = bands[COMPARED.start + 2 : COMPARED.stop - 2]
     return float(inner.std() / max(inner.mean(), 1e-6))
 
 
-def _profiles(image: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
-    """Mean signal and width along the axis, ``(STEPS,)`` each."""
+def _measure_profiles(image: NDArray[np.float32]) -> tuple[FloatArray, FloatArray]:
+    """Return mean signal and width along the axis, ``(N_SAMPLES,)`` each."""
     straight = straighten(image)
-    inside = straight > EDGE * straight.max()
+    inside = straight > BACKGROUND_FRACTION * straight.max()
     rows = np.flatnonzero(inside.any(axis=1))
     straight, inside = (part[rows[0] : rows[-1] + 1] for part in (straight, inside))
     widths = inside.sum(axis=1).astype(np.float64)
     bands = (straight * inside).sum(axis=1) / np.maximum(widths, 1)
-    places = np.linspace(0, len(widths) - 1, STEPS)
-    known = np.arange(len(widths))
-    return np.interp(places, known, bands), np.interp(places, known, widths)
+    positions = np.linspace(0, len(widths) - 1, N_SAMPLES)
+    indices = np.arange(len(widths))
+    return np.interp(positions, indices, bands), np.interp(positions, indices, widths)
 
 
 @cache
-def _table(label: str) -> tuple[FloatArray, FloatArray, float]:
-    """Expected bands and widths from p to q, and the place of the centromere."""
+def _expected_profiles(label: str) -> tuple[FloatArray, FloatArray, float]:
+    """Return the expected bands and widths from p to q, and the position of the centromere."""
     bands = bands_of(label, BAND_LEVEL)
     start, stop = bands[0].start, bands[-1].stop
-    places = start + (np.arange(STEPS) + 0.5) / STEPS * (stop - start)
+    samples = (np.arange(N_SAMPLES) + 0.5) / N_SAMPLES
     edges = [band.stop for band in bands]
-    index = np.minimum(np.searchsorted(edges, places, side="right"), len(bands) - 1)
-    expected = gaussian_filter1d(np.array([bands[i].fluorescence for i in index]), BLUR)
-    middle = next(band.stop for band in reversed(bands) if band.arm == "p")
-    centromere = (middle - start) / (stop - start)
-    steps = (np.arange(STEPS) + 0.5) / STEPS
-    waist = 1 - 0.4 * np.exp(-0.5 * ((steps - centromere) / 0.04) ** 2)
-    stalks = np.array([bands[i].kind == "stalk" for i in index])
-    return expected, np.where(stalks, 0.6, waist), centromere
+    index = np.searchsorted(edges, start + samples * (stop - start), side="right")
+    index = np.minimum(index, len(bands) - 1)
+    brightness = gaussian_filter1d(np.array([bands[i].fluorescence for i in index]), BLUR)
+    end_of_p = next(band.stop for band in reversed(bands) if band.arm == "p")
+    centromere = (end_of_p - start) / (stop - start)
+    widths = 1 - 0.4 * np.exp(-0.5 * ((samples - centromere) / 0.04) ** 2)
+    is_stalk = np.array([bands[i].kind == "stalk" for i in index])
+    return brightness, np.where(is_stalk, 0.6, widths), centromere
 
 
 def _correlation(a: FloatArray, b: FloatArray) -> float:
-    a, b = a[INNER] - a[INNER].mean(), b[INNER] - b[INNER].mean()
+    """Return the Pearson correlation of two profiles without their ends."""
+    a, b = a[COMPARED] - a[COMPARED].mean(), b[COMPARED] - b[COMPARED].mean()
     return float(a @ b) / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12)

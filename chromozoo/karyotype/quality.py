@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Quality flags: anomalies of a cell or of its image that the user should know."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,87 +9,95 @@ from chromozoo.images.levels import Levels
 from chromozoo.karyotype.assignment import CellAssignment
 from chromozoo.structures.segmentation import Segmentation
 
-# Fewer than this are no cell that could be named as a whole (see `iscn_string` on incomplete ones).
-MIN_CELL_CHROMOSOMES = 35
-
-
-# More than this are two cells in one field, or a polyploid one: groups are looked for.
-MAX_CELL_CHROMOSOMES = 60
-
-
-# Two cells are this much further apart than they are wide (distance of the middles of the groups by
-# the mean distance of a chromosome from its own middle).
-APART = 2.4
-
-
-# In a karyogram all stand upright; at random 2 of 9 lean less than this from the vertical.
-UPRIGHT_DEGREES, UPRIGHT_SHARE, MIN_UPRIGHT = 20.0, 0.8, 20
-
-
-# Chromosomes narrower than this show no bands.
+# With fewer chromosomes the assignment of a cell is meaningless (see `iscn_string` on incomplete
+# cells); with more, there are two cells in the image or a polyploid one.
+MIN_CELL_CHROMOSOMES, MAX_CELL_CHROMOSOMES = 35, 60
+# Two groups of chromosomes are separate cells if the distance of their centres is at least this
+# multiple of the mean distance between a chromosome and the centre of its group.
+MIN_GROUP_SEPARATION = 2.4
+# In a karyogram all chromosomes are upright: at least this share of at least this number of
+# elongated ones is tilted by less than this angle. At random 2 of 9 are.
+MAX_UPRIGHT_TILT, MIN_UPRIGHT_SHARE, MIN_UPRIGHT_COUNT = 20.0, 0.8, 20
+# Ratio of the variances along the two axes of an elongated chromosome: 1.5 times as long as wide.
+MIN_ELONGATION = 2.25
+# Narrower chromosomes show no bands, in pixels.
 MIN_BANDED_WIDTH = 6.0
+# With a larger share of saturated chromosome pixels the brightest bands are lost.
+MAX_SATURATED_SHARE = 0.25
 
 
-# Fewer unsaturated pixels than this share, and the bands of the brightest are lost.
-SATURATED_SHARE = 0.25
-
-
-def _flags(
-    found: Segmentation,
+def cell_flags(
+    segmentation: Segmentation,
     cell: CellAssignment | None,
     levels: Levels,
     grey: NDArray[np.float32],
 ) -> list[str]:
-    """What is odd about the cell, and about the image."""
+    """Return the anomalies of a cell and of its image.
+
+    Args:
+        segmentation: The chromosomes of the cell.
+        cell: Their assignment; None if each chromosome was classified alone.
+        levels: Grey levels of the image.
+        grey: ``(H, W)`` grey image.
+
+    Returns:
+        One sentence for each anomaly; empty for a normal cell.
+    """
     flags = []
-    count = len(found)
-    if _is_karyogram(found):
-        flags.append("all stand upright in rows: a karyogram, not a metaphase?")
+    count = len(segmentation)
+    if _looks_like_karyogram(segmentation):
+        flags.append("all chromosomes are upright: a karyogram, not a metaphase?")
     if count != DIPLOID_NUMBER:
         flags.append(f"{count} chromosomes, not {DIPLOID_NUMBER}")
     if count < MIN_CELL_CHROMOSOMES:
-        flags.append("incomplete cell: names rest on single chromosomes, losses mean nothing")
+        flags.append("incomplete cell: gains and losses are not meaningful")
     elif cell is not None and (cell.gains or cell.losses):
-        words = [f"+{name}" for name in cell.gains] + [f"-{name}" for name in cell.losses]
-        flags.append(f"not a normal set: {', '.join(words)}")
+        changes = [f"+{name}" for name in cell.gains] + [f"-{name}" for name in cell.losses]
+        flags.append(f"not a normal set: {', '.join(changes)}")
     if count > MAX_CELL_CHROMOSOMES:
-        sizes = _groups(found)
+        sizes = _find_two_groups(segmentation)
         flags.append(
             f"several cells? The chromosomes lie in groups of {sizes[0]} and {sizes[1]}"
             if sizes
-            else "several cells in one place, or a polyploid one"
+            else "several overlapping cells, or a polyploid one"
         )
     if 0 < levels.width < MIN_BANDED_WIDTH:
-        flags.append(f"chromosomes are {levels.width:.0f} pixels wide: too few to show bands")
-    inside = np.zeros(found.shape, bool)
-    for crop, (row, column) in zip(found.crops, found.corners, strict=True):
-        inside[row : row + crop.shape[0], column : column + crop.shape[1]] |= crop
-    values = grey[inside]
-    ends = (values == grey.max()) | (values == grey.min())
-    if ends.mean() > SATURATED_SHARE:
-        flags.append(f"{ends.mean():.0%} of the chromosomes' pixels are saturated")
+        flags.append(f"chromosomes are {levels.width:.0f} pixels wide: too narrow to show bands")
+    share = _saturated_share(segmentation, grey)
+    if share > MAX_SATURATED_SHARE:
+        flags.append(f"{share:.0%} of the chromosomes' pixels are saturated")
     return flags
 
 
-def _is_karyogram(found: Segmentation) -> bool:
-    leans = []
-    for crop in found.crops:
+def _saturated_share(segmentation: Segmentation, grey: NDArray[np.float32]) -> float:
+    """Return the share of the chromosomes' pixels at the ends of the grey scale."""
+    inside = np.zeros(segmentation.shape, bool)
+    for crop, (row, column) in zip(segmentation.crops, segmentation.corners, strict=True):
+        inside[row : row + crop.shape[0], column : column + crop.shape[1]] |= crop
+    values = grey[inside]
+    return float(((values == grey.max()) | (values == grey.min())).mean())
+
+
+def _looks_like_karyogram(segmentation: Segmentation) -> bool:
+    """Return whether nearly all elongated chromosomes are upright."""
+    tilts = []
+    for crop in segmentation.crops:
         points = np.argwhere(crop).astype(np.float64)
         offsets = points - points.mean(axis=0)
-        spread, axes = np.linalg.eigh(offsets.T @ offsets)
-        if spread[1] > 2.25 * spread[0]:  # half as long again as wide
-            leans.append(np.degrees(np.arccos(min(abs(axes[0, 1]), 1.0))))
-    if len(leans) < MIN_UPRIGHT:
+        variances, axes = np.linalg.eigh(offsets.T @ offsets)
+        if variances[1] > MIN_ELONGATION * variances[0]:
+            tilts.append(np.degrees(np.arccos(min(abs(axes[0, 1]), 1.0))))
+    if len(tilts) < MIN_UPRIGHT_COUNT:
         return False
-    return bool(np.mean(np.array(leans) < UPRIGHT_DEGREES) > UPRIGHT_SHARE)
+    return bool(np.mean(np.array(tilts) < MAX_UPRIGHT_TILT) > MIN_UPRIGHT_SHARE)
 
 
-def _groups(found: Segmentation) -> tuple[int, int] | None:
-    """Sizes of two groups of chromosomes that lie apart; None where there is but one."""
-    middles = (found.boxes[:, :2] + found.boxes[:, 2:]).astype(np.float64) / 2
-    centres, owner = kmeans2(middles, 2, minit="++", seed=0)
-    within = np.linalg.norm(middles - centres[owner], axis=1).mean()
-    if np.linalg.norm(centres[0] - centres[1]) < APART * within:
+def _find_two_groups(segmentation: Segmentation) -> tuple[int, int] | None:
+    """Return the sizes of two separate groups of chromosomes; None if there is one group."""
+    middles = (segmentation.boxes[:, :2] + segmentation.boxes[:, 2:]).astype(np.float64) / 2
+    centres, group = kmeans2(middles, 2, minit="++", seed=0)
+    spread = np.linalg.norm(middles - centres[group], axis=1).mean()
+    if np.linalg.norm(centres[0] - centres[1]) < MIN_GROUP_SEPARATION * spread:
         return None
-    sizes = np.bincount(owner, minlength=2)
+    sizes = np.bincount(group, minlength=2)
     return int(sizes.max()), int(sizes.min())

@@ -1,4 +1,4 @@
-"""Losses that torch does not have."""
+"""Losses on embeddings: centre loss and supervised contrastive loss."""
 
 from typing import Literal
 
@@ -9,22 +9,26 @@ CentreLossPreset = Literal["wen", "paper-literal"]
 
 
 class CentreLoss(nn.Module):
-    """Pulls the features of each class to a moving centre (Wen et al., ECCV 2016).
+    """Centre loss: the distance between features and the moving centre of their class.
 
-    ``weight * reduction(||x_j - c_yj||^2)``; the centres follow the features of each batch at
-    their own rate and take no gradient, so they are buffers and not parameters.
+    Source: Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition", ECCV
+    2016. The loss is ``weight * reduction(||x_j - c_yj||^2)``. The centres follow the features of
+    each batch at their own rate and have no gradient, so they are buffers and not parameters.
 
-    Two presets, because Wang et al. 2020 and 2024 give "the same value used in [Wen], 0.5", while
-    0.5 is Wen's rate of the centres and 0.003 Wen's weight:
+    There are two presets, because Wang et al. 2020 and 2024 give "the same value used in [Wen],
+    0.5", while 0.5 is Wen's rate of the centres and 0.003 Wen's weight:
 
-    * ``"wen"``: weight 0.003, half the mean over the batch, centres at rate 0.5 (default);
-    * ``"paper-literal"``: weight 0.5, sum over the batch. On 2048 un-normalised features this
-      swamps the cross-entropy; kept to show just that.
+    * ``"wen"``: weight 0.003, half the mean over the batch, rate 0.5 (default);
+    * ``"paper-literal"``: weight 0.5, sum over the batch. For 2048 features without normalisation
+      this loss dominates the cross-entropy; the preset exists to reproduce that.
 
     Args:
         num_classes: Number of classes.
-        features: Length of a feature vector.
-        preset: See above.
+        features: Number of features.
+        preset: ``"wen"`` or ``"paper-literal"``.
+
+    Raises:
+        ValueError: ``preset`` is unknown.
     """
 
     centres: Tensor
@@ -39,38 +43,43 @@ class CentreLoss(nn.Module):
         self.register_buffer("centres", torch.zeros(num_classes, features))
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Loss of ``(B, features)`` with labels ``(B,)``; moves the centres when in training."""
+        """Return the loss of a batch, and in training mode update the centres.
+
+        Args:
+            features: ``(B, features)``.
+            labels: ``(B,)`` class indices.
+        """
         features = features.float()
-        own = self.centres[labels]
-        squared = (features - own).square().sum(dim=1)
+        centres = self.centres[labels]
+        squared = (features - centres).square().sum(dim=1)
         loss = self.weight * (squared.mean() / 2 if self.average else squared.sum())
         if self.training:
-            self._follow((own - features).detach(), labels)
+            self._update_centres((centres - features).detach(), labels)
         return loss
 
     @torch.no_grad()
-    def _follow(self, offsets: Tensor, labels: Tensor) -> None:
+    def _update_centres(self, offsets: Tensor, labels: Tensor) -> None:
         total = torch.zeros_like(self.centres).index_add_(0, labels, offsets)
         count = torch.bincount(labels, minlength=len(self.centres)).to(total)
-        # Under DDP each process sees a part of the batch; the centres must stay the same on all.
+        # Under DDP each process sees a part of the batch, but all need the same centres.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(total)
             torch.distributed.all_reduce(count)
-        # Not in place: the backward pass still needs the centres that the loss was taken from.
+        # Not in place: the backward pass needs the centres of the forward pass.
         self.centres = self.centres - self.rate * total / (1 + count)[:, None]
 
 
 class SupervisedContrastiveLoss(nn.Module):
-    """Pulls the features of a class together and pushes other classes away (Khosla et al. 2020).
+    """Supervised contrastive loss: attracts features of the same class and repels others.
 
-    Source: "Supervised Contrastive Learning", arXiv:2004.11362, equation 2 ("out"). Features are
-    brought to unit length first. An anchor is every sample that shares its class with another one
-    of the batch; the paper sums over the anchors, here, as in its released code, it is their mean,
-    so that the weight of the loss does not depend on the size of the batch. The paper's projection
-    head is left out: the cross-entropy beside it needs the same features.
+    Source: Khosla et al., "Supervised Contrastive Learning", 2020, arXiv:2004.11362, equation 2
+    ("out"). Features are normalised to unit length. Every sample that shares its class with another
+    sample of the batch is an anchor. The paper sums over the anchors; this loss is their mean, as
+    in the released code, so that its weight does not depend on the batch size. There is no
+    projection head, because the cross-entropy loss uses the same features.
 
     Args:
-        temperature: Divides the cosines, -1..1; the paper takes 0.1.
+        temperature: Divisor of the cosine similarities, > 0; the paper uses 0.1.
     """
 
     def __init__(self, temperature: float = 0.1) -> None:
@@ -78,15 +87,20 @@ class SupervisedContrastiveLoss(nn.Module):
         self.temperature = temperature
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Loss of ``(B, D)`` with labels ``(B,)``, 0 or more; 0 where no two share a class."""
+        """Return the loss of a batch; 0 if no two samples share a class.
+
+        Args:
+            features: ``(B, D)``.
+            labels: ``(B,)`` class indices.
+        """
         # bfloat16 rounds a cosine by up to 0.002, 2 % of its exponential at this temperature.
         with torch.autocast(features.device.type, enabled=False):
             directions = nn.functional.normalize(features.float(), dim=1)
-            alike = directions @ directions.T / self.temperature
-        itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-        positive = (labels[:, None] == labels) & ~itself
-        log_share = alike.masked_fill(itself, float("-inf")).log_softmax(dim=1)
+            similarity = directions @ directions.T / self.temperature
+        diagonal = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+        positive = (labels[:, None] == labels) & ~diagonal
+        log_p = similarity.masked_fill(diagonal, float("-inf")).log_softmax(dim=1)
         count = positive.sum(dim=1)
-        # Not a product with the mask: 0 times minus infinity, of itself, is NaN.
-        per_anchor = -torch.where(positive, log_share, 0).sum(dim=1) / count.clamp_min(1)
+        # Not a product with the mask: 0 times -inf on the diagonal is NaN.
+        per_anchor = -torch.where(positive, log_p, 0).sum(dim=1) / count.clamp_min(1)
         return per_anchor.sum() / (count > 0).sum().clamp_min(1)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Metrics of classification, segmentation and karyotyping, with bootstrap intervals over cells."""

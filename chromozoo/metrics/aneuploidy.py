@@ -1,8 +1,8 @@
-"""Numerical abnormality: are gains and losses of whole chromosomes found, and named rightly?
+"""Aneuploidy metrics: detection of gains and losses of whole chromosomes.
 
-ConformalMode on the cells as they are, normal and not, and on cells that are made abnormal: a normal one
-loses a chromosome, or gains one of another cell, or is left with 30. What is simulated is a gain or
-loss that is constitutional; a chromosome that the segmenter missed looks the same.
+Evaluates the real cells, normal and abnormal ones, and cells simulated from the normal ones: a cell
+loses a chromosome, gains one from another cell, or keeps only 30. The simulation stands for
+constitutional gains and losses; a chromosome that the segmenter missed looks the same.
 """
 
 from collections import Counter
@@ -16,27 +16,27 @@ from chromozoo.classes import CLASSES
 from chromozoo.karyotype.assignment import assign_cell
 from chromozoo.karyotype.iscn import iscn_string
 from chromozoo.metrics.bootstrap import Interval, bootstrap_counts, percentile_interval
+from chromozoo.structures.arrays import FloatArray, IntArray
 
 NORMAL = ("46,XX", "46,XY")
-# Of every normal cell, so many with a chromosome less, as many with one more, and as many of which
-# so many chromosomes are left.
-DRAWS = 10
-LEFT = 30
+# Number of cells of each simulated kind for each normal cell, and chromosomes of an incomplete one.
+N_SIMULATED = 10
+N_INCOMPLETE = 30
 KINDS = ("normal", "abnormal", "loss", "gain", "incomplete")
 
 
 @dataclass(frozen=True)
 class AneuploidyReport:
-    """What :func:`evaluate_aneuploidy` found of the cells of one kind.
+    """The result of :func:`evaluate_aneuploidy` for the cells of one kind.
 
     Attributes:
-        kind: ``"normal"`` and ``"abnormal"``: the cells as they are; ``"loss"``, ``"gain"`` and
-            ``"incomplete"``: normal ones of which another was made.
-        cells: Number of cells, real or made.
-        detected: Share whose counted karyotype is not that of a normal cell. Of normal cells, 1 less
-            this is the specificity; of the others this is the sensitivity.
-        exact_karyotype: Share whose karyotype is counted as it is, so the gained or lost chromosome is named.
-        accuracy: Share of the chromosomes that are named rightly.
+        kind: ``"normal"`` or ``"abnormal"`` for real cells; ``"loss"``, ``"gain"`` or
+            ``"incomplete"`` for simulated ones.
+        cells: Number of cells.
+        detected: Share of cells whose predicted karyotype is not normal: the sensitivity; for
+            normal cells 1 - specificity.
+        exact_karyotype: Share of cells whose predicted karyotype equals the true one.
+        accuracy: Share of correctly classified chromosomes.
     """
 
     kind: str
@@ -47,64 +47,69 @@ class AneuploidyReport:
 
 
 def evaluate_aneuploidy(
-    names_of: Callable[[NDArray[np.int64]], ArrayLike],
+    predict_cell: Callable[[IntArray], ArrayLike],
     labels: ArrayLike,
     cells: ArrayLike,
     *,
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> list[AneuploidyReport]:
-    """Assigns each cell, real and made, and compares its counted karyotype with the true one.
+    """Evaluate the predicted karyotypes of real and simulated cells.
 
     Args:
-        names_of: Gives the natural-log probabilities ``(K, 24)`` of the cell that K given rows make
-            (:func:`chromozoo.benchmark.inference.cell_log_probabilities`).
+        predict_cell: Returns natural log-probabilities ``(K, 24)`` of the cell that consists of
+            the given K rows (:func:`chromozoo.benchmark.inference.cell_log_probabilities`).
         labels: ``(N,)`` true class indices.
-        cells: ``(N,)`` ids of the cells.
-        n_bootstrap: Resamples of the real cells behind each interval.
-        seed: Of what is made, and of the resampling.
+        cells: ``(N,)`` cell ids.
+        n_bootstrap: Number of resamples of the real cells for each interval.
+        seed: Seed of the simulation and the resampling.
 
     Returns:
-        A report for each kind of which there are cells, in the order of :data:`KINDS`.
+        A report for each kind that occurs, in the order of :data:`KINDS`.
     """
     true, ids = np.asarray(labels, np.int64), np.asarray(cells)
-    # Of each kind: for each real cell the sums over what was made of it.
-    found: dict[str, list[NDArray[np.float64]]] = {kind: [] for kind in KINDS}
-    for kind, rows_of_one_cell in _made(true, ids, np.random.default_rng(seed)):
+    # For each kind and real cell: the sums over the cells simulated from it.
+    sums_of_kind: dict[str, list[FloatArray]] = {kind: [] for kind in KINDS}
+    for kind, rows_of_cells in _simulate_cells(true, ids, np.random.default_rng(seed)):
         sums = np.zeros(5)
-        for rows in rows_of_one_cell:
-            cell = assign_cell(np.asarray(names_of(rows), np.float64))
+        for rows in rows_of_cells:
+            cell = assign_cell(np.asarray(predict_cell(rows), np.float64))
             sums += (
                 1,
                 cell.iscn not in NORMAL,
-                cell.iscn == _karyotype(true[rows]),
+                cell.iscn == _iscn(true[rows]),
                 (cell.classes == true[rows]).sum(),
                 len(rows),
             )
-        found[kind].append(sums)
+        sums_of_kind[kind].append(sums)
     reports = []
     for kind in KINDS:
-        if found[kind]:
-            table = np.stack(found[kind])
-            sums = bootstrap_counts(len(table), n_bootstrap, seed) @ table
+        if sums_of_kind[kind]:
+            table = np.stack(sums_of_kind[kind])
+            samples = bootstrap_counts(len(table), n_bootstrap, seed) @ table
             detected, exact_karyotype = (
-                percentile_interval(sums[:, column] / sums[:, 0], len(table)) for column in (1, 2)
+                percentile_interval(samples[:, column] / samples[:, 0], len(table))
+                for column in (1, 2)
             )
-            accuracy = percentile_interval(sums[:, 3] / sums[:, 4], len(table))
+            accuracy = percentile_interval(samples[:, 3] / samples[:, 4], len(table))
             reports.append(
                 AneuploidyReport(kind, int(table[:, 0].sum()), detected, exact_karyotype, accuracy)
             )
     return reports
 
 
-def _made(
-    labels: NDArray[np.int64], cells: NDArray[np.generic], rng: np.random.Generator
-) -> Iterator[tuple[str, list[NDArray[np.int64]]]]:
-    """Kind, and the rows of each cell made of one real cell; the real ones first."""
-    by_cell = {cell: np.flatnonzero(cells == cell) for cell in np.unique(cells)}
+def _simulate_cells(
+    labels: IntArray, cells: NDArray[np.generic], rng: np.random.Generator
+) -> Iterator[tuple[str, list[IntArray]]]:
+    """Yield each real cell, then for each normal cell those simulated from it.
+
+    Yields:
+        The kind, and the rows of each cell.
+    """
     normal = []
-    for rows in by_cell.values():
-        is_normal = _karyotype(labels[rows]) in NORMAL
+    for cell in np.unique(cells):
+        rows = np.flatnonzero(cells == cell)
+        is_normal = _iscn(labels[rows]) in NORMAL
         yield ("normal" if is_normal else "abnormal"), [rows]
         if is_normal:
             normal.append(rows)
@@ -113,25 +118,23 @@ def _made(
     pool = np.concatenate(normal)
     for rows in normal:
         losses = []
-        for label in _some(labels[rows], rng):
+        for label in _draw_classes(labels[rows], rng):
             lost = rng.choice(rows[labels[rows] == label])
             losses.append(rows[rows != lost])
         yield "loss", losses
         others = pool[~np.isin(pool, rows)]
-        yield (
-            "gain",
-            [
-                np.append(rows, rng.choice(others[labels[others] == label]))
-                for label in _some(labels[others], rng)
-            ],
-        )
-        yield "incomplete", [rng.permutation(rows)[:LEFT] for _ in range(DRAWS)]
+        gains = [
+            np.append(rows, rng.choice(others[labels[others] == label]))
+            for label in _draw_classes(labels[others], rng)
+        ]
+        yield "gain", gains
+        yield "incomplete", [rng.permutation(rows)[:N_INCOMPLETE] for _ in range(N_SIMULATED)]
 
 
-def _some(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """DRAWS of the classes that there are, each as likely as another."""
-    return rng.choice(np.unique(labels), DRAWS)
+def _draw_classes(labels: IntArray, rng: np.random.Generator) -> IntArray:
+    """Draw ``N_SIMULATED`` of the classes in ``labels`` with equal probability."""
+    return rng.choice(np.unique(labels), N_SIMULATED)
 
 
-def _karyotype(labels: NDArray[np.int64]) -> str:
+def _iscn(labels: IntArray) -> str:
     return iscn_string(Counter(CLASSES[label] for label in labels))

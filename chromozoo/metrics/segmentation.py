@@ -1,9 +1,9 @@
-"""How good a segmenter is on metaphases whose chromosomes are outlined, with intervals over images.
+"""Instance segmentation metrics with bootstrap intervals over images.
 
-Average precision is COCO's, of boxes and of masks: RLE masks and IoUs come from faster-coco-eval,
-and the tests hold every figure here against its ``COCOeval`` to 1e-9. Matching and accumulation
-are written out because an interval needs what the library keeps to itself: predictions are matched
-once for each image, and a resample of the images only adds up the matches again.
+Average precision is COCO's, for boxes and for masks. RLE masks and IoUs come from faster-coco-eval,
+and the tests compare every average precision with its ``COCOeval`` to 1e-9. Matching and
+accumulation are reimplemented because the bootstrap needs the matches, which the library does not
+return: predictions are matched once for each image, and a resample only accumulates them again.
 """
 
 import warnings
@@ -21,7 +21,7 @@ from chromozoo.metrics.bootstrap import (
     Interval,
     bootstrap_counts,
     percentile_interval,
-    rounded,
+    round_intervals,
 )
 from chromozoo.structures.arrays import BoolArray, FloatArray, IntArray
 
@@ -31,13 +31,13 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
 AREAS = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2)}
 COCO_MAX_DETECTIONS = 100
-# What is less probable than this is not counted for a class.
+# Predictions with a smaller score for a class do not count for that class.
 MIN_CLASS_SCORE = 0.01
-# A chromosome overlaps another one if they share at least this share of its pixels.
+# A chromosome overlaps with another one if they share at least this share of its pixels.
 OVERLAP_SHARE = 0.01
 
 _ALL, _AT_50, _AT_75 = slice(None), slice(0, 1), slice(5, 6)
-# Geometry, the true chromosomes that count, and the IoU thresholds that are averaged.
+# Geometry, subset of the true chromosomes, and IoU thresholds that are averaged.
 _PRECISIONS = {
     "box_ap": ("box", "all", _ALL),
     "box_ap50": ("box", "all", _AT_50),
@@ -53,15 +53,15 @@ _PRECISIONS = {
     "mask_ap50_overlap": ("mask", "overlapping", _AT_50),
 }
 PRECISION_METRICS = tuple(_PRECISIONS)
-# Of the predictions above the score threshold.
+# Metrics of the predictions above the score threshold.
 COUNT_METRICS = ("exact_match_rate", "relative_count_error", "count_error", "count_bias")
-# Means over the classes, where the truth has them and the model tells them apart.
+# Means over the classes, if the truth has classes and the model predicts them.
 CLASS_METRICS = ("class_box_ap", "class_box_ap50", "class_box_ap75")
 METRICS = (*PRECISION_METRICS, *CLASS_METRICS, *COUNT_METRICS)
 
 
 class Detections(Protocol):
-    """What a segmenter found in one image, such as a ``Segmentation``."""
+    """Predicted instances of one image, such as a ``Segmentation``."""
 
     @property
     def masks(self) -> BoolArray:
@@ -80,24 +80,24 @@ class Detections(Protocol):
 
     @property
     def labels(self) -> NDArray[np.integer[Any]]:
-        """``(N,)`` class indices; looked at only where the truth has classes."""
+        """``(N,)`` class indices; used only if the truth has classes."""
         ...
 
     @property
-    def names(self) -> NDArray[np.floating[Any]] | None:
-        """``(N, classes)``, probability of each class; None where labels alone are known."""
+    def class_probabilities(self) -> NDArray[np.floating[Any]] | None:
+        """``(N, classes)`` class probabilities; None if only labels are known."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class TrueChromosomes:
-    """What is known of the chromosomes of one image.
+    """The true chromosomes of one image.
 
     Attributes:
-        masks: ``(N, H, W)`` bool; boxes, filled, where no more is known.
-        classes: ``(N,)`` class indices; None where they are not judged.
-        boxes_only: The masks are boxes: figures of masks are then not defined, and chromosomes
-            count as found by their boxes.
+        masks: ``(N, H, W)`` bool; filled boxes if only boxes are known.
+        classes: ``(N,)`` class indices; None if classes are not evaluated.
+        boxes_only: Whether the masks are boxes. Mask metrics are then undefined, and counts use
+            the IoU of boxes.
     """
 
     masks: BoolArray
@@ -107,10 +107,14 @@ class TrueChromosomes:
 
 @dataclass(frozen=True, eq=False)
 class SegmentationReport:
-    """What :func:`evaluate_segmentation` found.
+    """The result of :func:`evaluate_segmentation`.
 
-    ``metrics`` maps the names of :data:`METRICS` to intervals; ``max_detections`` is the number of
-    predictions of one image that the average precision looked at, best first.
+    Attributes:
+        n_images: Number of images.
+        n_chromosomes: Number of true chromosomes.
+        max_detections: Number of predictions per image that count for average precision.
+        score_threshold: Minimum score of the predictions for :data:`COUNT_METRICS`.
+        metrics: Intervals by the names of :data:`METRICS`.
     """
 
     n_images: int
@@ -120,11 +124,11 @@ class SegmentationReport:
     metrics: Mapping[str, Interval]
 
     def to_row(self) -> dict[str, float | int]:
-        """Counts and metrics as the columns of a result file.
+        """Return counts and metrics as the columns of a result file.
 
         Returns:
             ``{'n_images': 16, ..., 'box_ap': 0.7213, 'box_ap_low': ..., 'box_ap_high': ...}``,
-            rounded to 4 decimals; NaN where a figure is not defined.
+            rounded to 4 decimals; NaN for an undefined metric.
         """
         row: dict[str, float | int] = {
             "n_images": self.n_images,
@@ -132,16 +136,16 @@ class SegmentationReport:
             "max_detections": self.max_detections,
             "score_threshold": self.score_threshold,
         }
-        return row | rounded(self.metrics)
+        return row | round_intervals(self.metrics)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageErrors:
-    """What is wrong in one image.
+    """The errors of one image.
 
     Attributes:
-        missed: ``(m,)`` indices of the true chromosomes that no prediction matches.
-        extra: ``(k,)`` indices of the predictions above the score threshold that match none.
+        missed: ``(m,)`` indices of the true chromosomes without a match.
+        extra: ``(k,)`` indices of the predictions above the score threshold without a match.
     """
 
     missed: IntArray
@@ -157,67 +161,71 @@ def evaluate_segmentation(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> SegmentationReport:
-    """Measures a segmenter on whole images.
+    """Evaluate a segmenter on metaphase images.
 
-    - ``box_ap``, ``mask_ap``: COCO's average precision, mean over IoU .50:.05:.95 and 101 recalls.
-      ``..50``, ``..75``: at that IoU alone. ``..s``, ``..m``: of true chromosomes whose mask has at
-      most 32^2, or 32^2 to 96^2, pixels, so they depend on the scale of the images.
-    - ``mask_ap_overlap``, ``mask_ap50_overlap``: of true chromosomes that share at least 1 % of
-      their pixels with another one. What is found of the others counts neither way; a prediction
-      that matches nothing at all is an error here, too.
-    - ``class_box_ap``, ``..50``, ``..75``: of the boxes of each class alone, mean over the classes
-      that there are. A prediction with ``names`` counts for each class, with its score times the
-      probability of the class, as those of other detectors do.
-    - ``exact_match_rate``: share of the images without error: every chromosome is matched at mask IoU
-      >= 0.5 by one prediction of at least ``score_threshold``, and none of these is left over.
-    - ``relative_count_error``: mean over images of (missed + left over) / true chromosomes (AER).
+    - ``box_ap``, ``mask_ap``: COCO's average precision, the mean over IoU .50:.05:.95 and 101
+      recalls. ``..50``, ``..75``: at that IoU. ``..s``, ``..m``: for true chromosomes whose mask
+      has at most 32^2, or 32^2 to 96^2, pixels, so they depend on the scale of the images.
+    - ``mask_ap_overlap``, ``mask_ap50_overlap``: for true chromosomes that share at least 1 % of
+      their pixels with another one. Predictions that match any other chromosome are ignored;
+      predictions without any match count as errors here, too.
+    - ``class_box_ap``, ``..50``, ``..75``: box average precision of each class, mean over the true
+      classes. A prediction with class probabilities counts for each class, with its score times the
+      class probability, as in other detectors.
+    - ``exact_match_rate``: share of images without error: every chromosome is matched at mask IoU
+      >= 0.5 by one prediction with at least ``score_threshold``, and no such prediction is
+      unmatched.
+    - ``relative_count_error``: mean over images of (missed + unmatched) / true chromosomes (AER).
     - ``count_error``, ``count_bias``: mean over images of |predicted - true| and of predicted -
       true, in chromosomes.
 
-    With true chromosomes and no prediction, precision is 0; without true chromosomes (of the kind
-    that counts) precision and error ratio are NaN, and so is everything where there is no image.
+    For true chromosomes without predictions, precision is 0. Without true chromosomes (of the
+    subset in question), precision and relative count error are NaN. Without images, all metrics
+    are NaN.
 
     Args:
-        predictions: One for each image. A generator is consumed image by image, together with
-            ``targets``: only one image is held in memory.
-        targets: Of each image the ``(N, H, W)`` bool masks, or :class:`TrueChromosomes`, all with
+        predictions: Predictions of each image. A generator is consumed image by image, together
+            with ``targets``, so only one image is in memory.
+        targets: For each image ``(N, H, W)`` bool masks or :class:`TrueChromosomes`, all with
             classes or none. The box of a chromosome is the tight box of its mask.
-        score_threshold: Least score of the predictions that the last four metrics look at.
-        max_detections: Predictions of one image that count for average precision, best first.
-            None: COCO's 100, or twice the most chromosomes of an image where one has more than
-            100, for COCO's limit would then count chromosomes as missed that were found.
-        n_bootstrap: Resamples of the images behind each interval; 0: no intervals (NaN).
-        seed: Of the resampling.
+        score_threshold: Minimum score of the predictions for :data:`COUNT_METRICS`.
+        max_detections: Number of predictions per image that count for average precision, best
+            first. None takes COCO's 100, or twice the largest number of chromosomes of an image if
+            this number exceeds 100, as COCO's limit would then count detected chromosomes as
+            missed.
+        n_bootstrap: Number of resamples of the images for each interval; 0 for no intervals (NaN).
+        seed: Seed of the resampling.
 
     Raises:
-        EvaluationError: Arrays that do not fit together, scores that are not finite, or a true
-            mask without a pixel; the message says which image.
-        ValueError: There are more predictions than targets, or fewer.
+        EvaluationError: Arrays that do not fit together, scores that are not finite, or an empty
+            true mask; the message gives the image.
+        ValueError: The numbers of predictions and targets differ.
     """
     images = [
-        _compare(found, true, number)
+        compare_image(found, true, number)
         for number, (found, true) in enumerate(zip(predictions, targets, strict=True))
     ]
     n_images = len(images)
     counts = np.array([len(image.true_areas) for image in images], np.int64)
-    most = int(counts.max(initial=0))
     if max_detections is None:
-        max_detections = 2 * most if most > COCO_MAX_DETECTIONS else COCO_MAX_DETECTIONS
+        max_count = int(counts.max(initial=0))
+        is_enough = max_count <= COCO_MAX_DETECTIONS
+        max_detections = COCO_MAX_DETECTIONS if is_enough else 2 * max_count
     draws = bootstrap_counts(n_images, n_bootstrap, seed)
-    # A few images have few different resamples.
-    distinct, which_draw = np.unique(draws, axis=0, return_inverse=True)
+    # Few images have few distinct resamples.
+    distinct, draw_index = np.unique(draws, axis=0, return_inverse=True)
 
     samples = {}
     precisions: dict[tuple[str, str], FloatArray] = {}
-    for name, (geometry, which, thresholds) in _PRECISIONS.items():
-        if (geometry, which) not in precisions:
-            curve = _Curve.of(images, geometry, which, max_detections)
+    for name, (geometry, subset, thresholds) in _PRECISIONS.items():
+        if (geometry, subset) not in precisions:
+            curve = PrecisionCurve.of(images, geometry, subset, max_detections)
             values = np.array([curve.precision(draw) for draw in distinct])
-            precisions[geometry, which] = values[which_draw]
-        samples[name] = precisions[geometry, which][:, thresholds].mean(axis=1)
+            precisions[geometry, subset] = values[draw_index]
+        samples[name] = precisions[geometry, subset][:, thresholds].mean(axis=1)
         if geometry == "mask" and any(image.boxes_only for image in images):
             samples[name] = np.full(len(draws), np.nan)
-    by_class = _class_precision(images, distinct, max_detections)[which_draw]
+    by_class = _class_precision(images, distinct, max_detections)[draw_index]
     for name, thresholds in zip(CLASS_METRICS, (_ALL, _AT_50, _AT_75), strict=True):
         samples[name] = by_class[:, thresholds].mean(axis=1)
     samples |= _count_metrics(images, counts, draws, score_threshold)
@@ -233,19 +241,19 @@ def evaluate_segmentation(
 def image_errors(
     prediction: Detections, masks: BoolArray, score_threshold: float = 0.5
 ) -> ImageErrors:
-    """Which chromosomes of an image are missed, and which predictions are left over.
+    """Find the missed chromosomes and the unmatched predictions of one image.
 
     Args:
-        prediction: Of one image.
-        masks: ``(N, H, W)`` bool, the true ones.
-        score_threshold: Predictions with less are not looked at.
+        prediction: Predictions of the image.
+        masks: ``(N, H, W)`` bool, true masks.
+        score_threshold: Minimum score of the predictions.
 
     Raises:
         EvaluationError: As :func:`evaluate_segmentation`.
     """
-    image = _compare(prediction, masks, 0)
+    image = compare_image(prediction, masks, 0)
     order = np.argsort(-np.asarray(prediction.scores, np.float64), kind="stable")
-    matched = _matched_above(image, score_threshold)
+    matched = _match_above(image, score_threshold)
     return ImageErrors(
         missed=np.setdiff1d(np.arange(len(masks)), matched),
         extra=np.sort(order[: len(matched)][matched < 0]),
@@ -253,39 +261,42 @@ def image_errors(
 
 
 @dataclass(frozen=True, eq=False)
-class _Image:
-    """All that is kept of one image; its D predictions are sorted by score."""
+class MatchedImage:
+    """IoUs and areas of one image with G true chromosomes; D predictions sorted by score."""
 
     scores: FloatArray  # (D,)
-    ious: dict[str, FloatArray]  # of 'box' and 'mask': (D, G)
-    areas: dict[str, FloatArray]  # of the predicted boxes and masks: (D,)
-    true_areas: FloatArray  # of the true masks: (G,)
+    ious: dict[str, FloatArray]  # for "box" and "mask": (D, G)
+    areas: dict[str, FloatArray]  # areas of predicted boxes and masks: (D,)
+    true_areas: FloatArray  # areas of true masks: (G,)
     overlapping: BoolArray  # (G,)
-    labels: NDArray[np.integer[Any]] | None  # (D,); None without classes
-    names: FloatArray | None  # (D, classes); None where labels alone are known
+    labels: NDArray[np.integer[Any]] | None  # (D,); None without true classes
+    class_probabilities: FloatArray | None  # (D, classes); None if only labels are known
     true_labels: NDArray[np.integer[Any]] | None  # (G,)
     boxes_only: bool
 
-    def of_class(self, label: int) -> "_Image":
-        """What there is and what was found of one class."""
-        there = self.true_labels == label
-        if self.names is None:
-            scores, found = self.scores, np.flatnonzero(self.labels == label)
+    def of_class(self, label: int) -> "MatchedImage":
+        """Return the true chromosomes and the predictions of one class."""
+        is_true = self.true_labels == label
+        if self.class_probabilities is None:
+            scores, rows = self.scores, np.flatnonzero(self.labels == label)
         else:
-            scores = self.scores * self.names[:, label]
-            found = np.argsort(-scores, kind="stable")
-            found = found[scores[found] >= MIN_CLASS_SCORE]
+            scores = self.scores * self.class_probabilities[:, label]
+            rows = np.argsort(-scores, kind="stable")
+            rows = rows[scores[rows] >= MIN_CLASS_SCORE]
         return replace(
             self,
-            scores=scores[found],
-            ious={kind: values[found][:, there] for kind, values in self.ious.items()},
-            areas={kind: values[found] for kind, values in self.areas.items()},
-            true_areas=self.true_areas[there],
-            overlapping=self.overlapping[there],
+            scores=scores[rows],
+            ious={kind: values[rows][:, is_true] for kind, values in self.ious.items()},
+            areas={kind: values[rows] for kind, values in self.areas.items()},
+            true_areas=self.true_areas[is_true],
+            overlapping=self.overlapping[is_true],
         )
 
 
-def _compare(found: Detections, true: BoolArray | TrueChromosomes, number: int) -> _Image:
+def compare_image(
+    found: Detections, true: BoolArray | TrueChromosomes, number: int
+) -> MatchedImage:
+    """Compute IoUs and areas of one image, or raise an EvaluationError."""
     if not isinstance(true, TrueChromosomes):
         true = TrueChromosomes(true)
     masks = true.masks
@@ -307,21 +318,23 @@ def _compare(found: Detections, true: BoolArray | TrueChromosomes, number: int) 
             f"{masks.shape}: give bool masks (N, H, W) of one size, boxes (N, 4), scores (N,)."
         )
     if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
-        raise EvaluationError(f"Image {number}: scores or boxes hold NaN or infinity.")
+        raise EvaluationError(
+            f"Image {number}: scores or boxes hold NaN or infinity: give finite values."
+        )
     true_areas = masks.sum(axis=(1, 2)).astype(np.float64)
     if not true_areas.all():
         raise EvaluationError(
-            f"Image {number}: true mask {int(true_areas.argmin())} has no pixel: leave it out."
+            f"Image {number}: true mask {int(true_areas.argmin())} has no pixels: leave it out."
         )
     order = np.argsort(-scores, kind="stable")
-    runs, true_runs = _runs(predicted[order]), _runs(masks)
+    rles, true_rles = _encode(predicted[order]), _encode(masks)
     boxes = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])[order]
-    # With a 'crowd' of truth COCO divides by the area of the first mask alone.
-    shared = _iou(true_runs, true_runs, crowd=True)
+    # For a "crowd", COCO divides the intersection by the area of the first mask alone.
+    shared = _iou(true_rles, true_rles, crowd=True)
     np.fill_diagonal(shared, 0)
-    return _Image(
+    return MatchedImage(
         scores=scores[order],
-        ious={"box": _iou(boxes, _boxes(masks)), "mask": _iou(runs, true_runs)},
+        ious={"box": _iou(boxes, _tight_boxes(masks)), "mask": _iou(rles, true_rles)},
         areas={
             "box": boxes[:, 2] * boxes[:, 3],
             "mask": predicted[order].sum(axis=(1, 2)).astype(np.float64),
@@ -329,23 +342,24 @@ def _compare(found: Detections, true: BoolArray | TrueChromosomes, number: int) 
         true_areas=true_areas,
         overlapping=shared.max(axis=1, initial=0) >= OVERLAP_SHARE,
         labels=None if true.classes is None else np.asarray(found.labels)[order],
-        names=None
-        if true.classes is None or found.names is None
-        else np.asarray(found.names, np.float64)[order],
+        class_probabilities=None
+        if true.classes is None or found.class_probabilities is None
+        else np.asarray(found.class_probabilities, np.float64)[order],
         true_labels=true.classes,
         boxes_only=true.boxes_only,
     )
 
 
-def _runs(masks: BoolArray) -> list[Any]:
+def _encode(masks: BoolArray) -> list[Any]:
+    """Return the run-length encodings of masks."""
     if not len(masks):
         return []
-    runs: list[Any] = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
-    return runs
+    rles: list[Any] = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    return rles
 
 
-def _boxes(masks: BoolArray) -> FloatArray:
-    """Tight boxes ``(N, 4)`` xywh of masks that have pixels."""
+def _tight_boxes(masks: BoolArray) -> FloatArray:
+    """Return the tight boxes ``(N, 4)`` xywh of masks with pixels."""
     sides = []
     for axis in (1, 2):
         inside: BoolArray = np.asarray(masks.any(axis=axis))
@@ -361,19 +375,19 @@ def _iou(predicted: Any, true: Any, crowd: bool = False) -> FloatArray:
     return np.asarray(coco_mask.iou(predicted, true, [int(crowd)] * len(true)), np.float64)
 
 
-def _match(ious: FloatArray, ignored: BoolArray, thresholds: FloatArray) -> IntArray:
-    """COCO's greedy matching.
+def _match_greedily(ious: FloatArray, ignored: BoolArray, thresholds: FloatArray) -> IntArray:
+    """Match predictions and true chromosomes like COCO.
 
-    Every prediction, best first, takes the free truth of the highest IoU; one that is ignored only
-    if no other is left.
+    Each prediction, best first, takes the unmatched true chromosome with the highest IoU; ignored
+    ones are taken only if no other is possible.
 
     Args:
         ious: ``(D, G)``.
-        ignored: ``(G,)``, true chromosomes that do not count.
-        thresholds: ``(T,)``, least IoU.
+        ignored: ``(G,)`` bool, true chromosomes that do not count.
+        thresholds: ``(T,)`` minimum IoUs.
 
     Returns:
-        ``(T, D)``: the truth of each prediction, -1 for none.
+        ``(T, D)`` index of the true chromosome of each prediction, -1 without a match.
     """
     n_predicted, n_true = ious.shape
     matched: IntArray = np.full((len(thresholds), n_predicted), -1, np.int64)
@@ -386,7 +400,7 @@ def _match(ious: FloatArray, ignored: BoolArray, thresholds: FloatArray) -> IntA
         counted: BoolArray = possible & ~ignored
         any_counted = counted.any(axis=1)
         possible[any_counted] = counted[any_counted]
-        # Of equal IoUs COCO takes the last.
+        # For equal IoUs COCO takes the last one.
         best = n_true - 1 - np.where(possible, iou, -1.0)[:, ::-1].argmax(axis=1)
         taken = possible[rows, best]
         matched[taken, index] = best[taken]
@@ -395,31 +409,35 @@ def _match(ious: FloatArray, ignored: BoolArray, thresholds: FloatArray) -> IntA
 
 
 @dataclass(frozen=True, eq=False)
-class _Curve:
-    """The matches of all images, the predictions sorted by score: precision is a sum over them."""
+class PrecisionCurve:
+    """The matches of all images, with D predictions sorted by score and T IoU thresholds."""
 
-    image: IntArray  # (D,) index of the image of each prediction
-    true: BoolArray  # (T, D)
-    false: BoolArray  # (T, D); what matches an ignored chromosome is neither
-    n_true: IntArray  # (I,) chromosomes of each image that count
+    image: IntArray  # (D,) image of each prediction
+    true: BoolArray  # (T, D) true positives
+    false: BoolArray  # (T, D) false positives; matches of ignored chromosomes are neither
+    n_true: IntArray  # (I,) number of true chromosomes that count, by image
 
     @classmethod
-    def of(cls, images: list[_Image], geometry: str, which: str, limit: int) -> "_Curve":
-        """Of the true chromosomes ``which`` counts: a name of AREAS, or ``'overlapping'``."""
-        low, high = AREAS.get(which, AREAS["all"])
+    def of(
+        cls, images: list[MatchedImage], geometry: str, subset: str, max_detections: int
+    ) -> "PrecisionCurve":
+        """Match the true chromosomes of a subset: a key of AREAS, or ``"overlapping"``."""
+        low, high = AREAS.get(subset, AREAS["all"])
         scores, index = [np.zeros(0)], [np.zeros(0, np.int64)]
         true, false = ([np.zeros((len(IOU_THRESHOLDS), 0), bool)] for _ in range(2))
         n_true = []
         for number, image in enumerate(images):
             ignored = (image.true_areas < low) | (image.true_areas > high)
-            if which == "overlapping":
+            if subset == "overlapping":
                 ignored = ~image.overlapping
-            matched = _match(image.ious[geometry][:limit], ignored, IOU_THRESHOLDS)
-            areas = image.areas[geometry][:limit]
+            matched = _match_greedily(
+                image.ious[geometry][:max_detections], ignored, IOU_THRESHOLDS
+            )
+            areas = image.areas[geometry][:max_detections]
             of_other_size = (areas < low) | (areas > high)
             is_matched = matched >= 0
-            counts = np.append(~ignored, False)[matched]  # -1 takes the one at the end
-            scores.append(image.scores[:limit])
+            counts = np.append(~ignored, False)[matched]  # -1 takes the appended entry
+            scores.append(image.scores[:max_detections])
             index.append(np.full(len(areas), number))
             true.append(counts)
             false.append(~is_matched & ~of_other_size)
@@ -433,10 +451,10 @@ class _Curve:
         )
 
     def precision(self, weights: FloatArray) -> FloatArray:
-        """Average precision ``(T,)`` of a resample.
+        """Return the average precision ``(T,)`` of a resample.
 
         Args:
-            weights: ``(I,)``, how often each image is in it.
+            weights: ``(I,)`` number of copies of each image.
         """
         n_true = weights @ self.n_true
         if not n_true:
@@ -445,51 +463,54 @@ class _Curve:
         true, false = (np.cumsum(hits * weight, axis=1) for hits in (self.true, self.false))
         precision = true / (true + false + np.spacing(1))
         envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        # Recalls that are never reached have precision 0.
+        # Recalls that are not reached have precision 0.
         envelope = np.hstack([envelope, np.zeros((len(envelope), 1))])
         first = [np.searchsorted(recall, RECALLS) for recall in true / n_true]
         return np.asarray(np.take_along_axis(envelope, np.array(first), axis=1).mean(axis=1))
 
 
-def _class_precision(images: list[_Image], draws: FloatArray, limit: int) -> FloatArray:
-    """Box precision ``(n_draws, T)``, mean over the classes; NaN where the truth has none."""
+def _class_precision(
+    images: list[MatchedImage], draws: FloatArray, max_detections: int
+) -> FloatArray:
+    """Return the mean box precision of the classes ``(n_draws, T)``; NaN without true classes."""
     known = [image.true_labels for image in images if image.true_labels is not None]
     if not known or len(known) < len(images):
         return np.full((len(draws), len(IOU_THRESHOLDS)), np.nan)
     by_class = []
     for label in np.unique(np.concatenate(known)):
-        curve = _Curve.of([image.of_class(int(label)) for image in images], "box", "all", limit)
+        of_class = [image.of_class(int(label)) for image in images]
+        curve = PrecisionCurve.of(of_class, "box", "all", max_detections)
         by_class.append([curve.precision(draw) for draw in draws])
     with warnings.catch_warnings():
-        # A resample may have nothing of any class.
+        # A resample may have no chromosome of any class.
         warnings.simplefilter("ignore", RuntimeWarning)
         return np.asarray(np.nanmean(np.array(by_class), axis=0))
 
 
-def _matched_above(image: _Image, score_threshold: float) -> IntArray:
-    """Truth of each prediction above the threshold, at IoU 0.5 of masks; -1 for none."""
+def _match_above(image: MatchedImage, score_threshold: float) -> IntArray:
+    """Match the predictions above the threshold at mask IoU 0.5; -1 without a match."""
     ious = image.ious["box" if image.boxes_only else "mask"][image.scores >= score_threshold]
-    (matched,) = _match(ious, np.zeros(ious.shape[1], bool), IOU_THRESHOLDS[:1])
+    (matched,) = _match_greedily(ious, np.zeros(ious.shape[1], bool), IOU_THRESHOLDS[:1])
     return np.asarray(matched)
 
 
 def _count_metrics(
-    images: list[_Image], counts: IntArray, draws: FloatArray, score_threshold: float
+    images: list[MatchedImage], counts: IntArray, draws: FloatArray, score_threshold: float
 ) -> dict[str, FloatArray]:
-    """Each of COUNT_METRICS for each row of ``draws (n_samples, n_images)``."""
-    matched = [_matched_above(image, score_threshold) for image in images]
+    """Return each of COUNT_METRICS ``(n_samples,)`` for ``draws (n_samples, n_images)``."""
+    matched = [_match_above(image, score_threshold) for image in images]
     predicted = np.array([len(m) for m in matched], np.int64)
     errors = predicted + counts - 2 * np.array([np.count_nonzero(m >= 0) for m in matched], int)
     difference = (predicted - counts).astype(np.float64)
-    some, everywhere = counts > 0, np.ones(len(images), bool)
-    figures = {
+    not_empty, everywhere = counts > 0, np.ones(len(images), bool)
+    metrics = {
         "exact_match_rate": (errors == 0, everywhere),
-        "relative_count_error": (errors / np.maximum(counts, 1), some),
+        "relative_count_error": (errors / np.maximum(counts, 1), not_empty),
         "count_error": (np.abs(difference), everywhere),
         "count_bias": (difference, everywhere),
     }
-    with np.errstate(invalid="ignore"):  # 0 / 0 where no image has the figure
+    with np.errstate(invalid="ignore"):  # 0 / 0 if no image has the metric
         return {
             name: draws @ np.where(defined, values, 0) / (draws @ defined)
-            for name, (values, defined) in figures.items()
+            for name, (values, defined) in metrics.items()
         }

@@ -1,1 +1,1 @@
-"""TODO"""
+"""The model zoo: registry, networks, weights."""

@@ -1,8 +1,8 @@
-"""Which models there are, and how one is built by its name.
+"""The registry of models: listing, metadata, and building a model by its name.
 
-A model is one file in ``chromozoo/models/classifiers`` or ``chromozoo/models/segmenters`` with a builder
-function under :func:`register_model`; no list is edited anywhere. The names are read from the
-source text of these files, so listing models does not import torch. The file itself is imported
+A model is one file in ``chromozoo/models/classifiers`` or ``chromozoo/models/segmenters`` with a
+builder function under :func:`register_model`; no list is edited anywhere. The names are read from
+the source text of these files, so listing models does not import torch. The file itself is imported
 when a model of it is built.
 """
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from lightning import LightningModule
     from torch import Tensor
 
+    from chromozoo.tasks.classification import ChromosomeClassifier
+    from chromozoo.tasks.segmentation import ChromosomeSegmenter
+
 TASKS = ("classification", "segmentation")
 MODEL_PACKAGES = ("chromozoo.models.classifiers", "chromozoo.models.segmenters")
 
@@ -42,17 +45,17 @@ Builder = TypeVar("Builder", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a model before it is imported.
+    """The metadata of a model, available before its module is imported.
 
     Attributes:
         name: The one name of the model: builder, hub entry, config stem, result row and card.
         task: ``'classification'`` or ``'segmentation'``.
         module: Dotted name of the module that defines the builder.
-        file: Its source file; the weights entries lie in ``weights/`` beside it.
+        file: Its source file.
         paper: Citation of the published system.
         doc: Docstring of the builder.
-        default_weights: The tag that ``DEFAULT`` stands for, or None where there is no choice.
-        stain_weights: The tag that is better than the default one, by stain (``"q"``, ``"g"``).
+        default_weights: The tag of ``DEFAULT``, or None where there is no choice.
+        stain_weights: Tags that are better than the default one for a stain (``"q"``, ``"g"``).
         class_name: Name of the LightningModule that the builder returns, from its annotation.
     """
 
@@ -75,7 +78,7 @@ class ModelInfo:
 
     @property
     def summary(self) -> str:
-        """The first line of the docstring."""
+        """Return the first line of the docstring."""
         return self.doc.partition("\n")[0]
 
 
@@ -90,7 +93,7 @@ def register_model(
     default_weights: str | None = None,
     stain_weights: Mapping[str, str] | None = None,
 ) -> Callable[[Builder], Builder]:
-    """Registers a builder under its function name. All arguments must be literals.
+    """Register a builder under its function name. All arguments must be literals.
 
     The builder is called with keyword arguments only and returns an untrained LightningModule
     whose ``network`` attribute is the pure ``nn.Module`` that the weights belong to.
@@ -98,9 +101,9 @@ def register_model(
     Args:
         task: ``'classification'`` or ``'segmentation'``.
         paper: Citation of the published system.
-        default_weights: The tag that ``DEFAULT`` stands for; may be left out as long as there is
-            at most one weights file.
-        stain_weights: The tag that a karyotyper uses in place of the default one, by stain.
+        default_weights: The tag of ``DEFAULT``; may be left out as long as there is at most one
+            weights file.
+        stain_weights: Tags that a karyotyper uses in place of the default one, by stain.
 
     Raises:
         UnknownNameError: Another module has registered the name, or the task is unknown.
@@ -132,7 +135,7 @@ def register_model(
 
 
 def models() -> dict[str, ModelInfo]:
-    """Every known model by its name, in natural order. Does not import torch.
+    """Return every known model by its name, in natural order. Does not import torch.
 
     Raises:
         UnknownNameError: Two builders have one name; the message names both files.
@@ -153,7 +156,7 @@ def models() -> dict[str, ModelInfo]:
 
 
 def model_info(name: str) -> ModelInfo:
-    """What is known of one model.
+    """Return the metadata of one model.
 
     Args:
         name: Model name; any ``'timm/<name>'`` stands for ``timm_backbone``. Whether timm knows
@@ -173,7 +176,7 @@ def model_info(name: str) -> ModelInfo:
 def list_models(
     task: str | None = None, pretrained: bool | None = None, pattern: str = "*"
 ) -> list[str]:
-    """Names of the models in natural order (``resnet18`` before ``resnet101``).
+    """Return the names of the models in natural order (``resnet18`` before ``resnet101``).
 
     Args:
         task: Only models of this task.
@@ -195,7 +198,7 @@ def list_models(
 
 
 def get_weight(name: str, tag: str = "DEFAULT") -> WeightsEntry:
-    """The weights entry of a model.
+    """Return the weights entry of a model.
 
     Args:
         name: Model name.
@@ -224,7 +227,7 @@ def get_weight(name: str, tag: str = "DEFAULT") -> WeightsEntry:
 def get_model(
     name: str, weights: str | os.PathLike[str] | None = "DEFAULT", **kwargs: Any
 ) -> LightningModule:
-    """Builds a model and loads its weights.
+    """Build a model and load its weights.
 
     Args:
         name: Model name, see :func:`list_models`; or ``'timm/<name>'``, which is short for
@@ -277,6 +280,43 @@ def get_model(
     return built
 
 
+def get_classifier(
+    name: str, weights: str | os.PathLike[str] | None = "DEFAULT", **kwargs: Any
+) -> ChromosomeClassifier:
+    """Build a classifier and load its weights, see :func:`get_model`.
+
+    Raises:
+        UnknownNameError: Unknown model or tag, or the model is no classifier.
+        WeightsError: The weights are missing, altered or do not fit.
+    """
+    _check_task(name, "classification")
+    classifier: Any = get_model(name, weights, **kwargs)
+    built: ChromosomeClassifier = classifier
+    return built
+
+
+def get_segmenter(
+    name: str, weights: str | os.PathLike[str] | None = "DEFAULT", **kwargs: Any
+) -> ChromosomeSegmenter:
+    """Build a segmenter and load its weights, see :func:`get_model`.
+
+    Raises:
+        UnknownNameError: Unknown model or tag, or the model is no segmenter.
+        WeightsError: The weights are missing, altered or do not fit.
+    """
+    _check_task(name, "segmentation")
+    segmenter: Any = get_model(name, weights, **kwargs)
+    built: ChromosomeSegmenter = segmenter
+    return built
+
+
+def _check_task(name: str, task: str) -> None:
+    if model_info(name).task != task:
+        raise UnknownNameError(
+            f"{name} is no model for {task}; `chromozoo models` lists those that are"
+        )
+
+
 def _builder(info: ModelInfo) -> Callable[..., Any]:
     if info.name not in _REGISTERED:
         import_module(info.module)  # runs register_model
@@ -290,13 +330,13 @@ def _build_for(
     tensors: dict[str, Tensor],
     path: Path,
 ) -> Any:
-    """A model with the weights of a file, whose arguments may be anything.
+    """Build a model with the arguments and tensors of a file, which may be damaged or malicious.
 
     Args:
-        info: Of the model.
+        info: Metadata of the model.
         kwargs: Arguments of the user.
         init_args: Arguments of the file.
-        tensors: Of the file, for the network.
+        tensors: Tensors of the file, for the network.
         path: The file.
 
     Raises:
@@ -304,16 +344,16 @@ def _build_for(
             those of its network.
     """
     builder = _builder(info)
-    # The file has tensors of its own: nothing is fetched or read to start from.
+    # The file has the tensors: `init_from` would fetch or read others for nothing.
     init_args = {key: value for key, value in init_args.items() if key != "init_from"}
     arguments = _merge(kwargs, init_args, path)
     elements = sum(tensor.numel() for tensor in tensors.values())
     try:
         with storage.bounded_allocation(elements):
             model = builder(**arguments)
-    except Exception as error:  # builders complain in every way of what they are not made for
+    except Exception as error:  # builders raise many kinds for arguments that cannot be
         if kwargs and _can_build(builder, init_args, elements):
-            raise  # of what the user has asked for
+            raise  # the user's own arguments are at fault
         raise WeightsError(
             f"{path}: no {info.name} can be built with the arguments that it holds "
             f"({type(error).__name__}: {str(error)[:300]}); choose weights of this model that this "
@@ -333,30 +373,30 @@ def _can_build(builder: Callable[..., Any], arguments: dict[str, Any], elements:
 
 
 def _merge(kwargs: dict[str, Any], init_args: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The builder's arguments; the user's may add to those of the weights, never contradict."""
+    """Return the builder's arguments: those of the weights, and further ones."""
     for key in kwargs.keys() & init_args.keys():
-        asked, fixed = kwargs[key], init_args[key]
+        requested, fixed = kwargs[key], init_args[key]
         # JSON has no tuples.
-        if (list(asked) if isinstance(asked, tuple) else asked) != (
+        if (list(requested) if isinstance(requested, tuple) else requested) != (
             list(fixed) if isinstance(fixed, tuple) else fixed
         ):
             raise WeightsError(
-                f"{path}: these weights belong to {key}={fixed!r}, not {key}={asked!r}; "
+                f"{path}: these weights belong to {key}={fixed!r}, not {key}={requested!r}; "
                 f"leave {key!r} out, or build the untrained model with weights=None"
             )
     return init_args | kwargs
 
 
 def is_path(weights: str | os.PathLike[str]) -> bool:
-    """Tells a path from a tag, which is a plain word."""
+    """Return whether weights are given as a path and not as a tag, which is a plain word."""
     path = Path(weights)
     return not isinstance(weights, str) or bool(path.suffix) or len(path.parts) > 1
 
 
 def registered_elsewhere() -> list[str]:
-    """Names of the modules outside of the zoo that have registered models.
+    """Return the names of the modules outside of the zoo that have registered models.
 
-    A process that is started to work with them imports these first.
+    A worker process imports them before it builds such a model.
     """
     modules = {info.module for info, _ in _REGISTERED.values()}
     return sorted(
@@ -368,7 +408,7 @@ def registered_elsewhere() -> list[str]:
 
 @lru_cache
 def _models_of_file(file: Path, module: str) -> tuple[ModelInfo, ...]:
-    """Reads the functions under ``@register_model(...)`` from the source text of a model file."""
+    """Read the functions under ``@register_model(...)`` from the source text of a model file."""
     found = []
     for node in ast.parse(file.read_text(encoding="utf-8"), filename=str(file)).body:
         if not isinstance(node, ast.FunctionDef):

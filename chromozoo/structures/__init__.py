@@ -1,1 +1,1 @@
-"""TODO"""
+"""Data containers that all packages share: instances, segmentations, metaphases, predictions."""

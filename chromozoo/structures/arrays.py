@@ -1,4 +1,4 @@
-"""Types of NumPy arrays that many modules share."""
+"""Type aliases of NumPy arrays."""
 
 from typing import TypeAlias
 

@@ -1,4 +1,4 @@
-"""Single detections on their way to a segmentation: cutting to size, overlap, suppression."""
+"""Single detected instances: cropping to the mask, mask IoU and mask NMS."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,16 +9,17 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Instance:
-    """One detection on the way to a :class:`Segmentation`.
+    """One detected chromosome, before all of an image become a ``Segmentation``.
 
     Attributes:
-        crop: bool ``(h, w)``.
-        corner: Row and column of its upper left pixel.
-        box: ``(4,)`` xyxy in pixels, or None: the tight box of the mask.
-        score: 0..1.
+        crop: Mask ``(h, w)`` bool.
+        corner: Row and column of the crop's upper left pixel in the image.
+        box: ``(4,)`` xyxy in pixels; None for the tight box of the mask.
+        score: Detection score, 0..1.
         label: Index into the categories.
-        strip: Of a network that names what is left after suppression: what it looks at for that.
-        names: Probability of each category, ``(categories,)``; None where there is one alone.
+        strip: Samples along the chromosome's axis, the input of a class head that runs after NMS;
+            None without such a head.
+        class_probabilities: ``(categories,)``; None with a single category.
     """
 
     crop: NDArray[np.bool_]
@@ -27,57 +28,65 @@ class Instance:
     score: float
     label: int = 0
     strip: NDArray[np.float32] | None = None
-    names: NDArray[np.float32] | None = None
+    class_probabilities: NDArray[np.float32] | None = None
 
 
-def crop_to_mask(piece: Instance, shape: tuple[int, int]) -> Instance | None:
-    """Crop cut to the image ``(H, W)`` and to its pixels, box cut to the image; None if empty."""
-    row, column = piece.corner
+def crop_to_mask(instance: Instance, shape: tuple[int, int]) -> Instance | None:
+    """Return the instance with its crop cut to the mask's pixels, and crop and box to the image.
+
+    Args:
+        instance: An instance whose crop may have empty margins or reach out of the image.
+        shape: ``(H, W)`` of the image.
+
+    Returns:
+        The instance; None if no pixel of its mask lies in the image.
+    """
+    row, column = instance.corner
     top, left = max(-row, 0), max(-column, 0)
-    crop = piece.crop[top : max(shape[0] - row, 0), left : max(shape[1] - column, 0)]
+    crop = instance.crop[top : max(shape[0] - row, 0), left : max(shape[1] - column, 0)]
     rows, columns = np.flatnonzero(crop.any(axis=1)), np.flatnonzero(crop.any(axis=0))
     if not len(rows):
         return None
     crop = crop[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     row, column = row + top + int(rows[0]), column + left + int(columns[0])
-    box = piece.box
+    box = instance.box
     if box is None:
         box = np.array([column, row, column + crop.shape[1], row + crop.shape[0]], np.float32)
     else:
         box = np.clip(box, 0, np.array([shape[1], shape[0]] * 2, np.float32))
-    return replace(piece, crop=np.ascontiguousarray(crop), corner=(row, column), box=box)
+    return replace(instance, crop=np.ascontiguousarray(crop), corner=(row, column), box=box)
 
 
-def mask_nms(pieces: Sequence[Instance], nms_iou_threshold: float) -> list[Instance]:
-    """Greedy non-maximum suppression by the IoU of MASKS.
+def mask_nms(instances: Sequence[Instance], nms_iou_threshold: float) -> list[Instance]:
+    """Return the instances that greedy non-maximum suppression by mask IoU keeps, best first.
 
-    The boxes of two chromosomes that cross cover each other almost wholly while their masks share
-    a few pixels, so suppression by boxes, as published systems do it, deletes one of the two.
+    The boxes of two crossing chromosomes overlap almost entirely, while their masks share a few
+    pixels. NMS by boxes, as in published systems, would delete one of the two.
 
     Args:
-        pieces: Detections, tight.
-        nms_iou_threshold: A piece whose mask has more IoU than this with a better one is left out.
+        instances: Instances cropped to their masks.
+        nms_iou_threshold: An instance is dropped if its mask IoU with a better one is higher.
     """
     kept: list[Instance] = []
-    for piece in sorted(pieces, key=lambda piece: -piece.score):
-        if all(mask_iou(piece, better) <= nms_iou_threshold for better in kept):
-            kept.append(piece)
+    for instance in sorted(instances, key=lambda instance: -instance.score):
+        if all(mask_iou(instance, better) <= nms_iou_threshold for better in kept):
+            kept.append(instance)
     return kept
 
 
 def mask_iou(a: Instance, b: Instance) -> float:
-    """Intersection over union of two masks, 0..1."""
+    """Return the mask IoU of two instances, 0..1."""
     top, left = max(a.corner[0], b.corner[0]), max(a.corner[1], b.corner[1])
     bottom = min(a.corner[0] + a.crop.shape[0], b.corner[0] + b.crop.shape[0])
     right = min(a.corner[1] + a.crop.shape[1], b.corner[1] + b.crop.shape[1])
     if bottom <= top or right <= left:
         return 0.0
     common = [
-        piece.crop[
-            top - piece.corner[0] : bottom - piece.corner[0],
-            left - piece.corner[1] : right - piece.corner[1],
+        instance.crop[
+            top - instance.corner[0] : bottom - instance.corner[0],
+            left - instance.corner[1] : right - instance.corner[1],
         ]
-        for piece in (a, b)
+        for instance in (a, b)
     ]
-    shared = int((common[0] & common[1]).sum())
-    return shared / (int(a.crop.sum()) + int(b.crop.sum()) - shared)
+    intersection = int((common[0] & common[1]).sum())
+    return intersection / (int(a.crop.sum()) + int(b.crop.sum()) - intersection)

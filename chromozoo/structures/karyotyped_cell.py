@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Metaphases with classified chromosomes: the ground truth and a karyotyper's predictions."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from chromozoo.structures.arrays import BoolArray, IntArray
 
 
-class Outlines(Protocol):
-    """Where chromosomes lie in an image, such as a ``Segmentation``; or :class:`Boxes`."""
+class Instances(Protocol):
+    """Places of the chromosomes of an image: a ``Segmentation`` or :class:`Boxes`."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -24,18 +24,18 @@ class Outlines(Protocol):
 
     @property
     def crops(self) -> tuple[BoolArray, ...] | None:
-        """One mask ``(h, w)`` for each, amodal; None where there are boxes alone."""
+        """Amodal mask ``(h, w)`` of each instance; None if only boxes are known."""
         ...
 
     @property
     def corners(self) -> IntArray | None:
-        """``(N, 2)``, row and column of each crop's upper left pixel."""
+        """``(N, 2)``, row and column of each crop's upper left pixel; None without masks."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Boxes:
-    """Chromosomes of a data set or a detector that has no masks; see :class:`Outlines`."""
+    """Chromosomes of a data set or a detector without masks; see :class:`Instances`."""
 
     shape: tuple[int, int]
     boxes: NDArray[np.floating[Any]]
@@ -45,34 +45,33 @@ class Boxes:
 
 @dataclass(frozen=True, eq=False)
 class TrueCell:
-    """A metaphase whose chromosomes are known.
+    """Ground truth of a metaphase.
 
     Attributes:
-        name: Of the image.
-        outlines: ``N`` chromosomes.
-        classes: ``(N,)`` int, index into ``CLASSES``, -1 where no class is certain.
+        name: Name of the image.
+        instances: The ``N`` annotated chromosomes.
+        classes: ``(N,)`` int, index into ``CLASSES``; -1 where no class is certain.
     """
 
     name: str
-    outlines: Outlines
+    instances: Instances
     classes: NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True, eq=False)
-class FoundCell:
-    """What a karyotyper made of one metaphase.
+class PredictedCell:
+    """Prediction of a karyotyper for a metaphase.
 
     Attributes:
-        name: Of the image.
-        outlines: ``N`` chromosomes.
-        classes: ``(N,)`` int, index into ``CLASSES``: the final names.
-        unassigned_classes: ``(N,)`` int, the names without the cell assignment; None where there was
-            none.
-        needs_review: ``(N,)`` bool, True where a human should look; None where nothing is flagged.
+        name: Name of the image.
+        instances: The ``N`` detected chromosomes.
+        classes: ``(N,)`` int, index into ``CLASSES``: the final classes.
+        unassigned_classes: ``(N,)`` int, the classes before the cell assignment; None without one.
+        needs_review: ``(N,)`` bool, True where a human should look; None if nothing is flagged.
     """
 
     name: str
-    outlines: Outlines
+    instances: Instances
     classes: NDArray[np.integer[Any]]
     unassigned_classes: NDArray[np.integer[Any]] | None = None
     needs_review: BoolArray | None = None

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Annotated metaphases, and checks of their annotations."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from chromozoo.errors import DatasetError
 from chromozoo.structures.polygons import (
-    MAX_OUTLINES,
+    MAX_POLYGONS,
     OUTSIDE_TOLERANCE,
     polygon_area,
     polygon_mask,
 )
 
-# Of all masks of an image, in bytes: 46 chromosomes in the largest image that is sensible.
+# Limit for all masks of an image in bytes: 46 chromosomes in the largest sensible image.
 MAX_MASK_BYTES = 4_000_000_000
 
 
@@ -23,13 +23,13 @@ class Metaphase:
     """One annotated image.
 
     Attributes:
-        key: Its name in the split lists, such as ``"24a"``.
-        image: ``(H, W)`` float32 grey in the units of the file.
-        polygons: Outline ``(K, 2)`` float64 xy of each chromosome.
-        labels: Of the chromosomes, as the file has them.
-        source: File name, for errors.
-        shapes: What the file calls each polygon, for errors: ``"shape 3"``.
-        boxes_only: The polygons are upright boxes: of the outlines no more is known.
+        key: Name of the image in the split lists, such as ``"24a"``.
+        image: ``(H, W)`` float32, grey values in the units of the file.
+        polygons: Amodal outline ``(K, 2)`` float64 xy of each chromosome.
+        labels: Label of each chromosome, as in the file.
+        source: File name, for error messages.
+        shapes: Name of each polygon in the file, for error messages: ``"shape 3"``.
+        boxes_only: The polygons are axis-aligned boxes, because the data set has no outlines.
     """
 
     key: str
@@ -41,10 +41,10 @@ class Metaphase:
     boxes_only: bool = False
 
     def masks(self) -> NDArray[np.bool_]:
-        """``(N, H, W)``, amodal, in the order of the polygons.
+        """Return the amodal masks ``(N, H, W)`` in the order of the polygons.
 
         Raises:
-            DatasetError: They would take more than 4 GB.
+            DatasetError: The masks would need more than 4 GB.
         """
         height, width = self.image.shape
         if len(self.polygons) * height * width > MAX_MASK_BYTES:
@@ -59,38 +59,38 @@ class Metaphase:
 
 
 class MetaphaseFiles(Protocol):
-    """A set of metaphases on disk; nothing is decoded before it is read."""
+    """A set of metaphases on disk, decoded one at a time."""
 
     def keys(self) -> list[str]:
-        """Names of the metaphases, in natural order."""
+        """Return the names of the metaphases in natural order."""
 
     def read(self, key: str) -> Metaphase:
-        """Decodes one image and its outlines.
+        """Decode one image and its annotation.
 
         Raises:
             DatasetError: The file is damaged; the message names it.
         """
 
 
-def faults(metaphase: Metaphase) -> list[str]:
-    """What is wrong with the outlines, each naming the file, the shape and the remedy."""
+def find_faults(metaphase: Metaphase) -> list[str]:
+    """Return the faults of an annotation; each message names the file, the shape and the remedy."""
     height, width = metaphase.image.shape
-    found = []
+    faults = []
     seen: dict[bytes, str] = {}
-    if len(metaphase.polygons) > MAX_OUTLINES:
-        found.append(
+    if len(metaphase.polygons) > MAX_POLYGONS:
+        faults.append(
             f"{metaphase.source}: the image has {len(metaphase.polygons)} outlines, more than any "
-            f"metaphase ({MAX_OUTLINES}); divide it or annotate it again"
+            f"metaphase ({MAX_POLYGONS}); divide it or annotate it again"
         )
-        return found
+        return faults
     if not metaphase.polygons:
-        found.append(
+        faults.append(
             f"{metaphase.source}: the image has no polygon; outline its chromosomes or remove it"
         )
     for polygon, shape in zip(metaphase.polygons, metaphase.shapes, strict=True):
         name = f"{metaphase.source}: {shape}"
         if len(polygon) < 3:
-            found.append(
+            faults.append(
                 f"{name} has {len(polygon)} points, a polygon has 3 or more; draw it again as a "
                 "polygon or remove it"
             )
@@ -99,26 +99,26 @@ def faults(metaphase: Metaphase) -> list[str]:
         if (low < -OUTSIDE_TOLERANCE).any() or (
             high > np.array([width, height]) + OUTSIDE_TOLERANCE
         ).any():
-            found.append(
+            faults.append(
                 f"{name} reaches from {low[0]:g}, {low[1]:g} to {high[0]:g}, {high[1]:g}, out of "
                 f"the image of {width}x{height}; move its points into the image"
             )
         elif (area := polygon_area(polygon)) < 1e-6 or (
-            # Rasterising is slow, and only a sliver can be without a pixel.
+            # Rasterising is slow, and only a small polygon can have no pixel.
             area < 4 and not polygon_mask(polygon, height, width).any()
         ):
-            found.append(f"{name} has no area; draw it again or remove it")
+            faults.append(f"{name} has no area; draw it again or remove it")
         elif (twin := seen.setdefault(polygon.tobytes(), shape)) != shape:
-            found.append(f"{name} is the same polygon as {twin}; remove one of them")
-    return found
+            faults.append(f"{name} is the same polygon as {twin}; remove one of them")
+    return faults
 
 
-def check(metaphase: Metaphase) -> Metaphase:
-    """The metaphase itself where nothing is wrong with it.
+def check_metaphase(metaphase: Metaphase) -> Metaphase:
+    """Return the metaphase itself if its annotation has no faults.
 
     Raises:
-        DatasetError: Names all that is wrong.
+        DatasetError: The annotation has faults; the message lists all of them.
     """
-    if found := faults(metaphase):
-        raise DatasetError("\n".join(found))
+    if faults := find_faults(metaphase):
+        raise DatasetError("\n".join(faults))
     return metaphase

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Prediction of a classifier for one image of a chromosome."""
 
 from dataclasses import dataclass, field
 
@@ -8,20 +8,21 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a classifier says of one image.
+    """Predicted class of one image.
 
     Attributes:
         name: File name or ``"image 3"``.
-        label: ``'1'``..``'22'``, ``'X'``, ``'Y'``; empty where the image could not be read.
-        probability: Of ``label``, 0..1.
-        probabilities: Of all 24 classes in the order of ``CLASSES``.
-        p_arm_up: Probability that the p arm is up, once the image has been turned upright by
-            less than 90 degrees, for each class that the chromosome may be, ``(24,)``; None
-            where the classifier does not tell polarity.
-        supernumerary: True where the cell's assignment needed a slot that a normal cell does not have.
-        classes: The classes that it may be, at the error rate that was asked for; None where none
-            was (:mod:`chromozoo.karyotype.conformal`).
-        error: Why the image could not be named, or None.
+        label: ``'1'``..``'22'``, ``'X'``, ``'Y'``; empty if the image could not be read.
+        probability: Probability of ``label``, 0..1.
+        probabilities: Probabilities of the 24 classes, in the order of ``CLASSES``.
+        p_arm_up: ``(24,)``, probability for each possible class that the p arm is up, once the
+            image has been turned upright by less than 90 degrees; None if the classifier does not
+            predict polarity.
+        supernumerary: Whether the cell assignment had to use a slot that a normal cell does not
+            have.
+        classes: Prediction set at the requested error rate (:mod:`chromozoo.karyotype.conformal`);
+            None if no error rate was requested.
+        error: Why the image could not be classified, or None.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Segmentation of a metaphase: amodal masks, boxes, scores and class probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -15,23 +15,21 @@ CATEGORIES = ("chromosome",)
 
 @dataclass(frozen=True, eq=False)
 class Segmentation:
-    """The chromosomes that a segmenter finds in one metaphase.
+    """Chromosomes that a segmenter detects in one metaphase.
 
-    A mask is *amodal*: where chromosomes cross, the shared pixels belong to each of them. Masks are
-    kept as crops, so a thousand of them in a large image need little memory; :attr:`masks` lays
-    them out.
+    Masks are *amodal*: the pixels of a crossing belong to both chromosomes. They are stored as
+    crops, so that a thousand masks of a large image need little memory; :attr:`masks` expands them.
 
     Attributes:
         shape: ``(H, W)`` of the image.
-        crops: One bool array ``(h, w)`` for each chromosome.
+        crops: Mask ``(h, w)`` bool of each chromosome.
         corners: ``(N, 2)`` int64, row and column of each crop's upper left pixel.
         boxes: ``(N, 4)`` float32 xyxy in pixels of the image; the outer corner of the upper left
             pixel is (0, 0), so a box of one pixel is ``(j, i, j + 1, i + 1)``.
-        scores: ``(N,)`` float32, 0..1, descending.
+        scores: ``(N,)`` float32, 0..1, descending: probability that this is a chromosome.
         labels: ``(N,)`` int64, index into the model's ``categories``.
-        names: ``(N, categories)`` float32, probability of each category; None where the model tells
-            none apart. ``scores`` says only whether there is a chromosome.
-        warnings: What a user should know of the image; empty as a rule.
+        warnings: Warnings about the image; empty as a rule.
+        class_probabilities: ``(N, categories)`` float32; None for a model with a single category.
     """
 
     shape: tuple[int, int]
@@ -41,21 +39,21 @@ class Segmentation:
     scores: NDArray[np.float32]
     labels: NDArray[np.int64]
     warnings: tuple[str, ...] = field(default=())
-    names: NDArray[np.float32] | None = None
+    class_probabilities: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.crops)
 
     @cached_property
     def masks(self) -> NDArray[np.bool_]:
-        """``(N, H, W)`` bool."""
+        """All masks in full size, ``(N, H, W)`` bool."""
         masks = np.zeros((len(self), *self.shape), bool)
         for mask, crop, (row, column) in zip(masks, self.crops, self.corners, strict=True):
             mask[row : row + crop.shape[0], column : column + crop.shape[1]] = crop
         return masks
 
     def select(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> "Segmentation":
-        """Only these chromosomes, in this order."""
+        """Return the segmentation of these chromosomes only, in this order."""
         chosen = np.asarray(indices, np.int64)
         return replace(
             self,
@@ -64,33 +62,35 @@ class Segmentation:
             boxes=self.boxes[chosen],
             scores=self.scores[chosen],
             labels=self.labels[chosen],
-            names=None if self.names is None else self.names[chosen],
+            class_probabilities=None
+            if self.class_probabilities is None
+            else self.class_probabilities[chosen],
         )
 
-    def above(self, score: float) -> "Segmentation":
-        """Only what has at least that score."""
-        return self.select(np.flatnonzero(self.scores >= score))
+    def filter_by_score(self, min_score: float) -> "Segmentation":
+        """Return the segmentation of the chromosomes with at least this score."""
+        return self.select(np.flatnonzero(self.scores >= min_score))
 
-    def instances(self, categories: Sequence[str] = CATEGORIES) -> list[dict[str, Any]]:
-        """The chromosomes as plain values, as JSON takes them.
+    def to_records(self, categories: Sequence[str] = CATEGORIES) -> list[dict[str, Any]]:
+        """Return the chromosomes as values that JSON can hold.
 
         Args:
             categories: Name of each label.
 
         Returns:
-            For each: ``number`` from 1, ``category``, ``bbox`` [x, y, w, h], ``score``, ``area`` in
-            pixels, and ``segmentation``, COCO's run lengths of the mask (RLE).
+            For each chromosome: ``number`` from 1, ``category``, ``bbox`` [x, y, w, h], ``score``,
+            ``area`` in pixels, and ``segmentation``, the mask as COCO run lengths (RLE).
         """
         from faster_coco_eval.core import mask as coco_mask
 
-        listed = []
+        records = []
         for index, (crop, (row, column)) in enumerate(zip(self.crops, self.corners, strict=True)):
-            # One at a time: all masks of a large image would not fit into memory.
+            # One mask at a time, because all masks of a large image may not fit into memory.
             mask = np.zeros(self.shape, np.uint8, order="F")
             mask[row : row + crop.shape[0], column : column + crop.shape[1]] = crop
             run = coco_mask.encode(mask)
             x0, y0, x1, y1 = (float(value) for value in self.boxes[index])
-            listed.append(
+            records.append(
                 {
                     "number": index + 1,
                     "category": categories[int(self.labels[index])],
@@ -103,7 +103,7 @@ class Segmentation:
                     },
                 }
             )
-        return listed
+        return records
 
     @classmethod
     def from_masks(
@@ -113,43 +113,53 @@ class Segmentation:
         labels: Sequence[int] | NDArray[np.integer[Any]] | None = None,
         warnings: Sequence[str] = (),
     ) -> "Segmentation":
-        """From whole masks ``(N, H, W)``; boxes are their tight boxes, empty masks are left out.
+        """Return the segmentation of full-size masks, with their tight boxes.
 
         Args:
-            masks: ``(N, H, W)`` bool.
-            scores: ``(N,)``; 1 where None.
-            labels: ``(N,)``; 0 where None.
-            warnings: See the class.
+            masks: ``(N, H, W)`` bool; empty masks are dropped.
+            scores: ``(N,)``; 1 by default.
+            labels: ``(N,)``; 0 by default.
+            warnings: Warnings about the image.
         """
         scores = np.ones(len(masks)) if scores is None else np.asarray(scores)
         labels = np.zeros(len(masks), int) if labels is None else np.asarray(labels)
-        pieces = [
+        instances = [
             Instance(mask, (0, 0), None, float(score), int(label))
             for mask, score, label in zip(masks, scores, labels, strict=True)
         ]
         height, width = masks.shape[1:]
-        return merge_instances(pieces, (int(height), int(width)), warnings)
+        return merge_instances(instances, (int(height), int(width)), warnings)
 
     @classmethod
     def empty(cls, shape: tuple[int, int], warnings: Sequence[str] = ()) -> "Segmentation":
-        """Nothing found in an image ``(H, W)``."""
+        """Return the segmentation of an image ``(H, W)`` without chromosomes."""
         return merge_instances([], shape, warnings)
 
 
 def merge_instances(
-    pieces: Sequence[Instance], shape: tuple[int, int], warnings: Sequence[str] = ()
+    instances: Sequence[Instance], shape: tuple[int, int], warnings: Sequence[str] = ()
 ) -> Segmentation:
-    """Cuts crops to the image and their pixels, boxes to the image; sorts by score, drops empty."""
-    kept = [cut for piece in pieces if (cut := crop_to_mask(piece, shape)) is not None]
-    kept.sort(key=lambda piece: -piece.score)
-    names = [piece.names for piece in kept if piece.names is not None]
+    """Merge instances into a segmentation: cut to masks and image, sorted by descending score.
+
+    Args:
+        instances: Instances of one image; those without a pixel in the image are dropped.
+        shape: ``(H, W)`` of the image.
+        warnings: Warnings about the image.
+    """
+    kept = [cut for one in instances if (cut := crop_to_mask(one, shape)) is not None]
+    kept.sort(key=lambda instance: -instance.score)
+    probabilities = [
+        instance.class_probabilities
+        for instance in kept
+        if instance.class_probabilities is not None
+    ]
     return Segmentation(
         shape=shape,
-        crops=tuple(piece.crop for piece in kept),
-        corners=np.array([piece.corner for piece in kept], np.int64).reshape(-1, 2),
-        boxes=np.array([piece.box for piece in kept], np.float32).reshape(-1, 4),
-        scores=np.array([piece.score for piece in kept], np.float32),
-        labels=np.array([piece.label for piece in kept], np.int64),
+        crops=tuple(instance.crop for instance in kept),
+        corners=np.array([instance.corner for instance in kept], np.int64).reshape(-1, 2),
+        boxes=np.array([instance.box for instance in kept], np.float32).reshape(-1, 4),
+        scores=np.array([instance.score for instance in kept], np.float32),
+        labels=np.array([instance.label for instance in kept], np.int64),
         warnings=tuple(warnings),
-        names=np.stack(names) if names else None,
+        class_probabilities=np.stack(probabilities) if probabilities else None,
     )

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Weights entry: the metadata of one weights file, stored as JSON."""
 
 from __future__ import annotations
 
@@ -14,42 +14,38 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from chromozoo import strict_json
 from chromozoo.errors import WeightsError
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 
+# Key of the entry among the metadata of a safetensors file.
 METADATA_KEY = "chromozoo"
-
-
 STORAGES = ("fp32", "fp16", "int8")
-
-
-# Of an entry. It rises only where a reader of before would take a value for something else: a field
-# that is merely new has a default, and is left out by readers that do not know it.
+# Version of the format. It rises only when older readers would misinterpret a value. A new field
+# has a default, and readers that do not know it ignore it.
 FORMAT = 1
 
-
-MAX_BYTES = 95_000_000  # GitHub refuses files from 100 MB
-
-
+# GitHub refuses files from 100 MB.
+MAX_BYTES = 95_000_000
 MAX_INPUT_SIDE = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightsEntry:
-    """All that is recorded of one set of weights. :func:`save_weights` fills what it can measure.
+    """Metadata of one weights file. :func:`save_weights` fills the fields that it can measure.
 
     Attributes:
         model: Registered name of the model.
         tag: The data set that the weights were trained on.
         classes: Class of each output, in order.
-        input_size: Height and width in pixels of the network's input; empty where any will do.
+        input_size: Height and width in pixels of the network's input; empty if any size will do.
         init_args: Arguments of the model's builder.
         preprocessing: Arguments of the preprocessing preset.
         temperature: Divides the logits so that the probabilities are calibrated.
-        conformal: Thresholds by error rate, for chromosomes ``"alone"`` and in their ``"cell"``
-            (:mod:`chromozoo.karyotype.conformal`); empty where `chromozoo doubt` was not run.
-        dataset: Data set and its version.
+        conformal: Thresholds of the nonconformity score by error rate, for chromosomes ``"alone"``
+            and in their ``"cell"`` (:mod:`chromozoo.karyotype.conformal`); empty before the
+            calibration.
+        dataset: Training data set and its version.
         split: Name of the split; ``split_sha256`` is the hash of its committed id list.
-        metrics: Measured on the stored file, such as
+        metrics: Metrics of the stored file, such as
             ``{'bioimlab_v1/test': {'accuracy': 0.97}}``, fractions 0..1.
         result_row: The row of the results table that holds the metrics: ``file`` and ``key``.
         config: Config file of the training, relative to the repository; ``config_sha256`` is the
@@ -57,22 +53,23 @@ class WeightsEntry:
         lineage: Every stage of the training, the first one first
             (:mod:`chromozoo.benchmark.lineage`).
         seed: Seed of the training.
-        training: How it was trained, in words.
+        training: Description of the training.
         versions: Library versions of the training.
         licence_code, licence_data, licence_weights: Licences.
         created: Date, ``YYYY-MM-DD``.
-        doc: Anything else a user must know.
-        urls: Where the file is fetched from if it is not on the machine, in order.
+        intended_use: Statement of the intended use.
+        doc: Anything else that a user must know.
+        urls: Download addresses of the file, in order of preference.
         file, sha256, size_bytes: The weights file. Empty inside the file itself, which cannot hold
             its own hash.
-        data_sha256: Hash of the file's tensor bytes alone: held inside the file, it lets a file
-            that was renamed be checked without this entry.
+        data_sha256: Hash of the tensor bytes alone. It is also stored inside the file, so that a
+            renamed file can be checked without this entry.
         parameters: Number of parameters of the network.
         storage: ``'fp32'``, ``'fp16'`` or ``'int8'``, see :func:`save_weights`.
-        format: Of the entry, see :data:`FORMAT`.
+        format: Version of the entry's format, see :data:`FORMAT`.
 
     Raises:
-        WeightsError: A value is of another type, or none that can be (a temperature of 0).
+        WeightsError: A value has the wrong type or is impossible (a temperature of 0).
     """
 
     model: str
@@ -113,7 +110,9 @@ class WeightsEntry:
         for name, kind in _field_types().items():
             if not _is_of(value := getattr(self, name), kind):
                 words = kind if get_args(kind) else kind.__name__
-                raise WeightsError(f"weights entry: {name} is {shown(value)}, which is no {words}")
+                raise WeightsError(
+                    f"weights entry: {name} is {short_repr(value)}, which is no {words}"
+                )
         for name in (self.model, self.tag):
             if not re.fullmatch(r"\w+", name):
                 raise WeightsError(
@@ -136,30 +135,30 @@ class WeightsEntry:
         }
         for name in (name for name, is_wrong in wrong.items() if is_wrong):
             raise WeightsError(
-                f"weights entry: {name} is {shown(getattr(self, name))}, which cannot be"
+                f"weights entry: {name} is {short_repr(getattr(self, name))}, which cannot be"
             )
 
     def to_json(self) -> str:
-        """The entry as JSON text with sorted keys: equal entries give equal bytes."""
+        """Return the entry as JSON with sorted keys, so that equal entries give equal bytes."""
         return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str | bytes, source: str | Path) -> WeightsEntry:
-        """Reads an entry, also one of another version of ChromoZoo.
+        """Parse an entry, which another version of ChromoZoo may have written.
 
-        Fields that have come since it was written have their defaults. Fields that are not known
-        here are left out, and a warning names them: a later version wrote the entry.
+        Fields that an older version did not know get their defaults. Fields that only a later
+        version knows are dropped with a warning.
 
         Args:
-            text: What :meth:`to_json` gave.
-            source: File to name in an error.
+            text: Output of :meth:`to_json`.
+            source: File name for error messages.
 
         Raises:
-            WeightsError: Not JSON, a field is missing or of another type, or the format is a later
-                one.
+            WeightsError: Not JSON, a field is missing or has the wrong type, or the format is
+                newer than this version of ChromoZoo.
         """
         try:
-            values = strict_json.parse(text)
+            values = strict_json.loads(text)
         except ValueError as error:
             raise WeightsError(
                 f"{source}: weights entry is not JSON ({error}); restore or re-save it"
@@ -183,13 +182,13 @@ class WeightsEntry:
         missing = sorted(required - values.keys())
         if missing:
             raise WeightsError(
-                f"{source}: weights entry has unknown fields {shown(unknown)}, missing fields "
+                f"{source}: weights entry has unknown fields {short_repr(unknown)}, missing fields "
                 f"{missing}; it was edited: restore or re-save it"
             )
         if unknown:
             warnings.warn(
                 f"{source}: weights entry has fields that this version of ChromoZoo does not know, "
-                f"and leaves out: {shown(unknown)}",
+                f"and leaves out: {short_repr(unknown)}",
                 stacklevel=2,
             )
         try:
@@ -204,10 +203,10 @@ def _field_types() -> dict[str, Any]:
 
 
 def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON is of a type as the fields of an entry have it."""
+    """Return whether a JSON value has the type of an entry's field."""
     if kind is Any:
         return True
-    if kind in (int, float):  # JSON does not tell 1.0 from 1
+    if kind in (int, float):  # JSON does not distinguish 1.0 from 1
         numbers = (int,) if kind is int else (int, float)
         is_number = isinstance(value, numbers) and not isinstance(value, bool)
         return is_number and (isinstance(value, float) or abs(value) < 10**18)

@@ -1,4 +1,4 @@
-"""Draw all chromosomes of a cell, and write them as files."""
+"""Drawing of all chromosomes of a cell, and their image files."""
 
 import csv
 import io
@@ -21,19 +21,19 @@ def draw_cell(
     stain: Stain = "q",
     appearance: Appearance | None = None,
 ) -> list[SyntheticChromosome]:
-    """Draw the chromosomes of one cell: one look, but each its own bend, angle and noise.
+    """Draw the chromosomes of one cell, with one appearance but random bends, angles and noise.
 
     Args:
         rng: Source of randomness.
-        karyotype: One class per chromosome; None draws a normal 46,XX or 46,XY.
-        stain: 'q' or 'g'; not used when ``appearance`` is given.
-        appearance: Look of the cell; None draws one.
+        karyotype: Class of each chromosome; None draws a normal 46,XX or 46,XY.
+        stain: 'q' or 'g'; ignored if ``appearance`` is given.
+        appearance: Appearance of the cell; None draws one.
 
     Returns:
         The chromosomes in the order of ``karyotype``.
 
     Raises:
-        UnknownNameError: A name in ``karyotype`` is not a class.
+        UnknownNameError: ``karyotype`` holds an unknown class.
     """
     if karyotype is None:
         karyotype = [*np.repeat(AUTOSOMES, 2).tolist(), "X", "X" if rng.random() < 0.5 else "Y"]
@@ -43,12 +43,12 @@ def draw_cell(
 
 
 def write_cell(folder: Path, cell: Sequence[SyntheticChromosome], *, seed: int = 0) -> None:
-    """Write '01.png', '02.png', ... in shuffled order, so that no name tells the class.
+    """Write the images of a cell as '01.png', '02.png', ..., shuffled to hide the classes.
 
-    The classes go to ``labels.csv`` (columns ``file`` and ``label``).
+    The classes are written to ``labels.csv`` (columns ``file`` and ``label``).
 
     Args:
-        folder: Made if it is not there.
+        folder: Folder, which is created if it does not exist.
         cell: Chromosomes of one cell.
         seed: Seed of the shuffle.
     """
@@ -66,13 +66,13 @@ def write_cell(folder: Path, cell: Sequence[SyntheticChromosome], *, seed: int =
 def write_bioimlab_layout(folder: Path, cells: int | Sequence[int], seed: int) -> None:
     """Write a small Q-band data set in the layout of the BioImLab classification set.
 
-    That is ``<cell>/<cell> <class>[a|b].bmp``, class 23 = X and 24 = Y; homologues are 'a' and
-    'b', and the X and the Y of a male have no letter. Cells are female and male in turn.
+    The files are ``<cell>/<cell> <class>[a|b].bmp``, with class 23 = X and 24 = Y; homologues are
+    'a' and 'b', and X and Y of a male have no letter. Cells are alternately female and male.
 
     Args:
-        folder: Made if it is not there.
-        cells: How many cells (numbered from 1), or their numbers.
-        seed: Same seed, same pixels.
+        folder: Folder, which is created if it does not exist.
+        cells: Number of cells (numbered from 1), or their numbers.
+        seed: Seed; the same seed gives the same pixels.
     """
     numbers = range(1, cells + 1) if isinstance(cells, int) else cells
     autosomes = np.repeat(AUTOSOMES, 2).tolist()

@@ -1,1 +1,1 @@
-"""What all models of one task share: the LightningModule around their network, and its losses."""
+"""The LightningModules of each task: training steps, inference, optimiser and schedule."""

@@ -1,23 +1,23 @@
-"""Keeps strided convolutions right where a feature map becomes one pixel wide.
+"""A workaround for wrong strided convolutions in bfloat16 (pytorch/pytorch#169688).
 
-In bfloat16 on a CPU with AMX, oneDNN computes something else, at times NaN, for a convolution with
-a stride whose result is one pixel wide (pytorch/pytorch#169688). A canvas up to 32 pixels wide
-comes to that in the last stage of every network whose stages reduce it 32 times.
+In bfloat16 on a CPU with AMX, oneDNN returns wrong values, at times NaN, for a convolution with a
+stride whose result is one pixel wide. A canvas up to 32 pixels wide has such maps in the last stage
+of every network whose stages reduce it 32 times.
 """
 
 import torch
 from torch import Tensor, nn
 
 
-def _in_float32(
+def _recompute_in_float32(
     convolution: nn.Conv2d, inputs: tuple[Tensor, ...], output: Tensor
 ) -> Tensor | None:
-    """The result anew where it cannot be trusted; None keeps it."""
+    """Return the result recomputed in float32 where it may be wrong; None keeps it."""
     if output.shape[-1] > 1 or output.dtype != torch.bfloat16 or output.device.type != "cpu":
         return None
     with torch.autocast("cpu", enabled=False):
         bias = None if convolution.bias is None else convolution.bias.float()
-        anew = nn.functional.conv2d(
+        recomputed = nn.functional.conv2d(
             inputs[0].float(),
             convolution.weight.float(),
             bias,
@@ -26,12 +26,12 @@ def _in_float32(
             convolution.dilation,
             convolution.groups,
         )
-    return anew.to(output.dtype)
+    return recomputed.to(output.dtype)
 
 
 def fix_narrow_maps(network: nn.Module) -> None:
-    """Lets every strided convolution in ``network`` judge its own result; call it once."""
+    """Recompute one-pixel-wide results of all strided convolutions of a network; call it once."""
     for module in network.modules():
-        # Of subclasses it is not known what they do with their input first.
+        # A subclass may change its input first, and the hook would not see that.
         if type(module) is nn.Conv2d and module.stride[-1] > 1 and module.kernel_size[-1] > 1:
-            module.register_forward_hook(_in_float32)
+            module.register_forward_hook(_recompute_in_float32)

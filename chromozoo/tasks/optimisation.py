@@ -1,6 +1,7 @@
-"""The optimiser and schedule that all tasks share."""
+"""The optimiser and the one-cycle schedule of all tasks."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -14,11 +15,11 @@ OptimizerName = Literal["adamw", "sgd"]
 
 
 class OneCycle(torch.optim.lr_scheduler.OneCycleLR):
-    """torch's one cycle, which a training that is continued for more epochs can prolong.
+    """torch's one-cycle schedule, which a training that is resumed for more epochs can prolong.
 
     torch restores the number of steps with the rest of a checkpoint, and fails at the first step
-    beyond it. Here the number is that of the trainer: the learning rate goes on as it would have if
-    the training had been told so from its start.
+    beyond it. Here the number is that of the trainer: the learning rate continues as if the
+    training had had this number of steps from its start.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -33,7 +34,7 @@ class OneCycle(torch.optim.lr_scheduler.OneCycleLR):
         super().load_state_dict(state_dict | own)
 
     def get_lr(self) -> list[float | torch.Tensor]:
-        """Learning rates of the next step.
+        """Return the learning rates of the next step.
 
         Raises:
             TrainingError: All steps have been made.
@@ -48,40 +49,62 @@ class OneCycle(torch.optim.lr_scheduler.OneCycleLR):
         return rates
 
 
+def build_optimizer(
+    parameters: Iterable[nn.Parameter],
+    name: OptimizerName,
+    lr: float,
+    weight_decay: float,
+    fused: bool | None = None,
+) -> torch.optim.Optimizer:
+    """Return an optimiser that spares biases and norms the weight decay.
+
+    Args:
+        parameters: Those that require a gradient are trained.
+        name: ``"adamw"``, or ``"sgd"`` with momentum 0.9.
+        lr: Learning rate.
+        weight_decay: Weight decay of parameters with two or more dimensions.
+        fused: Whether one kernel does the whole step; None leaves that to torch.
+    """
+    trained = [p for p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, fused=fused)
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True, fused=fused)
+
+
 def one_cycle(
-    task: LightningModule, network: nn.Module, optimizer: OptimizerName, lr: float, decay: float
+    task: LightningModule,
+    parameters: Iterable[nn.Parameter],
+    optimizer: OptimizerName,
+    lr: float,
+    weight_decay: float,
 ) -> Any:
-    """What ``configure_optimizers`` returns: one cycle over the trainer's steps.
+    """Return the result of ``configure_optimizers``: one cycle over the trainer's steps.
 
     Args:
         task: Attached to a trainer, which knows the number of steps.
-        network: Its parameters are trained, as far as they require a gradient.
+        parameters: Those that require a gradient are trained.
         optimizer: ``"adamw"``, or ``"sgd"`` with momentum 0.9.
         lr: Highest learning rate.
-        decay: Weight decay of weights with two or more dimensions; norms and biases have none.
+        weight_decay: Weight decay of parameters with two or more dimensions; norms and biases have
+            none.
 
     Raises:
         TrainingError: The trainer does not know how many steps there will be.
     """
-    weights = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in weights if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    chosen: torch.optim.Optimizer = (
-        torch.optim.AdamW(groups, lr=lr)
-        if optimizer == "adamw"
-        else torch.optim.SGD(groups, lr=lr, momentum=0.9, nesterov=True)
-    )
-    schedule = OneCycle(chosen, max_lr=lr, total_steps=total_steps(task), pct_start=0.15)
-    return {"optimizer": chosen, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    built = build_optimizer(parameters, optimizer, lr, weight_decay)
+    schedule = OneCycle(built, max_lr=lr, total_steps=total_steps(task), pct_start=0.15)
+    return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def total_steps(task: LightningModule) -> int:
-    """Steps of the whole training, 1 or more: a schedule is laid over them.
+    """Return the number of steps of the whole training, 1 or more.
 
     Raises:
-        TrainingError: They are not known, because nothing or the time alone ends the training.
+        TrainingError: It is not known, because nothing or the time alone ends the training.
     """
     steps = task.trainer.estimated_stepping_batches
     if steps < 0 or not math.isfinite(steps):

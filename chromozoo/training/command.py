@@ -148,7 +148,7 @@ def run(arguments: list[str]) -> int:
         WeightsError: The checkpoint is missing, damaged or of another model.
     """
     if hasattr(signal, "SIGBREAK"):
-        # On Windows the interrupt that another process can send (see chromozoo.benchmark.zoo_training).
+        # How another process interrupts this one on Windows, see chromozoo.benchmark.zoo_training.
         signal.signal(signal.SIGBREAK, signal.default_int_handler)
     try:
         main(arguments)

@@ -113,10 +113,11 @@ def _merged(path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
         chain = " > ".join(str(one) for one in (*extending, path.resolve()))
         raise ChromozooError(f"{path}: {BASE} leads in a circle ({chain}); remove one of them")
     content = _load(path)
-    bases = content.pop(BASE, None)
+    named = content.pop(BASE, None) or []
+    bases: list[str] = [named] if isinstance(named, str) else named
     result: dict[str, Any] = {}
-    for base in bases if isinstance(bases, list) else [bases] if bases else []:
-        result = merge(result, _merged(path.parent / str(base), (*extending, path.resolve())))
+    for base in bases:
+        result = merge(result, _merged(path.parent / base, (*extending, path.resolve())))
     return merge(result, content)
 
 
@@ -125,8 +126,10 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     result = copy.deepcopy(dict(base))
     for key, value in changes.items():
         old = result.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        result[key] = merge(old, value) if both else copy.deepcopy(value)
+        if isinstance(old, dict) and isinstance(value, dict):
+            result[key] = merge(old, value)
+        else:
+            result[key] = copy.deepcopy(value)
     return result
 
 

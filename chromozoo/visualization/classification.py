@@ -1,6 +1,6 @@
-"""Images of what a classifier does: confusion, ROC, calibration, features, attention, errors.
+"""Figures of a classifier: confusion matrix, ROC, calibration, features, Grad-CAM and errors.
 
-Each function draws one ``matplotlib`` figure of :class:`StoredPredictions`; `chromozoo figures`
+Each function draws one ``matplotlib`` figure of :class:`StoredPredictions`; ``chromozoo figures``
 writes them all. Needs the extra ``figures``.
 """
 
@@ -31,12 +31,14 @@ from chromozoo.metrics.classification import (
     calibration_bins,
     evaluate_classification,
 )
+from chromozoo.visualization.grad_cam import grad_cam
 
-# More points than this hide each other, and t-SNE takes minutes.
+# With more points they overlap, and t-SNE takes minutes.
 MAX_POINTS = 3000
-# Of a gallery; the most certain errors come first.
+DPI = 110
+# Errors of a gallery; the most certain ones come first.
 MAX_ERRORS = 40
-# Okabe and Ito's colours, which the colour-blind can tell apart, for the Denver groups.
+# Colours of the Denver groups, safe for colour-blind readers (Okabe and Ito).
 GROUP_COLOURS = dict(
     zip(
         DENVER_GROUPS,
@@ -49,15 +51,15 @@ GROUP_OF = {name: group for group, names in DENVER_GROUPS.items() for name in na
 
 @dataclass(frozen=True, eq=False)
 class StoredPredictions:
-    """What a classifier said of one part of a data set, kept so that drawing again is quick.
+    """Predictions of a classifier on one stage of a data set, stored for quick redrawing.
 
     Attributes:
-        origin: Model, tag, hashes of weights and split, data set and part, as text: predictions of
+        origin: Model, tag, hashes of weights and split, data set and stage, as text: predictions of
             another origin are not drawn.
-        probabilities: ``(N, 24)`` calibrated, 0..1.
-        features: ``(N, F)`` of the network's last layer but one, images as they are.
+        probabilities: ``(N, 24)`` calibrated class probabilities.
+        features: ``(N, F)`` penultimate features, without flips.
         labels: ``(N,)`` true class indices.
-        cells: ``(N,)`` ids of the cells as text.
+        cells: ``(N,)`` cell ids as text.
     """
 
     origin: str
@@ -67,34 +69,34 @@ class StoredPredictions:
     cells: NDArray[np.str_]
 
     def save(self, path: Path) -> None:
-        """Writes an ``.npz`` without any pickled object."""
+        """Write an ``.npz`` file without pickled objects."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **asdict(self))
         replace_file(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "StoredPredictions":
-        """Reads what :meth:`save` wrote.
+        """Read a file of :meth:`save`.
 
         Raises:
-            ChromozooError: The file is none of these.
+            ChromozooError: The file cannot be read.
         """
         try:
             with np.load(path, allow_pickle=False) as stored:
                 values: dict[str, Any] = {item.name: stored[item.name] for item in fields(cls)}
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise ChromozooError(
-                f"{path}: no stored predictions ({error}); remove it, and they are made anew"
+                f"{path}: no stored predictions ({error}); remove it to compute them again"
             ) from error
         return cls(**values | {"origin": str(values["origin"])})
 
     def report(self) -> ClassificationReport:
-        """Metrics, confusion and errors, alone and with assignment."""
+        """Evaluate the predictions, alone and with the assignment of cells."""
         return evaluate_classification(self.probabilities, self.labels, self.cells)
 
 
 def draw_confusion(stored: StoredPredictions, report: ClassificationReport) -> Figure:
-    """Confusion matrices, alone and with assignment: rows are true, columns are named."""
+    """Draw the confusion matrices, alone and with the assignment of cells."""
     figure = Figure(figsize=(17, 8.6), layout="constrained")
     figure.suptitle(stored.origin, fontsize=10)
     panels = {"alone": report.confusion, "with cell assignment": report.assigned_confusion}
@@ -103,39 +105,39 @@ def draw_confusion(stored: StoredPredictions, report: ClassificationReport) -> F
     for axes, (title, counts) in zip(figure.subplots(1, 2), panels.items(), strict=True):
         assert counts is not None
         total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        # The root makes a single error among many visible.
+        # The square root makes single errors visible.
         shares = axes.imshow(counts / total, cmap="Blues", norm=PowerNorm(0.5, 0, 1))
-        for true, named in zip(*np.nonzero(counts), strict=True):
-            light = counts[true, named] > 0.5 * total[true, 0]
+        for true, predicted in zip(*np.nonzero(counts), strict=True):
+            is_dark = counts[true, predicted] > 0.5 * total[true, 0]
             axes.text(
-                named,
+                predicted,
                 true,
-                int(counts[true, named]),
+                int(counts[true, predicted]),
                 ha="center",
                 va="center",
                 fontsize=6,
-                color="white" if light else "black",
+                color="white" if is_dark else "black",
             )
         axes.set_xticks(range(len(CLASSES)), CLASSES, fontsize=7)
         axes.set_yticks(range(len(CLASSES)), CLASSES, fontsize=7)
-        axes.set(xlabel="named", ylabel="true")
-        axes.set_title(f"{title}: {report.metrics[metrics[title]].value:.2%} right")
+        axes.set(xlabel="predicted class", ylabel="true class")
+        axes.set_title(f"{title}: {report.metrics[metrics[title]].value:.2%} correct")
     assert shares is not None
     figure.colorbar(shares, ax=figure.axes, label="share of the true class", shrink=0.8)
     return figure
 
 
 def class_table(stored: StoredPredictions, report: ClassificationReport) -> list[dict[str, Any]]:
-    """For each class that is there: number, precision, recall, AUC, and what it is mistaken for.
+    """Return one row for each true class: number, precision, recall, F1, AUC, frequent error.
 
-    Precision, recall and F1 are of the names given to each chromosome alone; ``assigned_recall``
-    is of those given to the cell. AUC is that of one class against the rest.
+    Precision, recall and F1 are without the assignment of cells, ``assigned_recall`` is with it.
+    The AUC is that of one class against the rest.
     """
     assigned = report.assigned_confusion
     assert assigned is not None
     rows = []
     for index, name in enumerate(CLASSES):
-        true, named = report.confusion[index].sum(), report.confusion[:, index].sum()
+        true, predicted = report.confusion[index].sum(), report.confusion[:, index].sum()
         if not true:
             continue
         right = report.confusion[index, index]
@@ -146,9 +148,9 @@ def class_table(stored: StoredPredictions, report: ClassificationReport) -> list
             {
                 "class": name,
                 "chromosomes": int(true),
-                "precision": round(right / named, 4) if named else 0.0,
+                "precision": round(right / predicted, 4) if predicted else 0.0,
                 "recall": round(right / true, 4),
-                "f1": round(2 * right / (true + named), 4),
+                "f1": round(2 * right / (true + predicted), 4),
                 "auc": round(_auc(stored, index), 5),
                 "assigned_recall": round(assigned[index, index] / true, 4),
                 "often_predicted": f"{CLASSES[other]} ({wrong[other]})" if wrong[other] else "",
@@ -158,7 +160,7 @@ def class_table(stored: StoredPredictions, report: ClassificationReport) -> list
 
 
 def draw_roc(stored: StoredPredictions) -> Figure:
-    """ROC of each class against the rest, and AUC; the false positive rate in logarithms."""
+    """Draw the ROC of each class against the rest, with a logarithmic false positive rate."""
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     axes = figure.subplots()
     aucs = []
@@ -192,7 +194,7 @@ def draw_roc(stored: StoredPredictions) -> Figure:
 
 
 def draw_reliability(stored: StoredPredictions, report: ClassificationReport) -> Figure:
-    """How often the probability is right, and how accuracy falls with the share that is kept."""
+    """Draw the reliability diagram, and the accuracy against the coverage."""
     confidence = stored.probabilities.max(axis=1)
     right = stored.probabilities.argmax(axis=1) == stored.labels
     figure = Figure(figsize=(12, 5.4), layout="constrained")
@@ -207,23 +209,27 @@ def draw_reliability(stored: StoredPredictions, report: ClassificationReport) ->
     left.bar(middle[filled], accuracy, width=0.9 / ECE_BINS, color="#0072b2", label="measured")
     for x, y, n in zip(middle[filled], accuracy, number[filled], strict=True):
         left.text(x, y + 0.01, int(n), ha="center", fontsize=6)
-    left.set(xlim=(0, 1), ylim=(0, 1.08), xlabel="probability of the name", ylabel="share right")
-    left.set_title(f"ECE {report.metrics['ece'].value:.4f}; numbers: chromosomes", fontsize=10)
+    left.set(
+        xlim=(0, 1), ylim=(0, 1.08), xlabel="probability of the predicted class", ylabel="accuracy"
+    )
+    left.set_title(
+        f"ECE {report.metrics['ece'].value:.4f}; numbers of chromosomes above the bars", fontsize=10
+    )
     left.legend(loc="upper left", fontsize=8)
 
-    kept = right[np.argsort(-confidence, kind="stable")]
-    coverage = np.arange(1, len(kept) + 1) / len(kept)
-    other.plot(coverage, np.cumsum(kept) / np.arange(1, len(kept) + 1), color="#0072b2")
+    ranked = right[np.argsort(-confidence, kind="stable")]
+    coverage = np.arange(1, len(ranked) + 1) / len(ranked)
+    other.plot(coverage, np.cumsum(ranked) / np.arange(1, len(ranked) + 1), color="#0072b2")
     other.axvline(0.9, color="0.6", lw=1, ls="--")
-    other.set(xlim=(0, 1), xlabel="share kept, the most probable names first", ylabel="accuracy")
+    other.set(xlim=(0, 1), xlabel="coverage, most certain predictions first", ylabel="accuracy")
     at_90 = accuracy_at_coverage(stored.probabilities, stored.labels, 0.9)
-    other.set_title(f"at 90 % coverage {at_90:.2%} are right", fontsize=10)
+    other.set_title(f"accuracy at 90 % coverage: {at_90:.2%}", fontsize=10)
     other.grid(alpha=0.3)
     return figure
 
 
 def draw_features(stored: StoredPredictions, seed: int = 0) -> Figure:
-    """t-SNE of the features; each class carries its name at its median, wrong names a cross."""
+    """Draw the t-SNE of the features, with the class at its median and a cross for each error."""
     rows = np.arange(len(stored.labels))
     if len(rows) > MAX_POINTS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_POINTS, replace=False))
@@ -253,15 +259,15 @@ def draw_features(stored: StoredPredictions, seed: int = 0) -> Figure:
     return figure
 
 
-def draw_attention(model: Any, stored: StoredPredictions, crops: Any) -> Figure:
-    """Grad-CAM (Selvaraju et al. 2017) of one rightly named chromosome of each class.
+def draw_grad_cam(model: Any, stored: StoredPredictions, crops: Any) -> Figure:
+    """Draw the Grad-CAM of one correctly classified chromosome of each class.
 
-    Of each class the one whose probability is the median of its rightly named ones.
+    It is the one with the median probability among the correctly classified ones.
 
     Args:
         model: The classifier.
         stored: Its predictions.
-        crops: The :class:`chromozoo.data.base.crops.CropDataset` that they are of.
+        crops: Their :class:`chromozoo.data.base.crops.CropDataset`.
     """
     chosen = []
     predicted = stored.probabilities.argmax(axis=1)
@@ -285,86 +291,36 @@ def draw_attention(model: Any, stored: StoredPredictions, crops: Any) -> Figure:
     return figure
 
 
-def grad_cam(model: Any, images: Sequence[Any], labels: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Heat maps ``(N, H, W)`` in 0..1, each scaled to its own maximum, by ``captum``.
-
-    Args:
-        model: A classifier.
-        images: N normalised tensors ``(channels, H, W)``.
-        labels: ``(N,)`` the classes whose evidence is asked for.
-    """
-    import torch
-    from captum.attr import LayerAttribution, LayerGradCam
-
-    model.eval()
-    batch = torch.stack(list(images)).to(model.device)
-    layer = last_map(model, batch[:1])
-    target = torch.from_numpy(np.asarray(labels)).to(model.device)
-    heat = LayerGradCam(model, layer).attribute(
-        batch.requires_grad_(), target=target, relu_attributions=True
-    )
-    heat = LayerAttribution.interpolate(heat, tuple(batch.shape[-2:]), "bilinear")
-    heat = heat.detach().sum(dim=1).float()
-    scaled: NDArray[np.float32] = (
-        (heat / heat.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)).cpu().numpy()
-    )
-    return scaled
-
-
-def last_map(model: Any, batch: Any) -> Any:
-    """The last layer that still gives an image ``(B, C, h, w)``, found by running the network."""
-    import torch
-
-    found: list[Any] = []
-
-    def remember(layer: Any, _: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and output.ndim == 4 and min(output.shape[-2:]) > 1:
-            found.append(layer)
-
-    layers = [layer for layer in model.network.modules() if not list(layer.children())]
-    handles = [layer.register_forward_hook(remember) for layer in layers]
-    try:
-        with torch.no_grad():
-            model(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not found:
-        raise ChromozooError(
-            f"{type(model).__name__} has no layer that gives an image, so there is no Grad-CAM"
-        )
-    return found[-1]
-
-
 def draw_errors(
     stored: StoredPredictions, errors: Sequence[Misclassification], crops: Any
 ) -> Figure:
-    """The errors, each beside the cell's other chromosome of its class, and one it was taken for.
+    """Draw the errors, each next to its homologue and to a chromosome of the predicted class.
 
     Args:
         stored: The predictions.
-        errors: Of a report; the most certain ones are drawn.
-        crops: The :class:`chromozoo.data.base.crops.CropDataset` that they are of.
+        errors: Errors of a report; the most certain ones are drawn.
+        crops: The :class:`chromozoo.data.base.crops.CropDataset` of the predictions.
     """
     shown = sorted(errors, key=lambda error: -error.probability)[:MAX_ERRORS]
     columns = 4
-    lines = max(1, -(-len(shown) // columns))
-    figure = Figure(figsize=(15, 0.6 + 2.7 * lines), layout="constrained")
+    rows_of_grid = max(1, -(-len(shown) // columns))
+    figure = Figure(figsize=(15, 0.6 + 2.7 * rows_of_grid), layout="constrained")
     figure.suptitle(
-        f"{stored.origin}: {len(shown)} of {len(errors)} errors.\nIn each frame: the chromosome; "
-        "the cell's other one of its true class; one of the class that it was named",
+        f"{stored.origin}: {len(shown)} of {len(errors)} errors.\nIn each frame: the "
+        "chromosome; its homologue in the cell; a chromosome of the predicted class in the cell",
         fontsize=10,
     )
-    grid = figure.subplots(lines, columns, squeeze=False).ravel()
+    grid = figure.subplots(rows_of_grid, columns, squeeze=False).ravel()
     for axes, error in zip(grid, shown, strict=False):
         in_cell = stored.cells == error.cell
         rows: list[tuple[str, int]] = [(error.true, error.index)]
         for name in (error.true, error.predicted):
             others = np.flatnonzero(in_cell & (stored.labels == CLASS_INDEX[name]))
             rows += [(name, int(row)) for row in others[others != error.index][:1]]
-        _side_by_side(axes, [(name, first_view(crops.crops[row])) for name, row in rows])
+        _show_side_by_side(axes, [(name, first_view(crops.crops[row])) for name, row in rows])
         axes.set_title(
-            f"cell {error.cell}: {error.true} named {error.predicted} ({error.probability:.0%})",
+            f"cell {error.cell}: {error.true} classified as {error.predicted} "
+            f"({error.probability:.0%})",
             fontsize=8,
         )
     for axes in grid:
@@ -373,11 +329,12 @@ def draw_errors(
 
 
 def first_view(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """``(H, W)`` of a prepared crop ``(H, W)`` or ``(H, W, views)``."""
+    """Return the first view ``(H, W)`` of a prepared crop ``(H, W)`` or ``(H, W, views)``."""
     return crop if crop.ndim == 2 else crop[..., 0]
 
 
-def _side_by_side(axes: Axes, images: Sequence[tuple[str, NDArray[np.uint8]]]) -> None:
+def _show_side_by_side(axes: Axes, images: Sequence[tuple[str, NDArray[np.uint8]]]) -> None:
+    """Show images of one size in a row, with a text below each."""
     height, width = images[0][1].shape
     gap = width // 6
     canvas = np.zeros((height, len(images) * (width + gap) - gap), np.uint8)
@@ -389,7 +346,7 @@ def _side_by_side(axes: Axes, images: Sequence[tuple[str, NDArray[np.uint8]]]) -
 
 
 def _auc(stored: StoredPredictions, index: int) -> float:
-    """Of one class against the rest; NaN where there is no rest."""
+    """Return the AUC of one class against the rest; NaN without a rest."""
     is_class = stored.labels == index
     if is_class.all():
         return float("nan")
@@ -397,23 +354,23 @@ def _auc(stored: StoredPredictions, index: int) -> float:
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Writes a PNG; the file is replaced as a whole, and equal figures give equal bytes."""
+    """Write a PNG file atomically; equal figures give equal bytes."""
     buffer = io.BytesIO()
     with mpl.rc_context({"font.family": "DejaVu Sans"}):
-        figure.savefig(buffer, format="png", dpi=110, metadata={"Software": SOFTWARE})
+        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": SOFTWARE})
     replace_file(path, buffer.getvalue())
 
 
-def drawings(
+def figure_functions(
     model: Any, stored: StoredPredictions, report: ClassificationReport, crops: Any
 ) -> Mapping[str, Callable[[], Figure]]:
-    """All figures by the name of their file, each drawn when it is called."""
+    """Return the function that draws each figure, by the stem of its file."""
     return {
         "confusion": lambda: draw_confusion(stored, report),
         "roc": lambda: draw_roc(stored),
         "reliability": lambda: draw_reliability(stored, report),
         "features": lambda: draw_features(stored),
-        "grad-cam": lambda: draw_attention(model, stored, crops),
+        "grad-cam": lambda: draw_grad_cam(model, stored, crops),
         "errors": lambda: draw_errors(stored, report.errors, crops),
         "errors-assigned": lambda: draw_errors(stored, report.assigned_errors, crops),
     }

@@ -1,7 +1,7 @@
-"""Images of what a segmenter found: each chromosome outlined, tinted and numbered."""
+"""Overlay of a segmentation on its metaphase: contours, tints and labels."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -9,13 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from chromozoo.errors import ImageError
+from chromozoo.structures.segmentation import Segmentation
 
-if TYPE_CHECKING:
-    from chromozoo.structures.segmentation import Segmentation
+Colour: TypeAlias = tuple[int, int, int]
 
-Colour = tuple[int, int, int]
-
-# RGB; none is near the red of what was missed.
+# RGB; none is close to the red of missed chromosomes.
 PALETTE: tuple[Colour, ...] = (
     (90, 170, 255),
     (255, 215, 60),
@@ -29,67 +27,70 @@ PALETTE: tuple[Colour, ...] = (
     (60, 190, 160),
 )
 MISSED: Colour = (255, 45, 45)
-FILL = 0.22
-# Line width and height of the digits as shares of the shorter side of the image.
-LINE_SHARE, TEXT_SHARE = 1 / 500, 1 / 46
+TINT = 0.22
+# Line width and text height as fractions of the shorter side of the image.
+LINE_FRACTION, TEXT_FRACTION = 1 / 500, 1 / 46
 MIN_TEXT_SIZE = 9
-# On white, a colour must be darker than this to be seen, 0..255.
-DARK_ENOUGH = 125.0
-# Directions in which a place for a label is looked for, and how far off, in heights of the text.
-DIRECTIONS, DISTANCES = 24, (0.25, 0.8, 1.5)
+# Maximum luminance of a colour that is visible on white, 0..255.
+MAX_LUMINANCE = 125.0
+# Candidate positions of a label: number of directions, and distances in text heights.
+N_DIRECTIONS, DISTANCES = 24, (0.25, 0.8, 1.5)
 
 
 def draw_overlay(
     image: NDArray[Any],
-    segmentation: "Segmentation",
+    segmentation: Segmentation,
     labels: Sequence[str] | None = None,
-    missed: "Segmentation | None" = None,
+    missed: Segmentation | None = None,
 ) -> NDArray[np.uint8]:
-    """Draws outlines over a metaphase.
+    """Draw contours and labels of chromosomes over a metaphase.
 
-    Chromosomes that are near each other or cross have different colours. Lines and digits follow
-    the size of the image; colours are bright on a dark background and dark on a bright one.
+    Neighbouring and crossing chromosomes have different colours. Lines and text scale with the
+    image; colours are bright on a dark background and dark on a bright one.
 
     Args:
         image: ``(H, W)`` or ``(H, W, 3)`` RGB in any units; its contrast is stretched.
-        segmentation: Of this image.
-        labels: Text beside each chromosome; None: numbers from 1, in the order of the segmentation.
-        missed: True chromosomes that the segmentation lacks, drawn with thick red lines.
+        segmentation: The chromosomes of the image.
+        labels: Text next to each chromosome; None for numbers from 1 in the order of
+            ``segmentation``.
+        missed: Missed true chromosomes, drawn with thick red lines.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
 
     Raises:
-        ImageError: The image has another shape, or the segmentation is of another size.
+        ImageError: The image has another number of dimensions, or another size than a segmentation.
     """
     image = np.asarray(image)
     if image.ndim != 2 and not (image.ndim == 3 and image.shape[2] == 3):
-        raise ImageError(f"an image of shape {image.shape} cannot be drawn on; give (H, W[, 3])")
-    for found in (segmentation, missed):
-        if found is not None and found.shape != image.shape[:2]:
+        raise ImageError(f"the image has the shape {image.shape}; give (H, W) or (H, W, 3)")
+    for drawn in (segmentation, missed):
+        if drawn is not None and drawn.shape != image.shape[:2]:
             raise ImageError(
-                f"the segmentation is of an image of {found.shape[1]}x{found.shape[0]} pixels, "
-                f"this one has {image.shape[1]}x{image.shape[0]}; give the image it was made of"
+                f"the image has {image.shape[1]}x{image.shape[0]} pixels, its segmentation "
+                f"{drawn.shape[1]}x{drawn.shape[0]}; give the segmented image"
             )
     if labels is None:
         labels = [str(number) for number in range(1, len(segmentation) + 1)]
-    canvas, is_bright = _displayed(image)
+    canvas, is_bright = _stretch_contrast(image)
     side = min(canvas.shape[:2])
-    line = max(round(side * LINE_SHARE), 1)
-    palette = [_darker(colour) if is_bright else colour for colour in PALETTE]
-    colours = [palette[index] for index in _distinct(segmentation.boxes, len(palette), 0.02 * side)]
-    _outline(canvas, segmentation, colours, line)
-    texts = list(zip(labels, colours, _contours(segmentation), strict=True))
+    line = max(round(side * LINE_FRACTION), 1)
+    palette = [_darken(colour) if is_bright else colour for colour in PALETTE]
+    indices = choose_colours(segmentation.boxes, len(palette), 0.02 * side)
+    colours = [palette[index] for index in indices]
+    _draw_contours(canvas, segmentation, colours, line)
+    texts = list(zip(labels, colours, _find_contours(segmentation), strict=True))
     if missed is not None:
-        red = _darker(MISSED) if is_bright else MISSED
-        _outline(canvas, missed, [red] * len(missed), 2 * line)
-    size = max(side * TEXT_SHARE, MIN_TEXT_SIZE)
-    _write(canvas, texts, _occupied(segmentation, missed), size, "white" if is_bright else "black")
+        red = _darken(MISSED) if is_bright else MISSED
+        _draw_contours(canvas, missed, [red] * len(missed), 2 * line)
+    size = max(side * TEXT_FRACTION, MIN_TEXT_SIZE)
+    halo = "white" if is_bright else "black"
+    _draw_texts(canvas, texts, _occupied_pixels(segmentation, missed), size, halo)
     return canvas
 
 
-def _displayed(image: NDArray[Any]) -> tuple[NDArray[np.uint8], bool]:
-    """As RGB, and whether the background is bright."""
+def _stretch_contrast(image: NDArray[Any]) -> tuple[NDArray[np.uint8], bool]:
+    """Return the image as uint8 RGB, and whether its background is bright."""
     low, high = (float(value) for value in np.percentile(image, (0.1, 99.9)))
     scale = np.float32(255 / max(high - low, 1e-12))
     stretched = np.clip((image.astype(np.float32) - np.float32(low)) * scale, 0, 255)
@@ -98,15 +99,22 @@ def _displayed(image: NDArray[Any]) -> tuple[NDArray[np.uint8], bool]:
     return (np.stack([grey] * 3, axis=2) if grey.ndim == 2 else grey), is_bright
 
 
-def _darker(colour: Colour) -> Colour:
+def _darken(colour: Colour) -> Colour:
+    """Darken a colour so that it is visible on white."""
     luminance = float(np.dot(colour, (0.299, 0.587, 0.114)))
-    factor = min(DARK_ENOUGH / luminance, 1)
+    factor = min(MAX_LUMINANCE / luminance, 1)
     red, green, blue = (round(value * factor) for value in colour)
     return red, green, blue
 
 
-def _distinct(boxes: NDArray[np.floating[Any]], n_colours: int, margin: float) -> list[int]:
-    """A colour for each box, as rarely as can be that of one within ``margin`` pixels."""
+def choose_colours(boxes: NDArray[np.floating[Any]], n_colours: int, margin: float) -> list[int]:
+    """Choose a colour index for each box, if possible another one than its neighbours.
+
+    Args:
+        boxes: ``(N, 4)`` xyxy.
+        n_colours: Number of colours.
+        margin: Boxes within this distance in pixels are neighbours.
+    """
     chosen: list[int] = []
     used = np.zeros(n_colours)
     for number, box in enumerate(boxes):
@@ -121,30 +129,36 @@ def _distinct(boxes: NDArray[np.floating[Any]], n_colours: int, margin: float) -
     return chosen
 
 
-def _outline(
-    canvas: NDArray[np.uint8], found: "Segmentation", colours: Sequence[Colour], line: int
+def _draw_contours(
+    canvas: NDArray[np.uint8], segmentation: Segmentation, colours: Sequence[Colour], line: int
 ) -> None:
-    for crop, (row, column), colour in zip(found.crops, found.corners, colours, strict=True):
+    """Tint the chromosomes and draw their contours, in place."""
+    for crop, (row, column), colour in zip(
+        segmentation.crops, segmentation.corners, colours, strict=True
+    ):
         window = canvas[row : row + crop.shape[0], column : column + crop.shape[1]]
-        window[crop] = (1 - FILL) * window[crop] + FILL * np.array(colour)
-    # After all tints, so that lines stay clear where chromosomes cross.
-    for crop, (row, column), colour in zip(found.crops, found.corners, colours, strict=True):
+        window[crop] = (1 - TINT) * window[crop] + TINT * np.array(colour)
+    # After all tints, so that the lines of crossing chromosomes stay visible.
+    for crop, (row, column), colour in zip(
+        segmentation.crops, segmentation.corners, colours, strict=True
+    ):
         parts, _ = cv2.findContours(
             crop.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(column, row)
         )
         cv2.drawContours(canvas, parts, -1, colour, line, cv2.LINE_AA)
 
 
-def _contours(found: "Segmentation") -> list[NDArray[np.float64]]:
-    """The longest outline ``(K, 2)`` xy of each chromosome."""
-    outlines = []
-    for crop, corner in zip(found.crops, found.corners, strict=True):
+def _find_contours(segmentation: Segmentation) -> list[NDArray[np.float64]]:
+    """Return the longest contour ``(K, 2)`` xy of each chromosome."""
+    contours = []
+    for crop, corner in zip(segmentation.crops, segmentation.corners, strict=True):
         parts, _ = cv2.findContours(crop.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        outlines.append(max(parts, key=len)[:, 0].astype(np.float64) + corner[::-1])
-    return outlines
+        contours.append(max(parts, key=len)[:, 0].astype(np.float64) + corner[::-1])
+    return contours
 
 
-def _occupied(*segmentations: "Segmentation | None") -> NDArray[np.bool_]:
+def _occupied_pixels(*segmentations: Segmentation | None) -> NDArray[np.bool_]:
+    """Return the pixels ``(H, W)`` of all chromosomes."""
     shape = next(found.shape for found in segmentations if found is not None)
     occupied = np.zeros(shape, bool)
     for found in segmentations:
@@ -153,21 +167,21 @@ def _occupied(*segmentations: "Segmentation | None") -> NDArray[np.bool_]:
     return occupied
 
 
-def _write(
+def _draw_texts(
     canvas: NDArray[np.uint8],
     texts: Sequence[tuple[str, Colour, NDArray[np.float64]]],
     occupied: NDArray[np.bool_],
     size: float,
     halo: str,
 ) -> None:
-    """Writes each text beside its outline, on as few chromosomes and other texts as can be."""
+    """Draw each text next to its contour, with little overlap with chromosomes and other texts."""
     image = Image.fromarray(canvas)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size)
     stroke = max(round(size / 9), 1)
-    for text, colour, outline in texts:
+    for text, colour, contour in texts:
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font, stroke_width=stroke)
-        x, y = _place(outline, (right - left, bottom - top), occupied, size)
+        x, y = _find_text_corner(contour, (right - left, bottom - top), occupied, size)
         draw.text(
             (x - left, y - top),
             text,
@@ -180,30 +194,37 @@ def _write(
     canvas[:] = np.asarray(image)
 
 
-def _place(
-    outline: NDArray[np.float64],
-    text: tuple[float, float],
+def _find_text_corner(
+    contour: NDArray[np.float64],
+    text_size: tuple[float, float],
     occupied: NDArray[np.bool_],
     size: float,
 ) -> tuple[int, int]:
-    """Upper left corner of a text of ``text`` pixels (width, height)."""
-    width, height = (int(np.ceil(side)) for side in text)
+    """Return the upper left corner (x, y) of a text with the least overlap.
+
+    Args:
+        contour: ``(K, 2)`` xy of the chromosome.
+        text_size: Width and height of the text in pixels.
+        occupied: ``(H, W)`` pixels of chromosomes and other texts.
+        size: Font size in pixels.
+    """
+    width, height = (int(np.ceil(side)) for side in text_size)
     limits = np.array(occupied.shape[::-1]) - (width, height)
-    middle = outline.mean(axis=0)
-    points = outline[np.linspace(0, len(outline) - 1, DIRECTIONS).astype(int)]
-    away = points - middle
-    away /= np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-9)
-    best, least = (0, 0), np.inf
+    middle = contour.mean(axis=0)
+    points = contour[np.linspace(0, len(contour) - 1, N_DIRECTIONS).astype(int)]
+    outward = points - middle
+    outward /= np.maximum(np.linalg.norm(outward, axis=1, keepdims=True), 1e-9)
+    best, lowest_cost = (0, 0), np.inf
     for distance in DISTANCES:
-        # The middle of a text that just clears the outline, whatever its direction.
-        reach = np.abs(away) @ (width / 2, height / 2) + distance * size
-        for x, y in points + away * reach[:, None] - (width / 2, height / 2):
+        # Distance from the contour to the middle of a text that does not touch it.
+        reach = np.abs(outward) @ (width / 2, height / 2) + distance * size
+        for x, y in points + outward * reach[:, None] - (width / 2, height / 2):
             column, row = (
                 int(np.clip(v, 0, max(m, 0))) for v, m in zip((x, y), limits, strict=True)
             )
             cost = occupied[row : row + height, column : column + width].sum()
-            if cost < least:
-                best, least = (column, row), cost
-        if not least:
+            if cost < lowest_cost:
+                best, lowest_cost = (column, row), cost
+        if not lowest_cost:
             break
     return best

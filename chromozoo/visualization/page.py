@@ -1,6 +1,6 @@
-"""The page of a folder of karyotypes, and what it needs to be read back of them.
+"""HTML page of a folder of karyotypes, rendered from their result files.
 
-It can be opened without a network, and is made without loading a model.
+Opening the page needs no network connection, and rendering it needs no model.
 """
 
 import base64
@@ -19,7 +19,16 @@ from chromozoo.files import DISCLAIMER, replace_file
 
 KARYOGRAM, OVERLAY, JSON = ".karyogram.png", ".overlay.png", ".json"
 PAGE = "index.html"
-_NEEDED = ("image", "stain", "models", "count", "iscn", "flags", "needs_review", "chromosomes")
+_REQUIRED_KEYS = (
+    "image",
+    "stain",
+    "models",
+    "count",
+    "iscn",
+    "flags",
+    "needs_review",
+    "chromosomes",
+)
 STAIN_NAMES: dict[Stain, str] = {"q": "Q-band or DAPI", "g": "G-band"}
 
 
@@ -34,38 +43,38 @@ def write_page(
     cells: Mapping[str, Mapping[str, Any]] | None = None,
     seconds: float | None = None,
 ) -> None:
-    """Writes ``index.html`` of all karyotyped images of a folder.
+    """Write ``index.html`` with all karyotypes of a folder.
 
     Args:
-        folder: Where :func:`chromozoo.visualization.report.write_cell` wrote.
-        stems: Of the images, in the order of the page.
-        failed: Messages of images that could not be done.
-        title: Of the page.
-        earlier: Of the results of earlier runs on other images, which come last; what is no
-            karyotype is left out.
-        failed_earlier: Messages of those runs.
-        cells: What :func:`page_cell` gave, where it was called already.
-        seconds: When they are over, the page says how many more there are and does not show them;
-            None gives all the time that is needed.
+        folder: Folder of the files of :func:`chromozoo.visualization.report.write_cell`.
+        stems: File stems of the images, in the order of the page.
+        failed: Error messages of images that failed.
+        title: Title of the page.
+        earlier: File stems of earlier runs on other images, which come last; files that are not
+            karyotypes are skipped.
+        failed_earlier: Error messages of the earlier runs.
+        cells: Results of :func:`page_cell` by stem, if it was called before.
+        seconds: Time limit; the page shows the number of karyotypes that were not read in time.
+            None for no limit.
 
     Raises:
-        OutputError: It cannot be written.
+        OutputError: The page cannot be written.
     """
     from jinja2 import Environment, PackageLoader
 
-    until = None if seconds is None else time.monotonic() + seconds
+    deadline = None if seconds is None else time.monotonic() + seconds
     known = cells or {}
-    listed: list[Mapping[str, Any]] = []
+    shown: list[Mapping[str, Any]] = []
     unread = 0
     for group, names in (("now", stems), ("earlier", earlier)):
         for stem in names:
             cell = known.get(stem)
-            if cell is None and until is not None and time.monotonic() > until:
+            if cell is None and deadline is not None and time.monotonic() > deadline:
                 unread += 1
             elif (cell := cell or page_cell(folder, stem)) is not None:
-                listed.append({**cell, "group": group})
-    # Images of several stains are the work of several models.
-    models = {str(model): model for cell in listed for model in cell["models"]}
+                shown.append({**cell, "group": group})
+    # Images of different stains have different models.
+    models = {str(model): model for cell in shown for model in cell["models"]}
     environment = Environment(
         loader=PackageLoader("chromozoo.visualization", "templates"),
         autoescape=True,
@@ -73,7 +82,7 @@ def write_page(
     )
     page = environment.get_template("karyotypes.html.j2").render(
         title=title or folder.resolve().name,
-        cells=listed,
+        cells=shown,
         unread=unread,
         models=list(models.values()),
         stains=STAIN_NAMES,
@@ -86,22 +95,22 @@ def write_page(
 
 
 def page_cell(folder: Path, stem: str) -> dict[str, Any] | None:
-    """What the page shows of a karyotype; None where there is none that can be read.
+    """Return the template variables of a karyotype; None if it cannot be read.
 
-    ``part`` says which image of its file it is of, such as ``page2``; None where that has one.
+    ``part`` is the image in a file with several, such as ``page2``; None for a single one.
     """
     try:
         cell: dict[str, Any] = json.loads((folder / f"{stem}{JSON}").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(cell, dict) or any(key not in cell for key in _NEEDED):
+    if not isinstance(cell, dict) or any(key not in cell for key in _REQUIRED_KEYS):
         return None
-    # What came later than the first format.
+    # Keys that the first formats lack.
     content = (cell.get("identity") or {}).get("content") or {}
     path = str(cell.get("path") or cell["image"])
     has_karyogram = (folder / f"{stem}{KARYOGRAM}").exists()
     return {
-        **{key: cell[key] for key in _NEEDED if key != "chromosomes"},
+        **{key: cell[key] for key in _REQUIRED_KEYS if key != "chromosomes"},
         "alarms": cell.get("alarms", []),
         "part": content.get("part"),
         "stem": stem,
@@ -120,16 +129,16 @@ def page_cell(folder: Path, stem: str) -> dict[str, Any] | None:
 
 
 def _thumbnail(folder: Path, stem: str) -> str:
-    """A small copy of a result's image as data URI; empty where there is none.
+    """Return a small copy of a result's image as a data URI; empty without an image.
 
-    A page of a thousand cells does not load a thousand large files.
+    Thus a page of a thousand cells does not load a thousand large files.
     """
     for ending in (KARYOGRAM, OVERLAY):
         try:
             with Image.open(folder / f"{stem}{ending}") as image:
                 small = image.convert("RGB")
                 small.thumbnail((420, 420))
-        except (OSError, ValueError, SyntaxError):  # not there, or damaged
+        except (OSError, ValueError, SyntaxError):  # missing or damaged
             continue
         buffer = io.BytesIO()
         small.save(buffer, format="JPEG", quality=80)

@@ -1,6 +1,6 @@
-"""What ``chromozoo karyotype`` writes of a cell: karyogram, overlay, JSON; and a page for a folder.
+"""Result files of a karyotype: karyogram, overlay and JSON; and the page of a folder.
 
-All of it can be opened without a network, and each file is written as a whole or not at all.
+They need no network connection to be opened, and each file is written atomically.
 """
 
 import json
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from chromozoo import __version__
 from chromozoo.classes import CLASSES, Stain
 from chromozoo.files import DISCLAIMER, remove_file, replace_file, write_image
-from chromozoo.images.reading import read_grey
 from chromozoo.visualization.karyogram import KaryogramEntry, draw_karyogram
 from chromozoo.visualization.overlay import draw_overlay
 from chromozoo.visualization.page import JSON, KARYOGRAM, OVERLAY, PAGE, write_page
@@ -22,10 +22,10 @@ from chromozoo.visualization.page import JSON, KARYOGRAM, OVERLAY, PAGE, write_p
 __all__ = [
     "FORMAT",
     "PAGE",
-    "document",
-    "karyogram",
-    "models_of",
-    "overlay",
+    "describe_models",
+    "draw_cell_karyogram",
+    "draw_cell_overlay",
+    "to_document",
     "write_cell",
     "write_page",
 ]
@@ -34,66 +34,68 @@ if TYPE_CHECKING:
     from chromozoo.karyotype.karyotype import Karyotype
     from chromozoo.karyotype.karyotyper import Karyotyper
 
-# Of the JSON; 2: identity, alarms. Results of another format are made again.
+# Format of the JSON, counted up with every change; results of another format are computed again.
 FORMAT = 3
 
 
-def models_of(karyotyper: "Karyotyper", stain: Stain) -> list[dict[str, Any]]:
-    """Name and hash of the weights of segmenter and classifier, for an image of this stain."""
-    listed = []
+def describe_models(karyotyper: "Karyotyper", stain: Stain) -> list[dict[str, Any]]:
+    """Return name and weights of the segmenter and the classifier of a stain."""
+    described = []
     for model in (karyotyper.segmenter_for(stain), karyotyper.classifier):
         entry = model.weights_entry
-        listed.append(
+        described.append(
             {
                 "name": entry.model if entry else type(model).__name__,
                 "weights": entry.file if entry else None,
                 "sha256": entry.sha256 if entry else None,
             }
         )
-    return listed
+    return described
 
 
-def document(
-    found: "Karyotype",
+def to_document(
+    karyotype: "Karyotype",
     karyotyper: "Karyotyper",
     identity: Mapping[str, Any] | None = None,
     path: str | None = None,
 ) -> dict[str, Any]:
-    """A karyotype as plain values, as JSON takes them.
+    """Return a karyotype as JSON values.
 
-    Boxes are [x, y, w, h] and masks COCO run lengths, in pixels of the image; ``polarity`` says
-    where the p arm points, in degrees clockwise from up. Where there are ``alarms``, the names
-    cannot be trusted, and ``iscn`` ends in ``?``.
+    Boxes are [x, y, w, h] and masks COCO run-length encodings, in pixels of the image. ``polarity``
+    holds the direction of the p arm in degrees clockwise from up. With ``alarms``, the
+    classification is unreliable, and ``iscn`` ends in ``?``.
 
     Args:
-        found: What the karyotyper found.
-        karyotyper: That one.
-        identity: What makes the result what it is (:mod:`chromozoo.batch.identity`), where known.
-        path: Of the image, from the root on, where known.
+        karyotype: The karyotype.
+        karyotyper: The karyotyper that computed it.
+        identity: Identity of image, models and options (:mod:`chromozoo.batch.identity`), if known.
+        path: Absolute path of the image, if known.
     """
-    height, width = found.segmentation.shape
-    instances = found.segmentation.instances(karyotyper.segmenter_for(found.stain).categories)
+    height, width = karyotype.segmentation.shape
+    instances = karyotype.segmentation.to_records(
+        karyotyper.segmenter_for(karyotype.stain).categories
+    )
     return {
         "format": FORMAT,
         "chromozoo": __version__,
         "intended_use": DISCLAIMER,
-        "image": found.name,
+        "image": karyotype.name,
         "path": path,
         "identity": identity,
         "width": width,
         "height": height,
-        "stain": found.stain,
+        "stain": karyotype.stain,
         "stain_asked": karyotyper.stain,
-        "models": models_of(karyotyper, found.stain),
+        "models": describe_models(karyotyper, karyotype.stain),
         "assignment": karyotyper.assignment,
         "min_score": karyotyper.score,
-        "count": found.count,
-        "iscn": found.iscn,
-        "gains": list(found.cell.gains) if found.cell else [],
-        "losses": list(found.cell.losses) if found.cell else [],
-        "alarms": list(found.alarms),
-        "flags": list(found.flags),
-        "needs_review": sum(item.needs_review for item in found.chromosomes),
+        "count": karyotype.count,
+        "iscn": karyotype.iscn,
+        "gains": list(karyotype.cell.gains) if karyotype.cell else [],
+        "losses": list(karyotype.cell.losses) if karyotype.cell else [],
+        "alarms": list(karyotype.alarms),
+        "flags": list(karyotype.flags),
+        "needs_review": sum(item.needs_review for item in karyotype.chromosomes),
         "classes": list(CLASSES),
         "chromosomes": [
             {
@@ -114,7 +116,7 @@ def document(
                 "needs_review": item.needs_review,
                 "review_reasons": list(item.review_reasons),
             }
-            for item, instance in zip(found.chromosomes, instances, strict=True)
+            for item, instance in zip(karyotype.chromosomes, instances, strict=True)
         ],
     }
 
@@ -122,37 +124,45 @@ def document(
 def write_cell(
     folder: Path,
     stem: str,
-    found: "Karyotype",
+    karyotype: "Karyotype",
     karyotyper: "Karyotyper",
     *,
     identity: Mapping[str, Any] | None = None,
     path: str | None = None,
 ) -> None:
-    """Writes ``<stem>.karyogram.png``, ``.overlay.png`` and last ``.json``, which says: complete.
+    """Write ``<stem>.karyogram.png``, ``.overlay.png`` and ``.json``.
 
-    An earlier ``.json`` goes first. Of an image without chromosomes there is no karyogram. The
-    other arguments are those of :func:`document`.
+    The JSON marks the result as complete, so an earlier one is removed first, and the new one is
+    written last. An image without chromosomes has no karyogram.
+
+    Args:
+        folder: Folder of the results.
+        stem: File name without extension.
+        karyotype: The karyotype.
+        karyotyper: The karyotyper that computed it.
+        identity: As for :func:`to_document`.
+        path: As for :func:`to_document`.
 
     Raises:
         OutputError: A file cannot be written.
     """
     remove_file(folder / f"{stem}{JSON}")
-    if found.chromosomes:
-        write_image(folder / f"{stem}{KARYOGRAM}", karyogram(found, karyotyper))
+    if karyotype.chromosomes:
+        write_image(folder / f"{stem}{KARYOGRAM}", draw_cell_karyogram(karyotype, karyotyper))
     else:
         remove_file(folder / f"{stem}{KARYOGRAM}")
-    write_image(folder / f"{stem}{OVERLAY}", Image.fromarray(overlay(found)))
-    text = json.dumps(document(found, karyotyper, identity, path), indent=1)
+    write_image(folder / f"{stem}{OVERLAY}", Image.fromarray(draw_cell_overlay(karyotype)))
+    text = json.dumps(to_document(karyotype, karyotyper, identity, path), indent=1)
     replace_file(folder / f"{stem}{JSON}", text.encode())
 
 
-def karyogram(found: "Karyotype", karyotyper: "Karyotyper") -> Image.Image:
-    """The chromosomes arranged by class, p arms up, homologues side by side."""
+def draw_cell_karyogram(karyotype: "Karyotype", karyotyper: "Karyotyper") -> Image.Image:
+    """Draw the karyogram of a cell, with the models and the flags in its legend."""
     sources = [
         f"{model['name']} {model['sha256'][:8]}" if model["sha256"] else f"{model['name']} (own)"
-        for model in models_of(karyotyper, found.stain)
+        for model in describe_models(karyotyper, karyotype.stain)
     ]
-    notes = "".join(f" {flag[0].upper()}{flag[1:]}." for flag in found.flags)
+    notes = "".join(f" {flag[0].upper()}{flag[1:]}." for flag in karyotype.flags)
     return draw_karyogram(
         [
             KaryogramEntry(
@@ -163,30 +173,22 @@ def karyogram(found: "Karyotype", karyotyper: "Karyotyper") -> Image.Image:
                 name=f"no. {item.number}",
                 centromere=item.centromere,
             )
-            for item in found.chromosomes
+            for item in karyotype.chromosomes
         ],
-        title=Path(found.name).name,
-        iscn=found.iscn,
-        alarms=found.alarms,
+        title=Path(karyotype.name).name,
+        iscn=karyotype.iscn,
+        alarms=karyotype.alarms,
         footer=f"ChromoZoo {__version__}: {', '.join(sources)}.{notes}",
     )
 
 
-def overlay(found: "Karyotype") -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The metaphase with its chromosomes outlined and named, ``(H, W, 3)`` uint8.
+def draw_cell_overlay(karyotype: "Karyotype") -> NDArray[np.uint8]:
+    """Draw the contours and classes of a cell over its metaphase, ``(H, W, 3)`` uint8.
 
-    Doubtful names have a question mark: all of them where there are alarms. Of a karyotype without
-    its ``image`` the file that its name says is read.
-
-    Raises:
-        ImageError: That file cannot be read.
+    Chromosomes that need review have a question mark, with alarms all of them.
     """
-    image = found.image if found.image is not None else read_grey(Path(found.name))
-    if image.shape != found.segmentation.shape:
-        height, width = found.segmentation.shape
-        image = np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
     labels = [
-        item.label + ("?" if item.needs_review or found.alarms else "")
-        for item in found.chromosomes
+        item.label + ("?" if item.needs_review or karyotype.alarms else "")
+        for item in karyotype.chromosomes
     ]
-    return draw_overlay(image, found.segmentation, labels)
+    return draw_overlay(karyotype.image, karyotype.segmentation, labels)

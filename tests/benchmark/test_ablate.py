@@ -28,7 +28,7 @@ def _value(config: dict, key: str):
 def test_variants_differ_in_what_they_name_and_in_nothing_else(name: str) -> None:
     ablation = ablation_benchmark.read_ablation(name)
     assert len(ablation.variants) > 1
-    assert all(attributes for _, attributes in ablation.judged.values())
+    assert all(attributes for _, attributes in ablation.reused.values())
     assert len(set(map(str, ablation.variants.values()))) == len(ablation.variants)
     base = read_config(ablation.base).content
     folders = set()
@@ -64,11 +64,14 @@ def test_an_unknown_ablation_is_refused_with_the_known_ones(capsys) -> None:
     ("changes", "message"),
     [
         ({"also": ["pki4"]}, "unknown data set 'pki4': did you mean pki3"),
-        ({"variants": {"a": {}, "b": {"weights_of": "c", "judge": {}}}}, "'c', .* those are 'a'"),
-        ({"variants": {"a": {}, "b": {"weights_of": "a"}}}, "takes judge beside it"),
         (
-            {"variants": {"a": {}, "b": {"weights_of": "a", "judge": {}, "data.x": 1}}},
-            "takes judge beside it and nothing else",
+            {"variants": {"a": {}, "b": {"weights_of": "c", "attributes": {}}}},
+            "'c', .* those are 'a'",
+        ),
+        ({"variants": {"a": {}, "b": {"weights_of": "a"}}}, "takes attributes"),
+        (
+            {"variants": {"a": {}, "b": {"weights_of": "a", "attributes": {}, "data.x": 1}}},
+            "takes attributes and nothing else",
         ),
     ],
 )
@@ -141,7 +144,7 @@ def test_weights_are_measured_elsewhere_and_in_another_way(
         "seeds": [0],
         "also": ["cil54816-crops"],
         "variants": {
-            "one look": {"weights_of": "four looks", "judge": {"flip_average": False}},
+            "one look": {"weights_of": "four looks", "attributes": {"flip_average": False}},
             "four looks": {},
         },
     }
@@ -194,7 +197,7 @@ def test_weights_are_measured_elsewhere_and_in_another_way(
     )
     assert [line.split(" | ")[0] for line in lines] == ["| four looks", "| one look"]
 
-    content["variants"]["one look"]["judge"] = {"flip_avarage": False}  # type: ignore[index]
+    content["variants"]["one look"]["attributes"] = {"flip_avarage": False}  # type: ignore[index]
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     assert chromozoo(words) == 2
     assert "no attribute 'flip_avarage'" in capsys.readouterr().err

@@ -17,7 +17,7 @@ from chromozoo.benchmark.tables.karyotyping import (
 )
 from chromozoo.benchmark.tables.markdown import CITATION, replace_table, table_is_current
 from chromozoo.metrics.karyotyping import evaluate_karyotyping
-from chromozoo.structures.karyotyped_cell import Boxes, FoundCell, TrueCell
+from chromozoo.structures.karyotyped_cell import Boxes, PredictedCell, TrueCell
 
 PUBLISHED = Path(__file__).parents[2] / "benchmarks" / "results" / "published_karyotyping.csv"
 SPLIT = "bioimlab_segmentation_v1/test"
@@ -28,7 +28,7 @@ def measured(**changes: Any) -> dict[str, Any]:
     boxes = Boxes((50, 50), np.array([[0, 0, 9, 9], [20, 20, 30, 30]], np.float32))
     cells = [TrueCell(name, boxes, np.array([0, 1])) for name in "ab"]
     found = [
-        FoundCell(
+        PredictedCell(
             cell.name, boxes, np.array([0, wrong]), np.array([0, wrong]), np.array([False, True])
         )
         for cell, wrong in zip(cells, (1, 2), strict=True)

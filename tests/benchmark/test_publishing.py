@@ -123,12 +123,15 @@ def test_rows_without_a_kind_are_refused(tmp_path: Path, capsys: Any) -> None:
 def test_one_private_half_of_a_karyotyper_is_enough_to_be_refused() -> None:
     segmenter, classifier = get_weight("chr_fast"), get_weight("chrnet4")
     row = {
-        **{"segmenter": "chr_fast", "segmenter_weights": segmenter.tag},
-        **{"segmenter_sha256": segmenter.sha256[:12], "classifier": "chrnet4"},
-        **{"classifier_weights": classifier.tag, "classifier_sha256": classifier.sha256[:12]},
+        "segmenter": "chr_fast",
+        "segmenter_weights": segmenter.tag,
+        "segmenter_sha256": segmenter.sha256[:12],
+        "classifier": "chrnet4",
+        "classifier_weights": classifier.tag,
+        "classifier_sha256": classifier.sha256[:12],
     }
     publish.require_packaged(publish.KINDS["karyotyping"], [row])
-    with pytest.raises(ChromozooError, match="chrnet4, weights metaphase .*not packaged"):
+    with pytest.raises(ChromozooError, match=r"chrnet4, weights metaphase .*not packaged"):
         publish.require_packaged(
             publish.KINDS["karyotyping"], [row | {"classifier_sha256": "0" * 12}]
         )

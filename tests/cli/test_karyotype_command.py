@@ -178,8 +178,8 @@ def test_alarms_appear_in_all_results(
     red = {name: (drawn == (176, 0, 32)).all(axis=2) for name, drawn in images.items()}
     assert red["a"].sum() > 50_000 and not red["b"].any()
     page = (output / "index.html").read_text()
-    assert page.count("These names cannot be trusted") == 1
-    assert "1 cannot be named" in page and 'id="alarmed"' in page
+    assert page.count("Unreliable karyotype") == 1
+    assert "1 unreliable" in page and 'id="alarmed"' in page
     assert page.count('data-alarmed="1"') == page.count('data-alarmed="0"') == 1
     assert all(f"<li>{words}</li>" in page for words in alarms)
 
@@ -193,14 +193,14 @@ def test_a_karyotype_of_an_array_can_be_drawn(
     )
     found = dataclasses.replace(karyotyper.karyotype(image), image=image.astype(np.float32))
     assert found.name == "image"
-    overlay = report.overlay(found)
+    overlay = report.draw_cell_overlay(found)
     assert overlay.shape == (*image.shape, 3)
     # Every name that cannot be trusted has a question mark.
     written: list[Sequence[str]] = []
     monkeypatch.setattr(report, "draw_overlay", lambda *given: written.append(given[2]))
     certain = tuple(dataclasses.replace(item, review_reasons=()) for item in found.chromosomes)
     for alarms in ((), ("why",)):
-        report.overlay(dataclasses.replace(found, chromosomes=certain, alarms=alarms))
+        report.draw_cell_overlay(dataclasses.replace(found, chromosomes=certain, alarms=alarms))
     labels = [item.label for item in certain]
     assert written == [labels, [f"{label}?" for label in labels]]
 
@@ -270,7 +270,7 @@ def test_the_benchmark_evaluates_karyotypes(
 ) -> None:
     from chromozoo.benchmark.tables.karyotyping import read_results
     from chromozoo.classes import CLASS_INDEX
-    from chromozoo.data import karyotyped
+    from chromozoo.data import karyotyping_truth
     from chromozoo.structures.karyotyped_cell import TrueCell
     from chromozoo.structures.polygons import polygon_mask
     from chromozoo.structures.segmentation import Segmentation
@@ -283,7 +283,7 @@ def test_the_benchmark_evaluates_karyotypes(
             true = TrueCell(f"cell {seed}", Segmentation.from_masks(masks), classes)
             yield cell.image.astype(np.float32), true
 
-    monkeypatch.setattr(karyotyped, "true_cells", drawn_cells)
+    monkeypatch.setattr(karyotyping_truth, "true_cells", drawn_cells)
     results = tmp_path / "karyotyping.csv"
     words = ["benchmark", "tiny_segmenter", "--weights", str(weights), "--output", str(results)]
     words += ["--classifier", "vanilla_cnn", "--score", "0", "--device", "cpu"]

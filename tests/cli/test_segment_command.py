@@ -248,10 +248,10 @@ def test_filtering_by_score_keeps_the_warnings() -> None:
     for k, mask in enumerate(masks):
         mask[5 * k : 5 * k + 3] = True
     found = Segmentation.from_masks(masks, [0.2, 0.9, 0.5], warnings=["look"])
-    shown = found.above(0.5)
+    shown = found.filter_by_score(0.5)
     assert shown.scores.tolist() == [np.float32(0.9), 0.5] and shown.warnings == ("look",)
     np.testing.assert_array_equal(shown.masks, masks[[1, 2]])
-    assert len(found.above(1)) == 0
+    assert len(found.filter_by_score(1)) == 0
 
 
 # Benchmark

@@ -1,4 +1,4 @@
-"""Folders and zip files of data sets, also of those who mean no good."""
+"""Reading of folders and zip files, including malicious ones."""
 
 import io
 import os
@@ -24,7 +24,7 @@ def write(path: Path, files: dict[str, bytes], method: int = zipfile.ZIP_DEFLATE
 
 
 def patch(path: Path, offset: int, value: bytes, local: int | None = None) -> None:
-    """Writes into the first entry of the central directory, and perhaps into its local head."""
+    """Write into the first entry of the central directory, and into its local header if given."""
     data = bytearray(path.read_bytes())
     start = data.index(b"PK\x01\x02")
     data[start + offset : start + offset + len(value)] = value
@@ -34,7 +34,7 @@ def patch(path: Path, offset: int, value: bytes, local: int | None = None) -> No
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_what_is_right_is_read(method: int, tmp_path: Path) -> None:
+def test_folders_and_zip_files_are_read(method: int, tmp_path: Path) -> None:
     files = {"a/1.png": PNG, "b.json": b"{}", "empty.txt": b""}
     path = write(tmp_path / "set.zip", files, method)
     (tmp_path / "set" / "a").mkdir(parents=True)
@@ -65,7 +65,7 @@ def test_separators_of_windows(tmp_path: Path) -> None:
         (["a\\b.png", "a/b.png"], "holds two files named 'a/b.png'"),
     ],
 )
-def test_names_that_are_no_good(names: list[str], said: str, tmp_path: Path) -> None:
+def test_dangerous_names_are_refused(names: list[str], said: str, tmp_path: Path) -> None:
     path = tmp_path / "set.zip"
     with zipfile.ZipFile(path, "w") as file:
         for name in names:
@@ -134,8 +134,8 @@ def test_members_that_cannot_be_read(
             opened.read("1.png")
 
 
-def test_more_than_is_claimed_is_never_decompressed(tmp_path: Path) -> None:
-    """What claims 100 bytes and holds 200 MB takes no more than one step's memory."""
+def test_decompression_stops_at_the_declared_size(tmp_path: Path) -> None:
+    """A file with 200 MB in place of the declared 100 bytes takes the memory of one step."""
     resource = pytest.importorskip("resource")
     path = write(tmp_path / "set.zip", {"1.png": bytes(200_000_000)})
     patch(path, 24, struct.pack("<I", 100), 22)
@@ -143,7 +143,7 @@ def test_more_than_is_claimed_is_never_decompressed(tmp_path: Path) -> None:
     with open_archive(path) as opened, pytest.raises(DatasetError, match="is damaged"):
         opened.read("1.png")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
-    # The same of a method whose one step may be all of it.
+    # A method that may decompress everything in one step is refused.
     path = write(tmp_path / "rare.zip", {"1.png": bytes(2_000_000)}, zipfile.ZIP_BZIP2)
     with (
         open_archive(path) as opened,
@@ -161,7 +161,7 @@ def test_files_of_any_size_are_not_read(tmp_path: Path, monkeypatch: pytest.Monk
             opened.read("1.png")
 
 
-def test_names_that_are_no_text(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     try:
         (tmp_path / "b\udce9.png").write_bytes(PNG)
     except (OSError, UnicodeEncodeError):

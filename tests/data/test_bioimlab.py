@@ -1,4 +1,4 @@
-"""The BioImLab classification DataModule on a tiny set in the published layout."""
+"""The BioImLab classification data set on a tiny set in the published layout."""
 
 import shutil
 import zipfile
@@ -11,21 +11,21 @@ import pytest
 import torch
 from PIL import Image
 
-import chromozoo.data.base.crops as crops_module
 from chromozoo.classes import CLASSES
+from chromozoo.data.base import crop_dataset
 from chromozoo.data.bioimlab import BioImLabDataModule, list_files, verify
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.synthetic import write_bioimlab_layout
 
-# By bioimlab_v1 (and by its fold 1 too): two cells train, one chooses, one tests.
+# In bioimlab_v1 and in its fold 1: two training cells, one validation and one test cell.
 TRAIN, VAL, TEST = (2, 3), 7, 6
 SMALL: dict[str, int | float | str] = {"height": 48, "width": 24, "scale": 0.5}
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder that holds the unpacked set; not to be written to."""
+    """Folder with the unpacked set; read-only."""
     root = tmp_path_factory.mktemp("data")
     write_bioimlab_layout(root / "bioimlab-classification", [*TRAIN, TEST, VAL], seed=0)
     return root
@@ -33,7 +33,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(published: Path, tmp_path: Path) -> Path:
-    """A set of one's own."""
+    """A writable copy of the set."""
     shutil.copytree(published, tmp_path / "data")
     return tmp_path / "data"
 
@@ -50,13 +50,17 @@ def module(root: Path, cache: Path, **arguments: Any) -> BioImLabDataModule:
 
 
 def zipped(root: Path) -> Path:
-    """The set as a zip file alone."""
+    """Pack the set into a zip file and remove the folder."""
     folder = root / "bioimlab-classification"
     with zipfile.ZipFile(root / "bioimlab-classification.zip", "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(folder.rglob("*.bmp")):
             file.write(path, path.relative_to(folder).as_posix())
     shutil.rmtree(folder)
     return root / "bioimlab-classification.zip"
+
+
+def cached_crops(cache: Path) -> list[Path]:
+    return [path for path in cache.glob("*") if path.suffix != ".json"]
 
 
 def forbid_preparing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +134,7 @@ def test_folder_and_zip_give_the_same_crops(
     warm_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And share one cache, for it is keyed by the content."""
+    """They share one cache, because its key is the content."""
     expected = module(published, warm_cache).dataset("all")
     archive = zipped(copy) if kind == "zip" else copy / "bioimlab-classification"
     forbid_preparing(monkeypatch)
@@ -161,13 +165,13 @@ def test_second_setup_prepares_nothing(
 ) -> None:
     first = module(published, tmp_path)
     first.setup()
-    assert [path.suffix for path in tmp_path.iterdir()] == [".npy"]
+    assert len(cached_crops(tmp_path)) == 1
     forbid_preparing(monkeypatch)
     second = module(published, tmp_path)
-    second.setup()
-    assert isinstance(second.crops, np.memmap) and not second.crops.flags.writeable
-    np.testing.assert_array_equal(first.crops, second.crops)
-    # The normalisation is no part of the cached pixels.
+    crops = second.prepared.crops
+    assert isinstance(crops, np.memmap) and not crops.flags.writeable
+    np.testing.assert_array_equal(first.prepared.crops, crops)
+    # The cached pixels are not normalised.
     module(published, tmp_path, preset=SMALL | {"mean": 0.0, "std": 1.0}).setup()
 
 
@@ -175,7 +179,7 @@ def test_another_preparation_meets_no_old_cache(published: Path, tmp_path: Path)
     module(published, tmp_path).setup()
     other = module(published, tmp_path, preset=SMALL | {"rotate_crop": "none"})
     other.setup()
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(cached_crops(tmp_path)) == 2
 
 
 def test_a_changed_file_is_prepared_again(copy: Path, tmp_path: Path) -> None:
@@ -184,7 +188,7 @@ def test_a_changed_file_is_prepared_again(copy: Path, tmp_path: Path) -> None:
     changed = copy / "bioimlab-classification" / "2" / "2 1a.bmp"
     Image.open(changed).transpose(Image.Transpose.ROTATE_180).save(changed)
     after = module(copy, cache).dataset("all")
-    assert len(list(cache.iterdir())) == 2
+    assert len(cached_crops(cache)) == 2
     assert not np.array_equal(before.crops[0], after.crops[0])
     np.testing.assert_array_equal(before.crops[1:], after.crops[1:])
 
@@ -209,16 +213,16 @@ def test_an_interrupted_write_leaves_no_half_cache(
         raise interruption
 
     with monkeypatch.context() as patch:
-        patch.setattr(crops_module.np, "save", save)
+        patch.setattr(crop_dataset.np, "save", save)
         with pytest.raises(interruption):
             module(published, tmp_path).setup()
-    assert not list(tmp_path.iterdir())
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".json"}, "the index alone"
     module(published, tmp_path).setup()
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(cached_crops(tmp_path)) == 1
 
 
-def test_another_model_gets_its_own_crops(published: Path, tmp_path: Path) -> None:
-    """The crops that a data module has prepared for one model do not fit the next."""
+def test_another_preset_gets_its_own_crops(published: Path, tmp_path: Path) -> None:
+    """Crops that were prepared for one model are not used for the next."""
     data = BioImLabDataModule(root=published, cache=str(tmp_path), synthetic_cells=1)
     for height in (48, 64):
         transforms = ChromosomePreset(height=height, width=24, scale=0.5)
@@ -228,7 +232,7 @@ def test_another_model_gets_its_own_crops(published: Path, tmp_path: Path) -> No
         assert next(iter(data.train_dataloader()))["image"].shape[-2:] == (height, 24)
 
 
-# Bad data
+# Faulty data sets
 
 
 def test_rgb_and_16_bit_files_survive(copy: Path, tmp_path: Path) -> None:
@@ -254,7 +258,7 @@ def test_a_damaged_image_is_named(copy: Path, tmp_path: Path, damage: Any) -> No
     damage(copy / "bioimlab-classification" / "3" / "3 17b.bmp")
     with pytest.raises(DatasetError, match=r"bioimlab-classification: 3/3 17b\.bmp: "):
         module(copy, tmp_path / "crops").setup()
-    assert not list(tmp_path.glob("crops/*"))
+    assert not cached_crops(tmp_path / "crops")
 
 
 def test_a_truncated_zip_is_named(copy: Path, tmp_path: Path) -> None:
@@ -292,7 +296,7 @@ def test_a_class_out_of_range_is_named(copy: Path, tmp_path: Path) -> None:
         ("2/2 \u0663.bmp", "holds no file named"),
     ],
 )
-def test_numbers_of_thousands_of_digits_are_named(name: str, said: str, tmp_path: Path) -> None:
+def test_numbers_of_thousands_of_digits_are_refused(name: str, said: str, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
         archive.writestr(name, b"x")
     with pytest.raises(DatasetError, match=rf"set\.zip: .*{said}") as caught:
@@ -354,7 +358,7 @@ def first_batch(data: BioImLabDataModule, epoch: int) -> dict[str, torch.Tensor]
 def test_an_epoch_follows_from_its_number_alone(
     published: Path, warm_cache: Path, num_workers: int
 ) -> None:
-    """So a resumed run sees what the uninterrupted one would have seen."""
+    """A resumed run sees the same batches as an uninterrupted one."""
     arguments: dict[str, Any] = {"batch_size": 8, "num_workers": num_workers, "augmentation": {}}
     data = module(published, warm_cache, **arguments)
     at_3, at_4, again = (first_batch(data, epoch) for epoch in (3, 4, 3))

@@ -13,20 +13,17 @@ import pytest
 import torch
 from helpers.drawn_metaphases import TEST, TRAIN, VAL, draw, write, write_all
 
-import chromozoo.data.base.metaphase_dataset as metaphases
 from chromozoo.cli.main import main
-from chromozoo.data.base.metaphase_dataset import (
-    IDENTITY,
-    MetaphaseAugmentation,
-    MetaphaseCropDataset,
-    MetaphaseStore,
-    collate,
-    metaphase_files,
-    targets,
-)
+from chromozoo.data.base import metaphase_store
+from chromozoo.data.base.metaphase_augmentation import IDENTITY, MetaphaseAugmentation
+from chromozoo.data.base.metaphase_dataset import MetaphaseCropDataset
+from chromozoo.data.base.metaphase_store import MetaphaseStore
+from chromozoo.data.base.metaphase_targets import collate_metaphases, make_targets
 from chromozoo.data.bioimlab_segmentation import BioImLabSegmentationDataModule, verify
 from chromozoo.data.catalogue import DATASETS, datasets
 from chromozoo.data.io.coco import write_coco
+from chromozoo.data.io.labelme import LabelmeFiles
+from chromozoo.data.io.metaphase_files import open_metaphases
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.images.metaphase import MetaphasePreset
 from chromozoo.structures.polygons import polygon_mask
@@ -36,7 +33,7 @@ CROP = 96
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder that holds the unpacked set; not to be written to."""
+    """Folder with the unpacked set; read-only."""
     root = tmp_path_factory.mktemp("data")
     write_all(root / "bioimlab-segmentation")
     return root
@@ -49,7 +46,7 @@ def copy(published: Path, tmp_path: Path) -> Path:
 
 
 def module(root: Path, **arguments: Any) -> BioImLabSegmentationDataModule:
-    """Without the zoom to a known chromosome width, for the canvas is then the image."""
+    """A module without zoom, whose canvas is the image."""
     given: dict[str, Any] = {
         "preset": {"typical_width": 0},
         "crop": CROP,
@@ -63,7 +60,7 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: object) -> None:
         raise AssertionError("decoded, although nobody asked for it")
 
-    monkeypatch.setattr(metaphases.LabelmeFiles, "read", read)
+    monkeypatch.setattr(LabelmeFiles, "read", read)
 
 
 # Layout and split
@@ -94,7 +91,7 @@ def test_every_layout_gives_the_same_items(layout: str, copy: Path, published: P
                 archive.write(path, path.name)
         shutil.rmtree(folder)
     elif layout.startswith("coco"):
-        files = metaphase_files(folder)
+        files = open_metaphases(folder)
         metaphases = [files.read(key) for key in files.keys()]  # noqa: SIM118
         shutil.rmtree(folder)
         write_coco(metaphases, folder)
@@ -110,7 +107,7 @@ def test_every_layout_gives_the_same_items(layout: str, copy: Path, published: P
             assert torch.equal(found[index][name], tensor), name
 
 
-def test_items_are_what_the_contract_says(published: Path) -> None:
+def test_items_have_the_documented_shapes_and_types(published: Path) -> None:
     data = module(published)
     images = data.dataset("val")
     item = images[0]
@@ -152,7 +149,7 @@ def test_evaluation_gives_whole_images_one_a_batch(published: Path) -> None:
             assert set(batch["target"][0]) == {"boxes", "labels", "masks"}
 
 
-def test_images_and_masks_are_kept_while_there_is_room(
+def test_images_and_masks_are_cached_up_to_a_limit(
     published: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = module(published)
@@ -161,15 +158,15 @@ def test_images_and_masks_are_kept_while_there_is_room(
     with monkeypatch.context() as patch:
         forbid_reading(patch)
         assert torch.equal(images[0]["masks"], first[0]["masks"])
-    monkeypatch.setattr(metaphases, "IMAGE_CACHE_BYTES", 70_000)  # two images
+    monkeypatch.setattr(metaphase_store, "IMAGE_CACHE_BYTES", 70_000)  # two images
     few = MetaphaseStore(data.images.files, MetaphasePreset(typical_width=0))
     for key in ("2", "5", "6", "2", "10"):
         few[key]
-    assert list(few._cache.kept) == ["2", "10"]
+    assert list(few._cache.items) == ["2", "10"]
     assert few._cache.size == sum(few[key].canvas.nbytes for key in ("2", "10"))
 
 
-def test_the_model_brings_its_preset(published: Path) -> None:
+def test_the_preset_of_the_model_is_used(published: Path) -> None:
     data = module(published, preset=None)
     transforms = MetaphasePreset(scale=0.5, typical_width=0)
     data.trainer = stub_trainer(0, transforms)
@@ -178,7 +175,7 @@ def test_the_model_brings_its_preset(published: Path) -> None:
     assert data.dataset("val")[0]["image"].shape == (1, 75, 110)
 
 
-# Faulty sets
+# Faulty data sets
 
 
 def test_a_faulty_outline_is_named(copy: Path) -> None:
@@ -188,7 +185,7 @@ def test_a_faulty_outline_is_named(copy: Path) -> None:
         module(copy).dataset("val")[0]
 
 
-def test_a_split_of_other_images(tmp_path: Path) -> None:
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bioimlab-segmentation").mkdir()
     write(tmp_path / "bioimlab-segmentation", "2")
     with pytest.raises(DatasetError, match="none of the val images of bioimlab_segmentation_v1"):
@@ -205,7 +202,7 @@ def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
     assert "10.1016/j.bspc.2023.105199" in message and "CHROMOZOO_DATA" in message
 
 
-def test_verify_judges_every_outline(copy: Path, capsys: Any) -> None:
+def test_verify_checks_every_outline(copy: Path, capsys: Any) -> None:
     folder = copy / "bioimlab-segmentation"
     report = verify(copy)
     assert "8 images, 64 polygons" in report.lines
@@ -262,7 +259,7 @@ def same(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_epoch_follows_from_its_number_alone(published: Path, num_workers: int) -> None:
-    """So a resumed run sees what the uninterrupted one would have seen, with any workers."""
+    """A resumed run sees the same crops as an uninterrupted one, for any number of workers."""
     arguments: dict[str, Any] = {"augmentation": {}, "synthetic": 0.5}
     data = module(published, **arguments)
     at_3, at_4 = epoch_of(data, 3), epoch_of(data, 4)
@@ -295,8 +292,8 @@ def crops(root: Path, **arguments: Any) -> MetaphaseCropDataset:
     return MetaphaseCropDataset(keys, data.images, **({"size": CROP, "samples": 24} | arguments))
 
 
-def test_turned_outlines_stay_on_their_light(published: Path) -> None:
-    """Half a pixel of shift between outline and image would be seen in no loss curve."""
+def test_rotated_outlines_match_the_image(published: Path) -> None:
+    """No loss curve would show half a pixel of shift between outline and image."""
     only_turns = MetaphaseAugmentation(brightness=0, contrast=0, gamma=1, blur=0, noise=0)
     dataset = crops(published, augmentation=only_turns)
     preset = dataset.images.preset
@@ -346,22 +343,22 @@ def test_each_chromosome_is_as_likely_as_another(published: Path) -> None:
     assert set(counts.tolist()) == {2, 3}
 
 
-def test_what_is_mostly_outside_is_no_target() -> None:
+def test_mostly_invisible_instances_are_dropped() -> None:
     bar = np.array([[0.0, 0], [40, 0], [40, 10], [0, 10]])
     shown = [bar + np.array(place) for place in ((-29, 5), (-31, 20), (-100, 0), (10, 40))]
-    found = targets(shown, 64, 64)
+    found = make_targets(shown, 64, 64)
     assert found["boxes"].tolist() == [[0, 5, 11, 15], [10, 40, 50, 50]]
     speck = np.array([[5.0, 5], [8, 5], [8, 8], [5, 8]])
-    assert len(targets([speck], 64, 64)["boxes"]) == 0
-    assert len(targets([speck], 64, 64, 0, 1)["boxes"]) == 1
-    nothing = targets([], 64, 48)
+    assert len(make_targets([speck], 64, 64)["boxes"]) == 0
+    assert len(make_targets([speck], 64, 64, 0, 1)["boxes"]) == 1
+    nothing = make_targets([], 64, 48)
     assert nothing["boxes"].shape == (0, 4) and nothing["masks"].shape == (0, 64, 48)
     assert nothing["masks"].dtype == torch.uint8 and nothing["labels"].shape == (0,)
     item = {"image": torch.zeros(1, 64, 48), **nothing, "index": torch.tensor(3)}
-    assert collate([item, item])["index"].tolist() == [3, 3]
+    assert collate_metaphases([item, item])["index"].tolist() == [3, 3]
 
 
-def test_exposure_leaves_the_ground_dark() -> None:
+def test_exposure_leaves_the_background_dark() -> None:
     canvas = np.zeros((64, 64), np.uint8)
     canvas[20:40, 20:40] = 120
     changed = []
@@ -373,15 +370,15 @@ def test_exposure_leaves_the_ground_dark() -> None:
     np.testing.assert_array_equal(IDENTITY.expose(np.random.default_rng(0), canvas), canvas)
 
 
-def test_turns_are_of_every_angle_and_within_their_scale() -> None:
+def test_matrices_have_every_angle_and_the_given_scale() -> None:
     rng = np.random.default_rng(0)
-    matrices = [MetaphaseAugmentation(shear=0).matrix(rng) for _ in range(400)]
+    matrices = [MetaphaseAugmentation(shear=0).draw_matrix(rng) for _ in range(400)]
     determinants = np.linalg.det(matrices)
     assert 0.3 < (determinants < 0).mean() < 0.7, "mirrored"
     assert np.abs(determinants).min() > 0.79**2 and np.abs(determinants).max() < 1.26**2
     angles = np.array([np.arctan2(m[1, 1], m[0, 1]) for m in matrices])
     assert np.histogram(angles, bins=8, range=(-np.pi, np.pi))[0].min() > 20
-    np.testing.assert_array_equal(IDENTITY.matrix(rng), np.eye(2))
+    np.testing.assert_array_equal(IDENTITY.draw_matrix(rng), np.eye(2))
 
 
 def test_composed_crops_come_from_training_images_alone(published: Path) -> None:
@@ -391,10 +388,10 @@ def test_composed_crops_come_from_training_images_alone(published: Path) -> None
     assert data.bank() is data.bank()
 
 
-def test_verify_says_what_is_left_out_and_goes_on_after_damage(tmp_path: Path) -> None:
+def test_verify_reports_ignored_annotations_and_continues_after_damage(tmp_path: Path) -> None:
     data = write_all(tmp_path / "set")
     del data
-    files = metaphase_files(tmp_path / "set")
+    files = open_metaphases(tmp_path / "set")
     write_coco((files.read(key) for key in files.keys()), tmp_path / "coco")  # noqa: SIM118
     path = tmp_path / "coco" / "annotations.json"
     document = json.loads(path.read_text())
@@ -414,10 +411,9 @@ def test_verify_says_what_is_left_out_and_goes_on_after_damage(tmp_path: Path) -
     assert "content sha256 unknown, for a file cannot be read" in report.lines
 
 
+@pytest.mark.data
 def test_real_set_is_whole(real_data: Path) -> None:
     data = BioImLabSegmentationDataModule(root=real_data, preset={})
-    if not (real_data / "bioimlab-segmentation.zip").exists():
-        pytest.skip("the real BioImLab segmentation set is not on this machine")
     assert [len(data.keys(stage)) for stage in ("train", "val", "test")] == [125, 8, 16]
     item = data.dataset("test")[0]
     assert item["image"].shape == (1, 576, 768) and len(item["boxes"]) == 46

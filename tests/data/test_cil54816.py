@@ -1,4 +1,4 @@
-"""CIL:54816: boxes in Pascal VOC, repaired, for detection and as crops, on a tiny drawn set."""
+"""CIL:54816 for detection and as crops, on a tiny drawn set."""
 
 import zipfile
 from pathlib import Path
@@ -11,7 +11,7 @@ from PIL import Image
 
 from chromozoo.classes import CLASSES
 from chromozoo.cli.main import main
-from chromozoo.data.base.metaphase_dataset import MetaphaseAugmentation
+from chromozoo.data.base.metaphase_augmentation import MetaphaseAugmentation
 from chromozoo.data.catalogue import dataset_of_tag
 from chromozoo.data.cil54816 import (
     FILE_NAME,
@@ -19,18 +19,18 @@ from chromozoo.data.cil54816 import (
     Annotation,
     Cil54816CropsDataModule,
     Cil54816DataModule,
-    CILFiles,
+    Cil54816Files,
     group_of,
     verify,
 )
-from chromozoo.data.karyotyped import true_cells
+from chromozoo.data.karyotyping_truth import true_cells
 from chromozoo.data.splits import STAGES, load_split
 from chromozoo.errors import ChromozooError, DatasetError, DatasetNotFoundError, UnknownNameError
 
 SPLIT = load_split("cil54816_v1")
 TRAIN, VAL, TEST = SPLIT.train[0], SPLIT.val[0], SPLIT.test[0]
 HEIGHT, WIDTH = 120, 160
-# Name, corners: bars that differ in length, and in grey.
+# Name and corners of bars, which differ in length and grey value.
 BOXES = [
     ("A1", (10, 10, 20, 70)),
     ("B4", (40, 12, 50, 57)),
@@ -42,7 +42,7 @@ BOXES = [
 
 
 def published_boxes() -> list[tuple[str, tuple[int, ...]]]:
-    """With the rims that the published boxes have."""
+    """The boxes with the rims of the published ones."""
     left, above, right, below = (int(width) for width in RIM)
     return [
         (name, (x0 - left, y0 - above, x1 + right, y1 + below)) for name, (x0, y0, x1, y1) in BOXES
@@ -118,10 +118,10 @@ def test_boxes_for_evaluation(published: Path, kind: str) -> None:
             for path in (published / "gband-cil54816").rglob("*.*"):
                 archive.write(path, path.relative_to(published / "gband-cil54816").as_posix())
     ((image, cell),) = true_cells("cil54816", "test", published)
-    assert cell.name == TEST and image.shape == cell.outlines.shape == (HEIGHT, WIDTH)
+    assert cell.name == TEST and image.shape == cell.instances.shape == (HEIGHT, WIDTH)
     assert [CLASSES[label] for label in cell.classes] == ["1", "4", "6", "21", "X", "Y"]
-    np.testing.assert_array_equal(cell.outlines.boxes, [box for _, box in BOXES])
-    assert cell.outlines.crops is None
+    np.testing.assert_array_equal(cell.instances.boxes, [box for _, box in BOXES])
+    assert cell.instances.crops is None
 
 
 def test_known_defects_are_repaired_and_counted(published: Path) -> None:
@@ -133,7 +133,7 @@ def test_known_defects_are_repaired_and_counted(published: Path) -> None:
         ("E16", (30, 30, 30, 60)),
     ]
     write(published / "gband-cil54816", TRAIN, annotation(defects))
-    found = CILFiles(published / "gband-cil54816").boxes(TRAIN)
+    found = Cil54816Files(published / "gband-cil54816").read_boxes(TRAIN)
     assert (found.clipped, found.duplicates, found.empty) == (2, 1, 1)
     assert [CLASSES[label] for label in found.classes] == ["1", "8", "Y"]
     assert found.boxes.tolist() == [[0, 10, 20, 70], [70, 20, 110, 30], [150, 100, 160, 120]]
@@ -147,11 +147,11 @@ def test_known_defects_are_repaired_and_counted(published: Path) -> None:
     assert len(report.faults) == 1097, "images of the split that are not there"
 
 
-def test_rims_are_taken_off_but_never_the_box() -> None:
+def test_removing_the_rim_leaves_a_box() -> None:
     boxes = np.array([(10, 20, 110, 220), (10, 20, 20, 30)], np.float64)
     found = Annotation(boxes, np.array([0, 1]), (300, 300), 0, 0, 0)
-    assert found.tight[0].tolist() == [16, 28, 105, 216]
-    x0, y0, x1, y1 = found.tight[1]
+    assert found.tight_boxes[0].tolist() == [16, 28, 105, 216]
+    x0, y0, x1, y1 = found.tight_boxes[1]
     assert x1 - x0 == pytest.approx(4) and y1 - y0 == pytest.approx(4)
     assert 10 < x0 < x1 < 20 and 20 < y0 < y1 < 30
 
@@ -168,10 +168,10 @@ def test_faulty_files_are_named(published: Path, capsys: Any) -> None:
     faults = set(verify(published).faults) - before
     for part in (
         f"{TRAIN}.xml: no annotation in Pascal VOC (unknown class 'Z3')",
-        f"{VAL}.xml: is of an image of 90x120, but the image is 160x120",
+        f"{VAL}.xml: describes an image of 90x120, but the image is 160x120",
         f"{TEST}.xml: no annotation in Pascal VOC",
         "77.xml: no annotation in Pascal VOC (no size/height)",
-        "of 78 there is only the image or the annotation",
+        "image 78 lacks its image or annotation file",
     ):
         assert sum(part in fault for fault in faults) == 1, part
     with pytest.raises(DatasetError, match="unknown class 'Z3'"):
@@ -204,11 +204,11 @@ LAUGHS = "".join(f'<!ENTITY l{k + 1} "{f"&l{k};" * 10}">' for k in range(12))
         (annotation([], width=10**300).encode(), "size/width is"),
     ],
 )
-def test_damaged_xml_is_one_plain_error(data: bytes, said: str, published: Path) -> None:
+def test_damaged_xml_is_reported(data: bytes, said: str, published: Path) -> None:
     folder = published / "gband-cil54816"
     (folder / "24_chromosomes_object" / "annotations" / f"{TRAIN}.xml").write_bytes(data)
     with pytest.raises(DatasetError, match=rf"{TRAIN}\.xml: no annotation .*({said})") as caught:
-        CILFiles(folder).read(TRAIN)
+        Cil54816Files(folder).read(TRAIN)
     assert len(str(caught.value)) < 600 and "mend it or fetch it again" in str(caught.value)
 
 
@@ -218,24 +218,24 @@ def test_other_encodings_are_read(published: Path) -> None:
     for encoding in ("utf-16", "latin-1"):
         head = f'<?xml version="1.0" encoding="{encoding}"?>'
         path.write_bytes((head + GOOD).encode(encoding))
-        assert len(CILFiles(folder).read(TRAIN).polygons) == 6
+        assert len(Cil54816Files(folder).read(TRAIN).polygons) == 6
 
 
-def test_two_files_of_one_image_are_not_guessed_between(published: Path, tmp_path: Path) -> None:
+def test_two_files_of_one_image_are_refused(published: Path, tmp_path: Path) -> None:
     folder = published / "gband-cil54816"
     (folder / "copy").mkdir()
     (folder / "copy" / f"{VAL}.xml").write_text(GOOD)
     with pytest.raises(DatasetError, match=f"are both of image '{VAL}'; remove one"):
-        CILFiles(folder)
+        Cil54816Files(folder)
 
 
 def test_crops_of_boxes_of_another_image_are_refused(published: Path, tmp_path: Path) -> None:
     write(published / "gband-cil54816", TRAIN, annotation(published_boxes(), width=WIDTH + 1))
-    with pytest.raises(DatasetError, match=r"is of an image of 161x120, but the image is 160x"):
+    with pytest.raises(DatasetError, match=r"describes an image of 161x120, but the image is 160x"):
         Cil54816CropsDataModule(published, cache=str(tmp_path / "cache")).setup()
 
 
-def test_a_file_that_cannot_be_read_is_a_fault_and_no_end(published: Path) -> None:
+def test_verify_continues_after_an_unreadable_file(published: Path) -> None:
     with zipfile.ZipFile(published / FILE_NAME, "w") as archive:
         for path in (published / "gband-cil54816").rglob("*.*"):
             archive.write(path, path.relative_to(published / "gband-cil54816").as_posix())
@@ -270,7 +270,7 @@ def test_items_and_batches_have_boxes_and_classes(published: Path) -> None:
     assert target["boxes"].tolist() == [list(box) for _, box in BOXES]
 
 
-def test_boxes_stay_tight_on_turned_crops(published: Path) -> None:
+def test_boxes_stay_tight_on_rotated_crops(published: Path) -> None:
     only_turns = {"brightness": 0, "contrast": 0, "gamma": 1, "blur": 0, "noise": 0}
     data = module(published, augmentation=only_turns, samples_per_epoch=40)
     shapes = set()
@@ -284,10 +284,12 @@ def test_boxes_stay_tight_on_turned_crops(published: Path) -> None:
                 shapes.add(x1 - x0 > y1 - y0)
     assert shapes == {True, False}
     augmentation = MetaphaseAugmentation(scale=(1, 1))
-    matrices = [augmentation.matrix(np.random.default_rng(k), boxes_only=True) for k in range(64)]
+    matrices = [
+        augmentation.draw_matrix(np.random.default_rng(k), boxes_only=True) for k in range(64)
+    ]
     assert len({tuple(np.round(matrix).ravel().tolist()) for matrix in matrices}) == 8
     bare = MetaphaseAugmentation(rotate=0, flips=False, scale=(1, 1))
-    np.testing.assert_array_equal(bare.matrix(np.random.default_rng(0), True), np.eye(2))
+    np.testing.assert_array_equal(bare.draw_matrix(np.random.default_rng(0), True), np.eye(2))
 
 
 # Crops
@@ -312,20 +314,19 @@ def test_crops_of_boxes(published: Path, tmp_path: Path) -> None:
         Cil54816CropsDataModule(published, fold=1)
 
 
-def test_the_tag_is_of_crops_and_boxes() -> None:
+def test_the_tag_names_crops_and_boxes() -> None:
     assert dataset_of_tag("cil", "classification").name == "cil54816-crops"
     assert dataset_of_tag("cil", "detection").name == "cil54816"
-    # Segmenters learn from boxes, too.
+    # Segmenters can be trained on boxes.
     assert dataset_of_tag("cil", "segmentation").name == "cil54816"
     with pytest.raises(ChromozooError):
         dataset_of_tag("pki3", "segmentation")
 
 
+@pytest.mark.data
 def test_real_set_is_whole(real_data: Path) -> None:
-    if not (real_data / FILE_NAME).exists():
-        pytest.skip("the real CIL:54816 set is not on this machine")
-    files = CILFiles(real_data / FILE_NAME)
+    files = Cil54816Files(real_data / FILE_NAME)
     assert set(files.keys()) == set(SPLIT.ids("all"))
-    assert files.listed - set(files.keys()) == {"1100997"}
-    found = files.boxes("1057261")
+    assert files.read_lists() - set(files.keys()) == {"1100997"}
+    found = files.read_boxes("1057261")
     assert len(found.boxes) == 46 and found.duplicates == 1

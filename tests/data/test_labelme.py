@@ -1,4 +1,4 @@
-"""Outlines, and the two formats that metaphases are read from."""
+"""Outlines, and metaphases in the formats of labelme and COCO."""
 
 import base64
 import io
@@ -13,12 +13,12 @@ import pytest
 from faster_coco_eval.core import mask as coco_mask
 from PIL import Image
 
-from chromozoo.data.base.metaphase_dataset import metaphase_files
 from chromozoo.data.io.archive import natural_order
 from chromozoo.data.io.coco import CocoFiles, write_coco
 from chromozoo.data.io.labelme import LabelmeFiles
+from chromozoo.data.io.metaphase_files import open_metaphases
 from chromozoo.errors import ChromozooError, DatasetError
-from chromozoo.structures.metaphase import Metaphase, check, faults
+from chromozoo.structures.metaphase import Metaphase, check_metaphase, find_faults
 from chromozoo.structures.polygons import mask_box, mask_outline, polygon_area, polygon_mask
 
 HEIGHT, WIDTH = 48, 64
@@ -60,7 +60,7 @@ def write(folder: Path, data: Any, name: str = "original_5.json") -> LabelmeFile
 
 
 def test_a_mask_follows_cocos_rule_exactly() -> None:
-    """Evaluations decode the polygons themselves: one pixel apart would cost average precision."""
+    """COCO evaluators decode polygons themselves, so a pixel of difference costs precision."""
     rng = np.random.default_rng(0)
     for _ in range(50):
         angles = np.sort(rng.uniform(0, 2 * np.pi, 12))
@@ -94,7 +94,7 @@ def test_an_outline_beyond_the_image_is_cut_off() -> None:
     assert not polygon_mask(square - 1000, HEIGHT, WIDTH).any()
 
 
-def test_names_sort_as_people_count() -> None:
+def test_natural_order() -> None:
     assert natural_order(["107c", "24b", "5", "24a", "b", "18"]) == [
         "b",
         "5",
@@ -130,12 +130,14 @@ def test_labelme_is_read_zipped_or_not(kind: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(metaphase.image, draw_image())
     assert metaphase.image.dtype == np.float32
     np.testing.assert_array_equal(metaphase.polygons[1], OTHER)
-    assert check(metaphase) is metaphase and faults(metaphase) == []
+    assert check_metaphase(metaphase) is metaphase and find_faults(metaphase) == []
 
 
-def test_an_image_beside_its_file(tmp_path: Path) -> None:
+def test_an_image_in_the_folder_of_its_file(tmp_path: Path) -> None:
     files = write(tmp_path, labelme(imageData=None, imagePath="C:\\study\\original_5.png"))
-    with pytest.raises(DatasetError, match=r"original_5\.json: holds no image, .*is not beside it"):
+    with pytest.raises(
+        DatasetError, match=r"original_5\.json: has no embedded image, .*is not in its folder"
+    ):
         files.read("5")
     (tmp_path / "original_5.png").write_bytes(png(draw_image()))
     np.testing.assert_array_equal(files.read("5").image, draw_image())
@@ -144,12 +146,12 @@ def test_an_image_beside_its_file(tmp_path: Path) -> None:
 def test_a_path_out_of_the_set_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png(draw_image()))
     files = write(tmp_path / "set", labelme(imageData=None, imagePath="../secret.png"))
-    with pytest.raises(DatasetError, match="is not beside it"):
+    with pytest.raises(DatasetError, match="is not in its folder"):
         files.read("5")
 
 
 def test_colour_images_become_grey(tmp_path: Path) -> None:
-    """BioImLab's are RGB JPEG of equal channels."""
+    """The images of BioImLab are RGB JPEG with equal channels."""
     rgb = base64.b64encode(png(np.stack([draw_image()] * 3, -1))).decode()
     image = write(tmp_path, labelme(imageData=rgb)).read("5").image
     np.testing.assert_allclose(image, draw_image(), atol=0.5)
@@ -162,10 +164,10 @@ def test_colour_images_become_grey(tmp_path: Path) -> None:
         ("[" * 100_000, "damaged JSON"),
         ([], "no JSON object"),
         ({"a": 1}, "no list of shapes"),
-        (labelme([BAR, "x"]), "shape 1 is no list of points"),
-        (labelme([BAR, [[1, 2], [3, None]]]), "shape 1 is no list of points"),
-        (labelme([[[1, 2], [float("nan"), 3], [4, 5]]]), "shape 0 is no list of points"),
-        (labelme([[[1, 2, 3], [4, 5, 6]]]), "shape 0 is no list of points"),
+        (labelme([BAR, "x"]), "shape 1 is not a list of points"),
+        (labelme([BAR, [[1, 2], [3, None]]]), "shape 1 is not a list of points"),
+        (labelme([[[1, 2], [float("nan"), 3], [4, 5]]]), "shape 0 is not a list of points"),
+        (labelme([[[1, 2, 3], [4, 5, 6]]]), "shape 0 is not a list of points"),
         (
             labelme(shapes=[{"points": [[1, 1], [5, 5]], "shape_type": "rectangle"}]),
             "shape 0 is of type rectangle; draw it again as a polygon",
@@ -179,11 +181,11 @@ def test_colour_images_become_grey(tmp_path: Path) -> None:
         (labelme(imageData=None, imagePath=["a.png"]), "imagePath is .*, no name of a file"),
         (labelme(shapes=[{"points": BAR, "label": [[]]}]), "shape 0 has the label"),
         (labelme(shapes=[{"points": BAR, "shape_type": ["polygon"]}]), "shape 0 is of type"),
-        (labelme([[[0, 0], [1e9, 0], [0, 1e9]]]), "shape 0 goes over 3e[+]09 pixels"),
-        (labelme([[[1e300, 1e300]] * 3]), "shape 0 goes over 1e[+]300 pixels"),
-        (labelme([[["a", "b"]] * 3]), "shape 0 is no list of points"),
-        (labelme([{"a": 1}]), "shape 0 is no list of points"),
-        ('{"shapes": [], "shapes": []}', "damaged JSON .*the key 'shapes' stands twice"),
+        (labelme([[[0, 0], [1e9, 0], [0, 1e9]]]), "shape 0 extends over 3e[+]09 pixels"),
+        (labelme([[[1e300, 1e300]] * 3]), "shape 0 extends over 1e[+]300 pixels"),
+        (labelme([[["a", "b"]] * 3]), "shape 0 is not a list of points"),
+        (labelme([{"a": 1}]), "shape 0 is not a list of points"),
+        ('{"shapes": [], "shapes": []}', "damaged JSON .*an object has the key 'shapes' twice"),
         ('{"shapes": "\\ud800"}', "damaged JSON .*lone surrogate"),
         ('{"imageWidth": ' + "9" * 5000 + "}", "damaged JSON .*thousands of digits"),
         (labelme(imageData="!!"), "imageData is damaged"),
@@ -191,7 +193,7 @@ def test_colour_images_become_grey(tmp_path: Path) -> None:
         (labelme(imageData=labelme()["imageData"][:120]), "damaged or not an image"),
     ],
 )
-def test_damage_is_named(data: Any, said: str, tmp_path: Path) -> None:
+def test_damaged_files_are_reported(data: Any, said: str, tmp_path: Path) -> None:
     (tmp_path / "original_5.json").write_text(data if isinstance(data, str) else json.dumps(data))
     with pytest.raises(DatasetError, match=r"original_5\.json: .*" + said):
         LabelmeFiles(tmp_path).read("5")
@@ -228,13 +230,13 @@ def test_faulty_outlines_name_file_and_shape(
     polygons: list[Any], said: list[str], tmp_path: Path
 ) -> None:
     metaphase = write(tmp_path, labelme(polygons)).read("5")
-    found = faults(metaphase)
+    found = find_faults(metaphase)
     assert len(found) == len(said)
     for fault, part in zip(found, said, strict=True):
         assert fault.startswith(f"{tmp_path}: original_5.json: ") and part in fault
     if said:
         with pytest.raises(DatasetError, match=r"original_5\.json: "):
-            check(metaphase)
+            check_metaphase(metaphase)
 
 
 # COCO
@@ -258,9 +260,9 @@ def test_coco_is_written_and_read(tmp_path: Path) -> None:
     first = data["annotations"][0]
     assert first["bbox"] == [10, 8, 30, 12] and first["area"] == 360
     assert Image.open(folder / "images" / "9.png").mode == "L"
-    files = metaphase_files(folder)
+    files = open_metaphases(folder)
     assert isinstance(files, CocoFiles) and files.keys() == ["9", "24a"]
-    metaphase = check(files.read("24a"))
+    metaphase = check_metaphase(files.read("24a"))
     np.testing.assert_array_equal(metaphase.image, draw_image())
     np.testing.assert_allclose(metaphase.polygons[1], OTHER)
     assert metaphase.labels == ["chromosome"] * 2
@@ -277,15 +279,15 @@ def test_coco_is_found(pointed_at: str, tmp_path: Path) -> None:
             for image in (tmp_path / "set" / "images").iterdir():
                 archive.write(image, f"images/{image.name}")
         path = tmp_path / "set.zip"
-    np.testing.assert_array_equal(metaphase_files(path).read("9").image, draw_image())
+    np.testing.assert_array_equal(open_metaphases(path).read("9").image, draw_image())
 
 
-def test_several_coco_files_are_not_guessed_between(tmp_path: Path) -> None:
+def test_several_coco_files_are_refused(tmp_path: Path) -> None:
     write_coco(metaphases(), tmp_path / "set")
     text = (tmp_path / "set" / "annotations.json").read_text()
     (tmp_path / "set" / "instances_val.json").write_text(text)
     with pytest.raises(DatasetError, match="holds several COCO files"):
-        metaphase_files(tmp_path / "set")
+        open_metaphases(tmp_path / "set")
 
 
 def change_size(data: Any) -> None:
@@ -297,7 +299,7 @@ def change_outline(data: Any) -> None:
 
 
 def change(where: str, number: int, name: str, value: Any) -> Any:
-    """Puts a value of another type where there was a right one."""
+    """Replace a value by one of another type."""
 
     def changed(data: Any) -> None:
         data[where][number][name] = value
@@ -317,13 +319,13 @@ def cut_outline(data: Any) -> None:
     ("change", "said"),
     [
         (change_size, r"9\.png: .*annotations\.json says that it is 99x48, but it is 64x48"),
-        (change_outline, r"9\.png: annotation 2 is no mask in run lengths .*damaged"),
+        (change_outline, r"9\.png: annotation 2 is not a run-length encoded mask .*damaged"),
         (split_outline, r"9\.png: annotation 2 is not outlined by one polygon"),
-        (cut_outline, r"9\.png: annotation 2 is no list of points"),
+        (cut_outline, r"9\.png: annotation 2 is not a list of points"),
         (lambda data: data.pop("images"), r"annotations\.json: not a COCO instance file"),
         (lambda data: data["annotations"][0].pop("image_id"), "not a COCO instance file"),
         (lambda data: data["annotations"].append(3), "not a COCO instance file"),
-        (lambda data: data["images"][0].update(file_name="../x.png"), r"x\.png is not there"),
+        (lambda data: data["images"][0].update(file_name="../x.png"), r"x\.png is missing"),
         (lambda data: data["images"][1].update(file_name="9.png"), "two images are named '9'"),
         (change("images", 1, "id", 1), "two images have the id 1"),
         (
@@ -345,9 +347,9 @@ def cut_outline(data: Any) -> None:
         (change("annotations", 0, "segmentation", None), "is not outlined by one polygon or mask"),
         (change("annotations", 0, "segmentation", [[]] * 2), "is not outlined by one polygon"),
         (change("annotations", 0, "segmentation", ["a"]), "is not outlined by one polygon"),
-        (change("annotations", 0, "segmentation", [["a", 1]]), "is no list of points"),
-        (change("annotations", 0, "segmentation", [[[1], [2]]]), "is no list of points"),
-        (change("annotations", 0, "segmentation", [[10**30, 0]]), "goes over 1e[+]30 pixels"),
+        (change("annotations", 0, "segmentation", [["a", 1]]), "is not a list of points"),
+        (change("annotations", 0, "segmentation", [[[1], [2]]]), "is not a list of points"),
+        (change("annotations", 0, "segmentation", [[10**30, 0]]), "extends over 1e[+]30 pixels"),
         (change("categories", 0, "id", [1]), "'id' is missing or no id"),
         (change("categories", 0, "name", [1]), "'name' is missing or no text"),
         (lambda data: data.update(images={}), "'images' is missing or no list of objects"),
@@ -363,7 +365,7 @@ def test_faulty_coco_is_named(change: Any, said: str, tmp_path: Path) -> None:
     change(data)
     path.write_text(json.dumps(data))
     with pytest.raises(DatasetError, match=said):
-        metaphase_files(tmp_path / "set").read("9")
+        open_metaphases(tmp_path / "set").read("9")
 
 
 def test_a_damaged_coco_image_is_named(tmp_path: Path) -> None:
@@ -371,11 +373,11 @@ def test_a_damaged_coco_image_is_named(tmp_path: Path) -> None:
     image = tmp_path / "set" / "images" / "9.png"
     image.write_bytes(image.read_bytes()[:60])
     with pytest.raises(DatasetError, match=r"9\.png: the file is damaged"):
-        metaphase_files(tmp_path / "set").read("9")
+        open_metaphases(tmp_path / "set").read("9")
 
 
 def coco(folder: Path, rows: list[dict[str, Any]], image: np.ndarray | None = None) -> Any:
-    """A set of one image, and an annotation for each row."""
+    """A set of one image with one annotation for each row."""
     write_coco(metaphases()[:1], folder)
     path = folder / "annotations.json"
     data = json.loads(path.read_text())
@@ -388,14 +390,14 @@ def coco(folder: Path, rows: list[dict[str, Any]], image: np.ndarray | None = No
 
 
 def counts(mask: np.ndarray) -> list[int]:
-    """Uncompressed run lengths: of zeros, of ones, of zeros, ... down the columns."""
+    """Uncompressed run lengths of zeros, ones, zeros, ... down the columns."""
     flat = np.concatenate([[0], mask.ravel(order="F").astype(int), [0]])
     edges = np.flatnonzero(np.diff(flat))
     return np.diff(np.concatenate([[0], edges, [mask.size]])).tolist()
 
 
 def odd_mask() -> np.ndarray:
-    """Two pieces, a hole, a piece in it, and pixels that touch by a corner."""
+    """Two components, a hole with a component in it, and pixels that touch by a corner."""
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[5:30, 5:40], mask[10:25, 10:30], mask[15:20, 15:25] = True, False, True
     mask[30:35, 40:50] = mask[0, 60] = True
@@ -405,19 +407,19 @@ def odd_mask() -> np.ndarray:
 @pytest.mark.parametrize("crowd", [0, 1, True, "1", None])
 @pytest.mark.parametrize("compressed", [False, True])
 def test_masks_are_read_whatever_iscrowd_says(crowd: Any, compressed: bool, tmp_path: Path) -> None:
-    """CVAT writes what its brush has drawn as crowds; others write them as they are."""
+    """CVAT marks masks of its brush as crowds; other tools do not."""
     mask = odd_mask()
     runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
     outline = {"size": [HEIGHT, WIDTH], "counts": runs if compressed else counts(mask)}
     coco(tmp_path / "set", [{}, {"segmentation": outline, "iscrowd": crowd}])
-    files = metaphase_files(tmp_path / "set")
-    found = check(files.read("9"))
+    files = open_metaphases(tmp_path / "set")
+    found = check_metaphase(files.read("9"))
     assert len(found.polygons) == 2 and files.left_out == []
     np.testing.assert_array_equal(found.masks()[1], mask)
     assert polygon_area(found.polygons[1]) == mask.sum()
 
 
-def test_any_mask_has_an_outline_that_gives_it_back() -> None:
+def test_the_outline_of_a_mask_gives_the_mask_back() -> None:
     rng = np.random.default_rng(0)
     for number in range(300):
         mask = rng.random(rng.integers(1, 25, 2)) < (0.1, 0.5, 0.9)[number % 3]
@@ -430,21 +432,21 @@ def test_any_mask_has_an_outline_that_gives_it_back() -> None:
         assert polygon_area(outline) == pytest.approx(mask.sum())
     turned = mask_outline(odd_mask()) @ np.array([[0.0, 1], [-1, 0]]) + (HEIGHT, 0)
     np.testing.assert_array_equal(polygon_mask(turned, WIDTH, HEIGHT), np.rot90(odd_mask(), -1))
-    with pytest.raises(ValueError, match="more than 1,000 pieces"):
+    with pytest.raises(ValueError, match="more than 1,000 components"):
         mask_outline(rng.random((100, 100)) < 0.4)
 
 
 RIGHT = {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}
 
 
-def test_more_outlines_than_memory_holds(tmp_path: Path) -> None:
+def test_too_many_outlines_are_refused(tmp_path: Path) -> None:
     polygon = np.array(BAR)
     image = np.broadcast_to(np.float32(10), (10_000, 10_000))
     many = Metaphase("a", image, [polygon] * 41, ["c"] * 41, "a.json", ["s"] * 41)
     with pytest.raises(DatasetError, match=r"^a\.json: 41 outlines in an image of 10000x10000 are"):
         many.masks()
     many = Metaphase("a", image[:48, :64], [polygon] * 2001, ["c"] * 2001, "a.json", ["s"] * 2001)
-    (fault,) = faults(many)
+    (fault,) = find_faults(many)
     assert "has 2001 outlines, more than any metaphase (2000); divide it" in fault
 
 
@@ -472,17 +474,17 @@ def test_more_outlines_than_memory_holds(tmp_path: Path) -> None:
 def test_damaged_run_lengths_are_named_and_never_decoded(wrong: Any, tmp_path: Path) -> None:
     coco(tmp_path / "set", [{"segmentation": RIGHT | wrong if wrong else wrong}])
     with pytest.raises(DatasetError, match=r"9\.png: annotation 1 is no mask in run lengths"):
-        metaphase_files(tmp_path / "set").read("9")
+        open_metaphases(tmp_path / "set").read("9")
 
 
 def test_a_mask_without_a_pixel_is_a_fault(tmp_path: Path) -> None:
     coco(tmp_path / "set", [{"segmentation": RIGHT}])
-    (fault,) = faults(metaphase_files(tmp_path / "set").read("9"))
+    (fault,) = find_faults(open_metaphases(tmp_path / "set").read("9"))
     assert "annotation 1 has 0 points" in fault
 
 
-def test_what_is_left_out_is_counted_and_said(tmp_path: Path) -> None:
-    """A crowd is a region that nobody outlined one by one."""
+def test_ignored_annotations_are_counted(tmp_path: Path) -> None:
+    """A crowd is a region whose instances have no outlines."""
     rows = [{}, {"iscrowd": 1}, {"iscrowd": 1, "segmentation": []}, {"image_id": 77}]
     coco(tmp_path / "set", rows)
     said = [
@@ -490,7 +492,7 @@ def test_what_is_left_out_is_counted_and_said(tmp_path: Path) -> None:
         "1 annotations of images that are not listed (image_id 77)",
     ]
     with pytest.warns(UserWarning, match=r"annotations\.json: left out: 2 crowds .*, 1 annot"):
-        files = metaphase_files(tmp_path / "set")
+        files = open_metaphases(tmp_path / "set")
     assert files.left_out == said
     assert len(files.read("9").polygons) == 1
 
@@ -507,15 +509,15 @@ def test_numbers_may_be_text_and_paths_those_of_windows(tmp_path: Path) -> None:
         row["category_id"] = 1.0
         row["segmentation"] = [[str(value) for value in row["segmentation"][0]]]
     path.write_text(json.dumps(data))
-    files = metaphase_files(tmp_path / "set")
+    files = open_metaphases(tmp_path / "set")
     for key in ("9", "24a"):
-        metaphase = check(files.read(key))
+        metaphase = check_metaphase(files.read(key))
         np.testing.assert_array_equal(metaphase.image, draw_image())
         np.testing.assert_allclose(metaphase.polygons[1], OTHER)
         assert metaphase.labels == ["chromosome"] * 2
     data["images"][0] |= {"width": None, "height": None}
     path.write_text(json.dumps(data))
-    assert len(metaphase_files(tmp_path / "set").read("9").polygons) == 2
+    assert len(open_metaphases(tmp_path / "set").read("9").polygons) == 2
 
 
 def test_equal_names_in_several_folders(tmp_path: Path) -> None:
@@ -525,14 +527,14 @@ def test_equal_names_in_several_folders(tmp_path: Path) -> None:
     (images / "24a.png").rename(images / "b" / "9.png")
     path = tmp_path / "set" / "annotations.json"
     path.write_text(path.read_text().replace("24a.png", "b/9.png"))
-    files = metaphase_files(tmp_path / "set")
+    files = open_metaphases(tmp_path / "set")
     assert files.keys() == ["9", "images/b/9"]
     assert files.read("images/b/9").shapes == ["annotation 3", "annotation 4"]
 
 
 @pytest.mark.parametrize("orientation", [1, 2, 3, 6, 8])
-def test_outlines_lie_on_the_image_as_it_is_seen(orientation: int, tmp_path: Path) -> None:
-    """Tools for annotation show an image upright, as its EXIF data say."""
+def test_outlines_follow_the_exif_orientation(orientation: int, tmp_path: Path) -> None:
+    """Annotation tools rotate an image by its EXIF data."""
     back = {1: lambda a: a, 2: np.fliplr, 3: lambda a: np.rot90(a, 2), 6: np.rot90, 8: None}
     stored = np.rot90(draw_image(), -1) if orientation == 8 else back[orientation](draw_image())
     exif = Image.Exif()
@@ -541,19 +543,19 @@ def test_outlines_lie_on_the_image_as_it_is_seen(orientation: int, tmp_path: Pat
     Image.fromarray(np.ascontiguousarray(stored)).save(
         tmp_path / "set" / "images" / "9.png", exif=exif
     )
-    found = metaphase_files(tmp_path / "set").read("9")
+    found = open_metaphases(tmp_path / "set").read("9")
     np.testing.assert_array_equal(found.image, draw_image())
     assert found.image[found.masks()[0]].min() == 150
-    # A tool that does not turn it says the other size: its outlines would lie elsewhere.
+    # A tool that ignores EXIF writes the other size, and its outlines would not fit.
     path = tmp_path / "set" / "annotations.json"
     data = json.loads(path.read_text())
     data["images"][0] |= {"width": HEIGHT, "height": WIDTH}
     path.write_text(json.dumps(data))
     with pytest.raises(DatasetError, match=r"is 48x64, but it is turned upright, .* 64x48"):
-        metaphase_files(tmp_path / "set").read("9")
+        open_metaphases(tmp_path / "set").read("9")
 
 
-def test_writing_replaces_only_what_it_was_told_to(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_only_on_request(tmp_path: Path) -> None:
     folder = tmp_path / "set"
     write_coco(metaphases(), folder)
     with pytest.raises(ChromozooError, match="exists already"):

@@ -1,4 +1,4 @@
-"""The M-FISH DataModule: chromosomes out of class maps, on tiny drawn sets."""
+"""M-FISH: instances derived from class maps, on tiny drawn sets."""
 
 import zipfile
 from pathlib import Path
@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 
 from chromozoo.cli.main import main
-from chromozoo.data.karyotyped import true_cells
+from chromozoo.data.karyotyping_truth import true_cells
 from chromozoo.data.mfish import (
     FILE_NAME,
     MFishDataModule,
-    MFISHFiles,
-    instances_of,
+    MFishFiles,
+    find_instances,
     karyotype_of,
     slide_of,
     verify,
@@ -77,12 +77,12 @@ def test_split_is_disjoint_by_slide() -> None:
     assert SPLIT.sha256[:12] == "461c6ece0d0c"
 
 
-# Chromosomes out of a map
+# Instances of a class map
 
 
-def test_what_an_overlap_splits_is_joined() -> None:
+def test_fragments_at_an_overlap_are_joined() -> None:
     values = drawn_map()
-    found = instances_of(values)
+    found = find_instances(values)
     assert [label for label, _ in found] == [0, 0, 1, 1, 22, 23]
     crossing = [mask for _, mask in found if mask[60, 35]]
     assert len(crossing) == 2, "the pixels of the crossing belong to both"
@@ -94,13 +94,13 @@ def test_what_an_overlap_splits_is_joined() -> None:
 
 
 def test_homologues_at_one_overlap_stay_apart() -> None:
-    """Both 1 cross the same 2 in one region: together they are too large for one 1."""
+    """Both 1 cross the same 2 in one region; together they are too large for one chromosome."""
     values = np.pad(drawn_map(), ((0, 80), (0, 0)))
     values[:, :85] = 0
     values[95:105, 5:80] = 2
     values[15:95, 30:40] = values[105:185, 30:40] = 1
     values[95:105, 30:40] = 255
-    ones = [mask for label, mask in instances_of(values) if label == 0]
+    ones = [mask for label, mask in find_instances(values) if label == 0]
     assert len(ones) == 3
 
 
@@ -108,20 +108,20 @@ def test_dust_is_left_out_and_holes_are_filled() -> None:
     values = drawn_map()
     values[2:5, 2:5] = 7
     values[50:53, 94:96] = 0
-    found = instances_of(values)
+    found = find_instances(values)
     assert len(found) == 6
     assert found[1][1][51, 95] or found[0][1][51, 95]
-    assert instances_of(np.zeros((20, 20), np.uint8)) == []
+    assert find_instances(np.zeros((20, 20), np.uint8)) == []
 
 
-def test_outlines_give_their_masks_back() -> None:
+def test_the_outlines_give_the_masks_back() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         values = np.zeros((40, 50), np.uint8)
         for _ in range(4):
             top, left = rng.integers(0, 30, 2)
             values[top : top + rng.integers(1, 20), left : left + rng.integers(1, 25)] = 3
-        for _, mask in instances_of(values):
+        for _, mask in find_instances(values):
             np.testing.assert_array_equal(polygon_mask(mask_polygon(mask), 40, 50), mask)
     corners = mask_polygon(np.ones((1, 1), bool)).tolist()
     assert sorted(corners) == [[0, 0], [0, 1], [1, 0], [1, 1]]
@@ -145,7 +145,7 @@ def test_items_carry_classes(published: Path) -> None:
 
 
 def test_training_crops_keep_class_and_place_together(published: Path) -> None:
-    """A chromosome's class is in its grey here, so a label that slips is seen."""
+    """The grey value of a chromosome is its class here, which reveals shifted labels."""
     data = module(published)
     preset = None
     seen = set()
@@ -180,12 +180,12 @@ def test_metaphases_for_karyotyping(published: Path, kind: str) -> None:
     assert cell.classes.tolist() == [0, 0, 1, 1, 22, 23]
     assert isinstance(cell.outlines, Segmentation)
     assert cell.outlines.masks.shape == (6, 120, 160)
-    masks = [mask for _, mask in instances_of(drawn_map())]
+    masks = [mask for _, mask in find_instances(drawn_map())]
     np.testing.assert_array_equal(cell.outlines.masks, masks)
     assert image.shape == (120, 160) and image.dtype == np.float32
 
 
-# Faulty sets
+# Faulty data sets
 
 
 def test_faulty_files_are_named(published: Path, capsys: Any) -> None:
@@ -217,20 +217,22 @@ def test_faulty_files_are_named(published: Path, capsys: Any) -> None:
 
 
 def test_noise_is_no_class_map(published: Path) -> None:
-    """Its tens of thousands of pieces would be joined for hours."""
+    """Joining its tens of thousands of fragments would take hours."""
     noise = np.random.default_rng(0).choice(np.r_[np.arange(25), 255], (300, 300))
     write(published / "mfish-dapi", "A0101XY", noise.astype(np.uint8))
-    with pytest.raises(DatasetError, match=r"A0101XYK\.png: the map is of [0-9,]+ pieces, noise"):
-        MFISHFiles(published / "mfish-dapi").read("A0101XY")
+    with pytest.raises(
+        DatasetError, match=r"A0101XYK\.png: the map has [0-9,]+ fragments, which is noise"
+    ):
+        MFishFiles(published / "mfish-dapi").read("A0101XY")
 
 
-def test_two_files_of_one_name_are_not_guessed_between(published: Path) -> None:
+def test_two_files_of_one_name_are_refused(published: Path) -> None:
     folder = published / "mfish-dapi"
     (name,) = sorted(path.name for path in folder.glob("*K.png"))[:1]
     (folder / "copy").mkdir()
     (folder / "copy" / name).write_bytes((folder / name).read_bytes())
     with pytest.raises(DatasetError, match=f"{name} .*have one name; remove one"):
-        MFISHFiles(folder)
+        MFishFiles(folder)
 
 
 def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
@@ -241,9 +243,8 @@ def test_missing_data_says_what_to_do(tmp_path: Path) -> None:
         module(tmp_path).setup()
 
 
+@pytest.mark.data
 def test_real_set_is_whole(real_data: Path) -> None:
-    if not (real_data / FILE_NAME).exists():
-        pytest.skip("the real M-FISH set is not on this machine")
     data = MFishDataModule(root=real_data)
     assert [len(data.keys(stage)) for stage in STAGES] == [113, 17, 33]
     item = data.dataset("val")[0]

@@ -1,4 +1,4 @@
-"""Outlined metaphases and such with boxes, in one training."""
+"""Metaphases with outlines and metaphases with boxes in one data set."""
 
 from pathlib import Path
 
@@ -22,26 +22,26 @@ def data(
     )
 
 
-def test_few_outlined_images_count_more(data: MixedMetaphasesDataModule) -> None:
+def test_images_with_outlines_have_larger_weights(data: MixedMetaphasesDataModule) -> None:
     keys = data.training_keys()
     assert {key.partition(" ")[0] for key in keys} == {"bioimlab", "cil"}
     for key in set(keys):
         assert keys.count(key) == REPEATS[key.partition(" ")[0]]
 
 
-def test_masks_are_given_where_they_are_known(data: MixedMetaphasesDataModule) -> None:
+def test_targets_have_masks_where_they_are_known(data: MixedMetaphasesDataModule) -> None:
     targets = [target for batch in data.train_dataloader() for target in batch["target"]]
     with_masks = [target for target in targets if "masks" in target]
     assert 0 < len(with_masks) < len(targets)
     assert all(len(target["masks"]) == len(target["boxes"]) for target in with_masks)
 
 
-def test_outlined_images_alone_are_judged(data: MixedMetaphasesDataModule) -> None:
+def test_validation_and_test_images_have_masks(data: MixedMetaphasesDataModule) -> None:
     for batch in (*data.val_dataloader(), *data.test_dataloader()):
         assert all("masks" in target for target in batch["target"])
 
 
-def test_nothing_composed_is_cut_from_boxes(data: MixedMetaphasesDataModule) -> None:
+def test_composed_crops_use_outlined_chromosomes_only(data: MixedMetaphasesDataModule) -> None:
     outlined = [key for key in data.keys("train") if key.startswith("bioimlab")]
     most = sum(len(data.images[key].polygons) for key in outlined)
     assert 0 < len(data.bank().chromosomes) <= most

@@ -1,4 +1,4 @@
-"""G-band single chromosomes in their three layouts, on tiny drawn sets."""
+"""Pki-3 and the other layouts of single chromosomes, on tiny drawn sets."""
 
 import io
 import shutil
@@ -15,20 +15,27 @@ from PIL import Image
 
 from chromozoo.classes import CLASSES
 from chromozoo.cli.main import main
-from chromozoo.data.pki3 import FILE_NAME, Pki3DataModule, list_files, patient_of, verify
+from chromozoo.data.pki3 import (
+    FILE_NAME,
+    Pki3DataModule,
+    Pki3Dataset,
+    list_files,
+    patient_of,
+    verify,
+)
 from chromozoo.data.splits import STAGES, draw_split, load_split
 from chromozoo.errors import DatasetError, DatasetNotFoundError, UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
 
 SPLIT = load_split("pki3_v1")
-# Two of one patient train.
+# Two training karyotypes, one for validation and one for testing.
 KARYOTYPES = (*SPLIT.train[:2], SPLIT.val[0], SPLIT.test[0])
 SMALL: dict[str, int | float | str] = {"height": 32, "width": 16, "scale": 0.5}
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder that holds the zip file; not to be written to."""
+    """Folder with the zip file; read-only."""
     root = tmp_path_factory.mktemp("data")
     with zipfile.ZipFile(root / FILE_NAME, "w") as archive:
         for karyotype in KARYOTYPES:
@@ -92,14 +99,16 @@ def test_labels_cells_and_stages(published: Path, unpacked: Path, tmp_path: Path
     assert len(mixed) == 3 * 46 and set(mixed.cells.tolist()) == {*KARYOTYPES[:2], "-1"}
     batch = next(iter(data.train_dataloader()))
     assert torch.equal(next(iter(data.train_dataloader()))["index"], batch["index"])
+    alone = Pki3Dataset(published, "test", preset=SMALL, cache=tmp_path / "crops")
+    assert torch.equal(alone[3]["image"], item["image"]) and alone.split == data.split
 
     same = module(unpacked, tmp_path / "crops")
     np.testing.assert_array_equal(same.dataset("all").crops, data.dataset("all").crops)
-    assert [path.name[:5] for path in (tmp_path / "crops").iterdir()] == ["pki3-"]
+    assert [path.name[:5] for path in (tmp_path / "crops").glob("*.npy")] == ["pki3-"]
 
 
 def test_the_p_arm_stays_up(published: Path, tmp_path: Path) -> None:
-    """The bars lean by up to 25 degrees; turned upright, the dark end is still the upper one."""
+    """The bars lean by up to 25 degrees; upright, the dark end is the upper one."""
     crops = module(published, tmp_path, preset={"height": 64, "width": 32}).dataset("all").crops
     rows = crops.astype(float).sum(axis=2)
     for row in rows:
@@ -108,7 +117,7 @@ def test_the_p_arm_stays_up(published: Path, tmp_path: Path) -> None:
         assert row[:middle].sum() > row[middle:].sum()
 
 
-def test_verify_counts_and_names_what_is_amiss(unpacked: Path, capsys: Any) -> None:
+def test_verify_counts_and_reports_faults(unpacked: Path, capsys: Any) -> None:
     (unpacked / KARYOTYPES[0] / "21_3.png").write_bytes(draw_image(0))
     report = verify(unpacked)
     assert "185 chromosomes of 4 karyotypes of 3 patients" in report.lines
@@ -170,7 +179,7 @@ def test_class_folders(tmp_path: Path) -> None:
     assert data.split.name == "class-folders_drawn/fold2"
 
 
-def test_what_is_not_of_the_layout_is_counted(tmp_path: Path) -> None:
+def test_images_of_another_layout_are_counted(tmp_path: Path) -> None:
     for name in ("7/a.png", "X/b.png", "unknown/c.png", "d.tif", "7/.hidden.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / name, format="PNG")
@@ -194,7 +203,7 @@ def test_what_is_not_of_the_layout_is_counted(tmp_path: Path) -> None:
         ("file,class\n", "holds no file named in labels.csv"),
     ],
 )
-def test_faulty_tables_of_labels_are_named(text: str, said: str, tmp_path: Path) -> None:
+def test_faulty_tables_of_labels_are_reported(text: str, said: str, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "labels.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(DatasetError, match=said) as caught:
@@ -226,15 +235,14 @@ def test_drawn_splits_are_stable() -> None:
         draw_split("mine", ids, 5)
 
 
+@pytest.mark.data
 def test_real_set_is_whole(real_data: Path) -> None:
-    if not (real_data / FILE_NAME).exists():
-        pytest.skip("the real Pki-3 set is not on this machine")
     files = list_files(real_data / FILE_NAME)
     assert len(files) == 23_623
     assert {file.cell for file in files} == set(SPLIT.ids("all"))
 
 
-def test_the_preset_reads_white_ground_as_nothing() -> None:
+def test_a_white_background_becomes_zero() -> None:
     canvas = ChromosomePreset(height=64, width=32).prepare(
         np.asarray(Image.open(io.BytesIO(draw_image(0))))
     )

@@ -1,4 +1,4 @@
-"""The project reads what it writes itself, and finds in it what it has written."""
+"""Round trips: results and exports of the commands are read again without loss."""
 
 import csv
 import json
@@ -10,31 +10,31 @@ import numpy as np
 import pytest
 import tifffile
 from faster_coco_eval.core import mask as coco_mask
+from helpers.drawn_karyograms import MALE, draw_karyogram_page
 from helpers.tiny_segmenter import tiny_weights
 from PIL import Image
-from test_karyogram_extract import MALE, lab_karyogram
 
 from chromozoo.classes import CLASSES
 from chromozoo.cli.main import main
-from chromozoo.data.base.metaphase_dataset import metaphase_files
 from chromozoo.data.io.coco import CocoFiles
 from chromozoo.data.io.labelme import LabelmeFiles
+from chromozoo.data.io.metaphase_files import open_metaphases
 from chromozoo.data.pki3 import Pki3DataModule
 from chromozoo.errors import DatasetError
 from chromozoo.images.reading import read_grey
 from chromozoo.metrics.segmentation import evaluate_segmentation
-from chromozoo.structures.metaphase import Metaphase, check
+from chromozoo.structures.metaphase import Metaphase, check_metaphase
 from chromozoo.structures.segmentation import Segmentation
 
 
 @pytest.fixture
 def segment(registered_tiny_segmenter: None, inline: None, tmp_path: Path) -> list[str]:
-    """Words of the command line before the images."""
+    """Arguments of the command before the images."""
     return ["segment", "--model", "tiny_segmenter", "--weights", str(tiny_weights(tmp_path))]
 
 
 def metaphase(shift: int = 0) -> np.ndarray:
-    """Bars; the first has a hole with something in it, and the second touches itself."""
+    """Bars; the first has a hole, and the second touches itself."""
     image = np.full((120, 160), 10, np.uint8)
     image[10:60, 10 + shift : 40 + shift] = 200
     image[20:40, 18 + shift : 34 + shift] = 10
@@ -44,7 +44,7 @@ def metaphase(shift: int = 0) -> np.ndarray:
 
 
 def masks_in(instances: list[dict]) -> np.ndarray:
-    """The masks as another program decodes them."""
+    """The masks as pycocotools decodes them."""
     return np.stack([coco_mask.decode(item["segmentation"]) for item in instances]).astype(bool)
 
 
@@ -62,10 +62,12 @@ def test_outlines_of_segment(
     ]
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")  # names that were relative lead nowhere
-    files = metaphase_files(tmp_path / "out")
+    files = open_metaphases(tmp_path / "out")
     assert isinstance(files, CocoFiles) and files.left_out == []
     assert len(files.keys()) == 4 and {"1", "x", "p-page1"} < {*files.keys()}
-    read = {metaphase.source: check(metaphase) for metaphase in map(files.read, files.keys())}
+    read = {
+        metaphase.source: check_metaphase(metaphase) for metaphase in map(files.read, files.keys())
+    }
     for document in documents:
         page = " (page 1)" if document["path"].endswith(".tif") else ""
         found = read[document["path"] + page]
@@ -74,20 +76,20 @@ def test_outlines_of_segment(
         np.testing.assert_array_equal(found.masks(), masks_in(document["instances"]))
         assert found.labels == ["chromosome"] * document["count"] and document["count"] >= 3
         assert not found.masks()[:, 25:35, 25 + shift].any(), "the hole is one"
-    # Each image has a JSON of its own, which says the same.
+    # The JSON of each image has the same masks.
     for path in (tmp_path / "out").glob("*.segment.json"):
-        alone = metaphase_files(path)
+        alone = open_metaphases(path)
         assert isinstance(alone, LabelmeFiles) and len(alone.keys()) == 1
         (twin,) = map(alone.read, alone.keys())
         document = json.loads(path.read_text())
         np.testing.assert_array_equal(twin.masks(), masks_in(document["instances"]))
-    # What was found on an image is never laid on another one, not even one of its size.
+    # A result is not applied to a changed image of the same size.
     Image.fromarray(metaphase(9)).save(tmp_path / "two" / "x.png")
     with pytest.raises(DatasetError, match=r"x\.png: is another image than the one that was anno"):
         files.read("x")
     (tmp_path / "two" / "x.png").unlink()
-    with pytest.raises(DatasetError, match=r"image .*x\.png is not there; put it beside the file"):
-        metaphase_files(tmp_path / "out")
+    with pytest.raises(DatasetError, match=r"image .*x\.png is missing; put it into the folder"):
+        open_metaphases(tmp_path / "out")
 
 
 def test_results_and_images_that_were_moved_together(segment: list[str], tmp_path: Path) -> None:
@@ -95,12 +97,12 @@ def test_results_and_images_that_were_moved_together(segment: list[str], tmp_pat
     assert main([*segment, str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]) == 0
     (tmp_path / "a.png").rename(tmp_path / "out" / "a.png")
     for path in (tmp_path / "out", tmp_path / "out" / "a.segment.json"):
-        files = metaphase_files(path)
+        files = open_metaphases(path)
         (found,) = map(files.read, files.keys())
         assert len(found.polygons) == 3
         np.testing.assert_array_equal(found.image, metaphase())
     zipped = shutil.make_archive(str(tmp_path / "set"), "zip", tmp_path / "out")
-    np.testing.assert_array_equal(metaphase_files(Path(zipped)).read("a").masks(), found.masks())
+    np.testing.assert_array_equal(open_metaphases(Path(zipped)).read("a").masks(), found.masks())
 
 
 def test_json_of_karyotype(registered_tiny_segmenter: None, inline: None, tmp_path: Path) -> None:
@@ -111,7 +113,7 @@ def test_json_of_karyotype(registered_tiny_segmenter: None, inline: None, tmp_pa
     assert main(["karyotype", *words]) == 0
     document = json.loads((tmp_path / "out" / "a.json").read_text())
     for path in (tmp_path / "out", tmp_path / "out" / "a.json"):
-        found = check(metaphase_files(path).read("a"))
+        found = check_metaphase(open_metaphases(path).read("a"))
         np.testing.assert_array_equal(found.image, metaphase())
         np.testing.assert_array_equal(found.masks(), masks_in(document["chromosomes"]))
         assert found.labels == [item["class"] for item in document["chromosomes"]]
@@ -122,10 +124,10 @@ def test_composed_metaphases(tiny_metaphases: Path, tmp_path: Path) -> None:
     words = ["--count", "2", "--chromosomes", "9", "--root", str(tiny_metaphases)]
     assert main(["data", "synthesize", *words, "--output", str(tmp_path / "made")]) == 0
     document = json.loads((tmp_path / "made" / "annotations.json").read_text())
-    files = metaphase_files(tmp_path / "made")
+    files = open_metaphases(tmp_path / "made")
     assert files.keys() == [Path(image["file_name"]).stem for image in document["images"]]
     for key, image in zip(files.keys(), document["images"], strict=True):
-        found = check(files.read(key))
+        found = check_metaphase(files.read(key))
         rows = [row for row in document["annotations"] if row["image_id"] == image["id"]]
         np.testing.assert_array_equal(
             found.image, read_grey(tmp_path / "made" / "images" / image["file_name"])
@@ -139,7 +141,7 @@ def test_composed_metaphases(tiny_metaphases: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("zipped", [False, True])
 def test_chromosomes_of_karyograms(tmp_path: Path, zipped: bool) -> None:
     for name in ("p1_1.png", "p1_2.png", "p2_1.png"):
-        Image.fromarray(lab_karyogram(MALE)[0]).save(tmp_path / name)
+        Image.fromarray(draw_karyogram_page(MALE)[0]).save(tmp_path / name)
     path = tmp_path / "crops"
     names = [str(tmp_path / name) for name in ("p1_1.png", "p1_2.png", "p2_1.png")]
     assert main(["data", "from-karyogram", *names, "--output", str(path)]) == 0
@@ -147,6 +149,7 @@ def test_chromosomes_of_karyograms(tmp_path: Path, zipped: bool) -> None:
     if zipped:
         path = Path(shutil.make_archive(str(tmp_path / "set"), "zip", path))
     data = Pki3DataModule(path, "labels-csv", cache=str(tmp_path / "cache"), preset={"height": 64})
+    data.setup()
     found = data.chromosomes()
     assert Counter(CLASSES[label] for label in found.labels) == Counter(
         row["class"] for row in rows
@@ -180,10 +183,10 @@ def test_chromosomes_that_are_drawn(tmp_path: Path) -> None:
     assert not drawn
 
 
-def test_masks_of_a_result_are_judged_as_they_are(segment: list[str], tmp_path: Path) -> None:
-    """A prediction that is read again as the truth is found to be right, to the last pixel."""
+def test_masks_of_a_result_are_exact(segment: list[str], tmp_path: Path) -> None:
+    """A prediction that is read again as ground truth has an average precision of 1."""
     Image.fromarray(metaphase()).save(tmp_path / "a.png")
     assert main([*segment, str(tmp_path / "a.png"), "--output", str(tmp_path / "out")]) == 0
-    found: Metaphase = metaphase_files(tmp_path / "out").read("a")
+    found: Metaphase = open_metaphases(tmp_path / "out").read("a")
     report = evaluate_segmentation([Segmentation.from_masks(found.masks())], [found.masks()])
     assert report.metrics["mask_ap"].value == pytest.approx(1)

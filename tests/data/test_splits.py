@@ -1,8 +1,9 @@
-"""The committed id lists."""
+"""The committed splits."""
 
 import json
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ from chromozoo.classes import CLASSES
 from chromozoo.data.bioimlab import FILE_NAME, list_files
 from chromozoo.data.splits import STAGES, load_split
 from chromozoo.errors import UnknownNameError
-from chromozoo.folders import data_folders
 
 OFFICIAL_TEST_IMAGES = [5, 10, 18, 28, 34, 41, 44, 57, 62, 65, 66, 68, 78, 84, 89, 96]
 OFFICIAL_TEST_CELLS = (6, 13, 24, 32, 38, 42, 53, 58, 59, 60, 73, 80, 86, 94)
@@ -47,6 +47,7 @@ def test_folds_are_grouped_and_cover_all_cells_once() -> None:
         assert abs(len(split.test) - 107 / 5) < 1
 
 
+@pytest.mark.data
 def test_folds_are_stratified(real_data: Path) -> None:
     """Grouped by cell, and all the same by class: a whole cell has two of each autosome.
 
@@ -88,14 +89,9 @@ def test_unknown_split_and_stage() -> None:
         load_split("bioimlab_v1").ids("training")
 
 
-def joint_labels() -> Path:
-    for folder in data_folders():
-        if (folder / "bioimlab-joint-labels.json").is_file():
-            return folder / "bioimlab-joint-labels.json"
-    pytest.skip(
-        "real data not found: set CHROMOZOO_DATA to the folder that holds "
-        "bioimlab-joint-labels.json"
-    )
+def read_joint_labels(folder: Path) -> dict[str, Any]:
+    labels: dict[str, Any] = json.loads((folder / "bioimlab-joint-labels.json").read_text())
+    return labels
 
 
 def test_segmentation_sizes_and_official_test_images() -> None:
@@ -106,31 +102,33 @@ def test_segmentation_sizes_and_official_test_images() -> None:
     assert len({key for part in parts for key in part}) == 150
     assert all(isinstance(key, str) for key in split.ids("all"))
     assert all(key.isdigit() for key in split.val), "validation: single-image cells"
-    # The part of a key without its letter is a cell.
+    # The key without its letter is the number of the cell.
     numbers = [{key.rstrip("abcdefgh") for key in part} for part in parts[:3]]
     assert not numbers[0] & numbers[1] and not numbers[0] & numbers[2]
     assert split.sha256 == SEGMENTATION_SHA256
 
 
-def test_segmentation_cells_are_on_one_side() -> None:
-    """By the cell that the joint labels find, which may join images of different numbers."""
-    joint = json.loads(joint_labels().read_text())
+@pytest.mark.data
+def test_segmentation_cells_are_on_one_side(real_data: Path) -> None:
+    """Cells are those of the joint labels, which may join images of different numbers."""
+    joint = read_joint_labels(real_data)
     cell_of = {key: image["cell"] for key, image in joint["images"].items()}
     split = load_split("bioimlab_segmentation_v1")
     assert {*split.ids("all"), *split.excluded} == set(cell_of)
     assert set(split.test) == set(joint["official_test_images"])
     train, val, test = ({cell_of[key] for key in split.ids(stage)} - {None} for stage in STAGES)
     assert not train & val and not train & test and not val & test
-    # Nor does one task train on a cell that the other is judged on.
+    # Neither task trains on validation or test cells of the other.
     classification = load_split("bioimlab_v1")
     assert not train & {*classification.val, *classification.test}
     assert val <= set(classification.val) and test <= set(classification.test)
     assert cell_of["3"] == cell_of["109"] and cell_of["21"] == cell_of["47a"]
 
 
-def test_segmentation_images_stand_on_the_same_side() -> None:
-    """A cell that one task is judged on trains no model of the other task."""
-    joint = json.loads(joint_labels().read_text())
+@pytest.mark.data
+def test_segmentation_images_are_on_the_same_side(real_data: Path) -> None:
+    """Neither task trains on validation or test cells of the other."""
+    joint = read_joint_labels(real_data)
     cell_of = {key: image["cell"] for key, image in joint["images"].items()}
     split = load_split("bioimlab_v1")
     test_cells = {cell_of.get(key) for key in joint["official_test_images"]} - {None}

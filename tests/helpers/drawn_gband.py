@@ -1,4 +1,4 @@
-"""Drawn G-band sets in their published layouts: single chromosomes of Pki-3, boxes of CIL:54816."""
+"""Drawn G-band data sets in the published layouts of Pki-3 and CIL:54816."""
 
 import io
 from pathlib import Path
@@ -15,7 +15,7 @@ NAMES = [name for name in CLASSES[:22] for _ in range(2)] + ["X", "Y"]
 
 
 def draw_image(number: int, lean: float = 0.0) -> bytes:
-    """A dark bar on white, darker in its upper half; the number is in its length."""
+    """Draw a dark bar on white, darker in its upper part; the number changes its length."""
     image = np.full((64, 40), 255, np.uint8)
     image[8 : 40 + number, 15:25] = 120
     image[8:22, 15:25] = 20
@@ -43,7 +43,7 @@ def write_files(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def write_boxes(folder: Path) -> Path:
-    """Drawn metaphases in the layout of CIL:54816: two of each part of the split."""
+    """Write drawn metaphases in the layout of CIL:54816: two of each part of the split."""
     folder.mkdir()
     split = load_split("cil54816_v1")
     rng = np.random.default_rng(0)

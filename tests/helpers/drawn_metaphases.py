@@ -11,13 +11,13 @@ from PIL import Image
 
 from chromozoo.structures.polygons import polygon_mask
 
-# By bioimlab_segmentation_v1: three train, two choose, two test.
+# In bioimlab_segmentation_v1: three training, two validation and two test images.
 TRAIN, VAL, TEST = ("2", "24a", "107c"), ("6", "115"), ("5", "10")
 SHAPE = {"2": (160, 200), "24a": (160, 200), "107c": (180, 150), "6": (150, 220)}
 
 
 def draw(key: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Eight bars, of which two cross; their light is 60 to 200 on a ground of 10."""
+    """Draw eight bars of grey value 60 to 200 on a background of 10; two of them cross."""
     height, width = SHAPE.get(key, (160, 200))
     image = np.full((height, width), 10, np.uint8)
     rng = np.random.default_rng(sum(map(ord, key)))
@@ -53,7 +53,7 @@ def write(folder: Path, key: str, polygons: Any = None) -> None:
 
 
 def write_all(folder: Path) -> None:
-    """Every image of the three parts, and the one that the split leaves out."""
+    """Write the images of the three parts, and one that the split excludes."""
     folder.mkdir()
     for key in (*TRAIN, *VAL, *TEST, "51"):
         write(folder, key)

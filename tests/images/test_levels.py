@@ -1,7 +1,8 @@
-"""Grey levels of a metaphase beside dirt, nuclei, frames, dead lines and dim corners."""
+"""Grey levels of metaphases with dirt, nuclei, frames, dead lines and dim corners."""
 
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,23 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 Image = NDArray[np.float32]
 
 
+@cache
 def metaphase(stain: str) -> Image:
-    """The example on a scale of 16 bits with room above, bright on dark or dark on light."""
+    """The example in 16 bits with headroom, bright on dark or dark on light; read-only."""
     grey = read_grey(EXAMPLES / "normal_46XY.png")
     bright = 3000 + 30 * (grey - np.median(grey))
-    return (bright if stain == "q" else 20_000 - bright).astype(np.float32)
+    image = (bright if stain == "q" else 20_000 - bright).astype(np.float32)
+    image.setflags(write=False)
+    return image
+
+
+@cache
+def clean_levels(stain: str) -> Levels:
+    return measure_levels(metaphase(stain))
 
 
 def drawn(image: Image, draw: Callable[[NDArray[np.uint8]], Any], times: float) -> Image:
-    """With something whose departure is so many times that of the chromosomes."""
+    """Draw objects with ``times`` the departure of the chromosomes."""
     mask = np.zeros(image.shape, np.uint8)
     draw(mask)
     background = float(np.median(image))
@@ -88,7 +97,7 @@ def white_screen(image: Image) -> Image:
 
 
 def black_below(image: Image) -> Image:
-    """As much black below as image, saved as a JPEG of 8 bits."""
+    """A black area below the image, of the same size, in an 8-bit JPEG."""
     unit = (image - image.min()) / np.ptp(image)
     shown = np.pad((40 + 200 * unit).astype(np.uint8), ((0, image.shape[0]), (0, 0)))
     _, data = cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 75])
@@ -157,11 +166,11 @@ CHANGES = {
 
 
 def agreement(changed: Image, levels: Levels, clean: Levels) -> tuple[float, float]:
-    """Correlation of both signals where there are chromosomes, and the ratio of their means."""
+    """Correlation of both signals on the chromosomes, and the ratio of their means."""
     height, width = clean.signal.shape
     top, left = ((a - b) // 2 for a, b in zip(changed.shape, clean.signal.shape, strict=True))
     signal = levels.signal[top : top + height, left : left + width]
-    # What the changes draw over lies at the rim.
+    # The changes draw over the rim of the image.
     inside = clean.signal > 0.2
     inside[:115], inside[-115:], inside[:, :115], inside[:, -115:] = False, False, False, False
     found, true = signal[inside], clean.signal[inside]
@@ -170,21 +179,20 @@ def agreement(changed: Image, levels: Levels, clean: Levels) -> tuple[float, flo
 
 @pytest.mark.parametrize("stain", ["q", "g"])
 @pytest.mark.parametrize("name", CHANGES)
-def test_the_chromosomes_keep_their_levels(name: str, stain: str) -> None:
-    image = metaphase(stain)
-    clean = measure_levels(image)
-    changed = CHANGES[name](image)
+def test_artefacts_do_not_change_the_levels(name: str, stain: str) -> None:
+    clean = clean_levels(stain)
+    changed = CHANGES[name](metaphase(stain))
     levels = measure_levels(changed)
-    alike, ratio = agreement(changed, levels, clean)
+    correlation, ratio = agreement(changed, levels, clean)
     assert levels.stain == clean.stain == stain
-    # What is bright is dimmer where there is less light, on an even background, too.
-    assert alike > (0.93 if name == "light from the left" and stain == "q" else 0.97)
+    # Bright chromosomes are dimmer in less light, even after the correction of the background.
+    assert correlation > (0.93 if name == "light from the left" and stain == "q" else 0.97)
     assert 0.8 < ratio < 1.25
     assert levels.width == pytest.approx(clean.width, rel=0.15)
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "text"),
     [
         ("dead column", "dead or saturated column"),
         ("saturated row", "dead or saturated row"),
@@ -195,16 +203,15 @@ def test_the_chromosomes_keep_their_levels(name: str, stain: str) -> None:
         ("caption", "a caption or scale bar (1"),
     ],
 )
-def test_what_was_left_out_is_said(name: str, words: str) -> None:
+def test_flags_describe_the_artefacts(name: str, text: str) -> None:
     levels = measure_levels(CHANGES[name](metaphase("q")))
-    assert words in " ".join(levels.flags)
+    assert text in " ".join(levels.flags)
     assert levels.to_dict()["flags"] == list(levels.flags)
 
 
 @pytest.mark.parametrize("stain", ["q", "g"])
-def test_an_ordinary_image_is_measured_as_it_is(stain: str) -> None:
-    image = metaphase(stain)
-    levels = measure_levels(image)
+def test_an_ordinary_image_is_not_changed(stain: str) -> None:
+    image, levels = metaphase(stain), clean_levels(stain)
     assert levels.flags == levels.alarms == ()
     background = float(np.median(image))
     assert levels.background == pytest.approx(background, rel=0.02)
@@ -213,8 +220,8 @@ def test_an_ordinary_image_is_measured_as_it_is(stain: str) -> None:
     assert np.abs(levels.signal - expected).max() < 1e-5
 
 
-def test_short_solid_chromosomes_are_not_taken_for_dirt() -> None:
-    """Contracted and of one level, on a background with grain and a nucleus."""
+def test_short_solid_chromosomes_are_not_dirt() -> None:
+    """Contracted chromosomes of one level, on a grainy background with a nucleus."""
     rng = np.random.default_rng(0)
     grain = cv2.GaussianBlur(rng.normal(0, 6, (600, 800)).astype(np.float32), (0, 0), 2)
     image = 180 + grain
@@ -229,7 +236,7 @@ def test_short_solid_chromosomes_are_not_taken_for_dirt() -> None:
     assert 14 < levels.width < 26
 
 
-def test_a_jpeg_with_black_below_is_cut(tmp_path: Path) -> None:
+def test_a_black_area_of_a_jpeg_is_cut_off() -> None:
     changed = black_below(metaphase("g"))
     levels = measure_levels(changed)
     assert levels.stain == "g"
@@ -239,22 +246,22 @@ def test_a_jpeg_with_black_below_is_cut(tmp_path: Path) -> None:
     assert not levels.signal[-570:].any()
 
 
-def test_specks_are_cut_out_where_they_touch_nothing() -> None:
+def test_isolated_specks_are_cut_out() -> None:
     image = metaphase("q")
     changed = specks(image)
-    levels, clean = measure_levels(changed), measure_levels(image)
+    levels, clean = measure_levels(changed), clean_levels("q")
     assert not levels.signal[changed > 2 * image.max()].any()
     assert np.abs(levels.signal - clean.signal)[changed == image].max() < 0.1
-    beside = image.copy()
+    touching = image.copy()
     row, column = np.argwhere(clean.signal > 0.9)[0]
-    cv2.circle(beside, (int(column), int(row)), 6, 60_000.0, -1)
-    signal = measure_levels(beside).signal
+    cv2.circle(touching, (int(column), int(row)), 6, 60_000.0, -1)
+    signal = measure_levels(touching).signal
     assert signal[row, column] == 1
-    assert np.abs(signal - clean.signal)[beside == image].max() < 0.1
+    assert np.abs(signal - clean.signal)[touching == image].max() < 0.1
 
 
-def test_haze_around_a_cell_is_no_screen() -> None:
-    """Nor is the large nucleus beside it."""
+def test_haze_and_nuclei_are_not_a_screen() -> None:
+    """Haze around a cell, and a large nucleus."""
     bright = metaphase("q")
     around = cv2.GaussianBlur(cv2.dilate(bright, np.ones((60, 60))), (0, 0), 25)
     image = np.maximum(bright, 3000 + 0.2 * (around - 3000))
@@ -264,7 +271,7 @@ def test_haze_around_a_cell_is_no_screen() -> None:
     assert levels.stain == "q"
 
 
-def test_a_caption_is_cut_out_and_chromosomes_are_not() -> None:
+def test_a_caption_is_cut_out() -> None:
     for stain, level in (("q", 65_535), ("g", 0)):
         image = metaphase(stain)
         letters = np.zeros(image.shape, np.uint8)
@@ -273,32 +280,33 @@ def test_a_caption_is_cut_out_and_chromosomes_are_not() -> None:
         levels = measure_levels(np.where(letters > 127, np.float32(level), image))
         assert levels.letters >= 10
         assert not levels.signal[letters > 127].any()
-        clean = measure_levels(image)
+        clean = clean_levels(stain)
         far = cv2.dilate(letters, np.ones((40, 40))) == 0
         assert np.abs(levels.signal - clean.signal)[far].max() < 0.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("stain", "name", "words"), [("q", "nuclei", "2 bright objects"), ("g", "black frame", "frame")]
+    ("stain", "name", "text"), [("q", "nuclei", "2 bright objects"), ("g", "black frame", "frame")]
 )
-def test_the_karyotype_is_that_of_the_clean_twin(
-    karyotyper: Karyotyper, monkeypatch: pytest.MonkeyPatch, stain: str, name: str, words: str
+def test_artefacts_do_not_change_the_karyotype(
+    karyotyper: Karyotyper, monkeypatch: pytest.MonkeyPatch, stain: str, name: str, text: str
 ) -> None:
-    """46 chromosomes of the example; and the levels are measured once."""
+    """The example has 46 chromosomes, and its levels are measured once."""
     measured = []
 
     def counted(grey: Image) -> Levels:
         measured.append(grey)
         return measure_levels(grey)
 
-    for module in ("cells.karyotyper", "images.metaphase"):
+    for module in ("karyotype.karyotyper", "images.metaphase"):
         monkeypatch.setattr(f"chromozoo.{module}.measure_levels", counted)
     found = karyotyper.karyotype(CHANGES[name](metaphase(stain)))
     assert found.stain == stain
     assert abs(found.count - 46) <= 1
-    # As many as of the twin: inverted, Q-band is no G-band.
+    # As many as in the unchanged image; inverted Q-bands differ from G-bands.
     assert sum(item.needs_review for item in found.chromosomes) <= {"q": 4, "g": 18}[stain]
-    assert any(words in flag for flag in found.flags)
+    assert any(text in flag for flag in found.flags)
     assert not found.alarms
     assert len(measured) == 1
     assert found.levels is not None
@@ -306,7 +314,7 @@ def test_the_karyotype_is_that_of_the_clean_twin(
 
 
 @pytest.mark.parametrize("part", [1.0, 0.5])
-def test_a_dead_column_is_filled_from_its_neighbours(part: float) -> None:
+def test_dead_columns_are_filled(part: float) -> None:
     image = metaphase("q")
     changed = image.copy()
     changed[: int(part * image.shape[0]), 398:400] = 65_535
@@ -319,7 +327,7 @@ def test_a_dead_column_is_filled_from_its_neighbours(part: float) -> None:
     assert found.max() == image.max()
 
 
-def test_a_line_that_is_dead_at_the_level_of_the_background_is_filled() -> None:
+def test_dead_columns_at_the_background_level_are_filled() -> None:
     image = metaphase("q")
     changed = image.copy()
     changed[:, 398:400] = 3000
@@ -328,8 +336,8 @@ def test_a_line_that_is_dead_at_the_level_of_the_background_is_filled() -> None:
     assert np.corrcoef(found[:, 398], image[:, 398])[0, 1] > 0.9
 
 
-def test_what_is_sharp_and_narrow_is_no_defect() -> None:
-    """Upright rods three pixels apart, their corners, and a thin marker."""
+def test_sharp_narrow_objects_are_not_defects() -> None:
+    """Vertical rods three pixels apart, with corners, and a thin marker."""
     image = np.zeros((240, 320), np.float32)
     for x in range(30, 290, 17):
         image[60:180, x : x + 14] = 200
@@ -339,7 +347,7 @@ def test_what_is_sharp_and_narrow_is_no_defect() -> None:
     assert not defects
 
 
-def test_nuclei_and_hardly_anything_else_are_an_alarm() -> None:
+def test_nuclei_without_a_cell_raise_an_alarm() -> None:
     image = np.full((400, 500), 3000, np.float32)
     for x in (100, 250, 400):
         cv2.circle(image, (x, 300), 45, 7000.0, -1)
@@ -347,10 +355,10 @@ def test_nuclei_and_hardly_anything_else_are_an_alarm() -> None:
     levels = measure_levels(cv2.GaussianBlur(image, (0, 0), 1))
     (alarm,) = levels.alarms
     assert alarm.startswith("the grey levels are doubtful: hardly anything that stands out")
-    assert not measure_levels(metaphase("q")).alarms
+    assert not clean_levels("q").alarms
 
 
-def test_solid_chromosomes_in_a_line_are_no_letters() -> None:
+def test_chromosomes_in_a_line_are_not_letters() -> None:
     image = np.full((400, 500), 3000, np.float32)
     for x in range(60, 400, 40):
         cv2.line(image, (x, 100), (x, 130), 6000.0, 14)
@@ -360,39 +368,38 @@ def test_solid_chromosomes_in_a_line_are_no_letters() -> None:
     assert levels.flags == levels.alarms == ()
 
 
-def test_what_was_found_is_written_as_json() -> None:
-    told = json.loads(json.dumps(measure_levels(specks(metaphase("g"))).to_dict()))
-    assert told["stain"] == "g"
-    assert told["top"] < told["background"] <= told["high"]
-    assert told["excluded"]["outliers"]["count"] == 3
-    assert told["excluded"]["outliers"]["width"] == pytest.approx(29, abs=4)
-    assert told["excluded"]["outliers"]["times"] > 3
-    assert told["excluded"]["outliers"]["is_dark"]
+def test_levels_are_stored_as_json() -> None:
+    stored = json.loads(json.dumps(measure_levels(specks(metaphase("g"))).to_dict()))
+    assert stored["stain"] == "g"
+    assert stored["top"] < stored["background"] <= stored["high"]
+    assert stored["excluded"]["outliers"]["count"] == 3
+    assert stored["excluded"]["outliers"]["width"] == pytest.approx(29, abs=4)
+    assert stored["excluded"]["outliers"]["times"] > 3
+    assert stored["excluded"]["outliers"]["is_dark"]
 
 
-def test_levels_are_measured_once_for_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = metaphase("q")
-    levels = measure_levels(image)
+def test_a_preset_uses_given_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, levels = metaphase("q"), clean_levels("q")
     monkeypatch.setattr("chromozoo.images.metaphase.measure_levels", None)
     preset = MetaphasePreset()
-    once = preset(image, levels=levels)
-    assert once.levels is levels
-    assert once.canvas.max() == 255
+    prepared = preset(image, levels=levels)
+    assert prepared.levels is levels
+    assert prepared.canvas.max() == 255
     assert preset(image, zoom=0.5, levels=levels).canvas.shape == (288, 384)
 
 
-def test_a_preset_warns_of_what_it_measures_itself() -> None:
+def test_a_preset_warns_of_artefacts() -> None:
     prepared = MetaphasePreset()(dead_column(metaphase("q")), "a.png")
-    assert any("a.png: a dead or saturated column" in words for words in prepared.warnings)
+    assert any("a.png: a dead or saturated column" in text for text in prepared.warnings)
 
 
-def test_nothing_stands_out_of_an_empty_image() -> None:
+def test_an_empty_image_has_no_foreground() -> None:
     levels = measure_levels(np.full((60, 80), 100, np.float32))
     assert not levels.is_found
     assert not levels.signal.any()
 
 
-def test_a_hot_pixel_does_not_spoil_a_crop() -> None:
+def test_a_hot_pixel_does_not_change_the_signal_of_a_crop() -> None:
     grey = read_grey(EXAMPLES / "cell_46XY" / "01.png")
     clean = signal_image(grey)
     hot = grey * 100

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from chromozoo.data.base.crops import CropDataset, prepared_crops
+from chromozoo.data.base.crop_dataset import CropDataset, prepared_crops
 from chromozoo.errors import ImageError
 from chromozoo.images import augment
 from chromozoo.images.preset import PREPARATION_VERSION, ChromosomePreset
@@ -32,8 +32,8 @@ def drawn(name: str, angle: float = 0.0, look: Appearance = STRAIGHT) -> np.ndar
     return image.astype(np.float32)
 
 
-def lean(mask: np.ndarray) -> float:
-    """Angle between the long axis and the vertical, 0..90 degrees, by the second moments."""
+def tilt_of(mask: np.ndarray) -> float:
+    """Angle between the long axis and the vertical, 0..90 degrees, by second moments."""
     moments = cv2.moments(mask.astype(np.uint8), binaryImage=True)
     axis = 0.5 * np.degrees(
         np.arctan2(2 * moments["mu11"], moments["mu20"] - moments["mu02"])
@@ -44,23 +44,23 @@ def lean(mask: np.ndarray) -> float:
 # The signal image
 
 
-def test_signal_is_the_same_on_every_background() -> None:
+def test_signal_does_not_depend_on_the_background() -> None:
     plain = drawn("2")
     signal = signal_image(plain)
     assert signal.dtype == np.float32
     assert signal.min() == 0 and signal.max() == 1
-    # On grey 128 only half the range is left for the chromosome: half a grey value of rounding.
+    # On grey 128 the chromosome has half the range, and half a grey value of rounding.
     for other in (255 - plain, 128 + np.round(plain / 2), 128 - np.round(plain / 2), plain - 400):
         np.testing.assert_allclose(signal_image(other), signal, atol=0.015)
 
 
 @pytest.mark.parametrize("exposure", [1e-4, 1 / 255, 0.3, 257, 1e6])
-def test_exposure_and_bit_depth_drop_out(exposure: float) -> None:
+def test_signal_does_not_depend_on_exposure_and_depth(exposure: float) -> None:
     plain = drawn("2")
     np.testing.assert_allclose(signal_image(plain * exposure), signal_image(plain), atol=1e-5)
 
 
-def test_without_stretching_exposure_stays() -> None:
+def test_signal_without_stretching_keeps_the_exposure() -> None:
     plain = drawn("2")
     for other in (plain, 255 - plain):
         np.testing.assert_allclose(signal_image(other, stretch=False), plain / 255, atol=1e-6)
@@ -94,12 +94,12 @@ def test_a_neighbours_arm_at_the_edge_is_dropped() -> None:
     assert not mask[:20, :7].any()
     assert not foreground(signal_image(with_neighbour))[:20, :7].any()
     crop, crop_with_neighbour = (RotateCrop()(signal_image(g)) for g in (plain, with_neighbour))
-    # The neighbour has a say in Otsu's threshold, so the outline may move by a pixel.
+    # The neighbour changes Otsu's threshold, so the outline may move by a pixel.
     assert np.abs(np.subtract(crop.shape, crop_with_neighbour.shape)).max() <= 1
     assert crop_with_neighbour.sum() == pytest.approx(crop.sum(), rel=0.02)
 
 
-def test_a_satellite_on_a_pale_stalk_stays() -> None:
+def test_a_satellite_on_a_pale_stalk_is_kept() -> None:
     image = np.zeros((60, 30), np.float32)
     image[20:50, 10:20] = 200
     image[12:17, 12:18] = 200  # three pixels of gap
@@ -111,24 +111,24 @@ def test_a_satellite_on_a_pale_stalk_stays() -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["1", "4"])
-def test_upright_from_every_angle_and_scale_survives(name: str, method: Method) -> None:
+def test_rotate_crop_from_every_angle_keeps_the_scale(name: str, method: Method) -> None:
     lengths = []
     for angle in range(0, 360, 20):
         upright = RotateCrop(method)(signal_image(drawn(name, angle)))
         assert upright.dtype == np.float32
         assert upright.min() >= 0
         assert upright.max() <= 1.001
-        assert lean(foreground(upright)) < 10, angle
+        assert tilt_of(foreground(upright)) < 10, angle
         lengths.append(upright.shape[0])
     true_length = RotateCrop("none")(signal_image(drawn(name))).shape[0]
     assert np.abs(np.array(lengths) - true_length).max() <= max(2, 0.05 * true_length)
 
 
 @pytest.mark.parametrize("name", ["9", "13", "18"])
-def test_the_principal_axis_serves_short_chromosomes_too(name: str) -> None:
+def test_the_principal_axis_of_short_chromosomes(name: str) -> None:
     for angle in range(0, 180, 20):
         upright = RotateCrop("pca")(signal_image(drawn(name, angle)))
-        assert lean(foreground(upright)) < 10, angle
+        assert tilt_of(foreground(upright)) < 10, angle
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -138,8 +138,8 @@ def test_tilt_is_clockwise_positive(method: Method) -> None:
         assert RotateCrop(method).tilt(signal, foreground(signal)) == pytest.approx(-angle, abs=5)
 
 
-def test_the_ends_keep_their_order() -> None:
-    """A turn, never a mirror image: what was up on a leaning chromosome stays up."""
+def test_rotate_crop_keeps_the_order_of_the_ends() -> None:
+    """The image is rotated, not mirrored, and the upper end stays up."""
     image = np.zeros((90, 40), np.float32)
     image[10:80, 15:25] = 100
     image[10:25, 15:25] = 250  # bright top
@@ -161,10 +161,10 @@ def test_hough_falls_back_to_the_principal_axis() -> None:
     mask = foreground(soft)
     assert RotateCrop("hough").tilt(soft, mask) == RotateCrop("pca").tilt(soft, mask)
     assert RotateCrop("hough").tilt(soft, mask) == pytest.approx(-45, abs=1)
-    assert lean(foreground(RotateCrop("hough")(soft))) < 2
+    assert tilt_of(foreground(RotateCrop("hough")(soft))) < 2
 
 
-def test_none_only_cuts() -> None:
+def test_method_none_only_crops() -> None:
     signal = signal_image(drawn("1", 40))
     rows, columns = np.nonzero(foreground(signal))
     cut = RotateCrop("none", margin=0)(signal)
@@ -182,7 +182,7 @@ def test_margin_is_background_on_each_side() -> None:
     assert wide[:3].max() == wide[-3:].max() == wide[:, :3].max() == wide[:, -3:].max() == 0
 
 
-def test_twice_the_scale_is_twice_the_length() -> None:
+def test_scale_multiplies_the_length() -> None:
     signal = signal_image(drawn("1", 40))
     once, twice, half = (RotateCrop("pca", margin=0)(signal, scale) for scale in (1, 2, 0.5))
     assert twice.shape[0] == pytest.approx(2 * once.shape[0], abs=3)
@@ -191,7 +191,7 @@ def test_twice_the_scale_is_twice_the_length() -> None:
     assert half.sum() == pytest.approx(once.sum() / 4, rel=0.05)
 
 
-def test_bad_arguments_of_rotate_crop() -> None:
+def test_rotate_crop_refuses_bad_arguments() -> None:
     with pytest.raises(ValueError, match=r"'sobel'.*pca, hough, minarearect or none"):
         RotateCrop("sobel")  # type: ignore[arg-type]
     with pytest.raises(ImageError, match="no chromosome"):
@@ -201,7 +201,7 @@ def test_bad_arguments_of_rotate_crop() -> None:
 # The preset
 
 
-def test_the_chromosome_lies_in_the_middle_at_its_own_scale() -> None:
+def test_the_chromosome_is_centred_at_its_own_scale() -> None:
     image = drawn("4", 30)
     canvas = ChromosomePreset(height=96, width=40).prepare(image)
     assert canvas.shape == (96, 40) and canvas.dtype == np.uint8
@@ -214,7 +214,7 @@ def test_the_chromosome_lies_in_the_middle_at_its_own_scale() -> None:
 
 @pytest.mark.parametrize("magnification", [1, 2, 4, 9])
 @pytest.mark.parametrize("canvas", [(112, 48), (96, 40), (48, 24), (40, 96)])
-def test_a_chromosome_larger_than_the_canvas_is_shrunk_not_cut(
+def test_a_chromosome_larger_than_the_canvas_is_reduced(
     magnification: int, canvas: tuple[int, int]
 ) -> None:
     image = cv2.resize(drawn("1", 20), None, fx=magnification, fy=magnification)
@@ -249,7 +249,7 @@ def test_three_channels_are_equal_and_normalised() -> None:
     assert ChromosomePreset(channels=3).normalise(batch).shape == (5, 3, 8, 8)
 
 
-def test_the_key_names_what_changes_the_pixels_and_nothing_else() -> None:
+def test_the_key_depends_on_the_arguments_of_prepare_only() -> None:
     key = ChromosomePreset().key
     same = [ChromosomePreset(), ChromosomePreset(mean=0.5, std=1.0), ChromosomePreset(channels=3)]
     assert {preset.key for preset in same} == {key}
@@ -269,8 +269,8 @@ def test_the_key_names_what_changes_the_pixels_and_nothing_else() -> None:
     assert len({key, *(preset.key for preset in others)}) == 12
 
 
-def test_a_number_is_one_number_however_it_is_written() -> None:
-    """Else the crops of a data set would be prepared and kept twice."""
+def test_equal_numbers_give_equal_presets() -> None:
+    """Otherwise the crops of a data set would be cached twice."""
     written = [
         {"height": 112, "scale": 1, "typical_length": 63, "zoom_range": 1},
         {"height": 112.0, "scale": 1.0, "typical_length": 63.0, "zoom_range": 1.0},
@@ -288,23 +288,21 @@ def test_a_number_is_one_number_however_it_is_written() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"height": 112.5}, "height is 112.5; give a whole number"),
+        ({"height": 112.5}, "height is 112.5; give an integer"),
         ({"scale": "large"}, "scale is 'large'; give a number"),
         ({"width": None}, "width is None; give a number"),
-        ({"scale": 0}, "scale is 0, which no image"),
-        ({"scale": -1.0}, "scale is -1.0, which no image"),
-        ({"scale": 1e9}, "scale is 1000000000.0, which no image"),
-        ({"std": 0.0}, "std is 0.0, which no image"),
-        ({"mean": float("nan")}, "mean is nan, which no image"),
-        ({"typical_length": float("inf")}, "typical_length is inf, which no image"),
-        ({"typical_length": -63}, "typical_length is -63, which no image"),
-        ({"height": 10**9}, "height is 1000000000, which no image"),
+        ({"scale": 0}, "scale is 0, which is out of range"),
+        ({"scale": -1.0}, "scale is -1.0, which is out of range"),
+        ({"scale": 1e9}, "scale is 1000000000.0, which is out of range"),
+        ({"std": 0.0}, "std is 0.0, which is out of range"),
+        ({"mean": float("nan")}, "mean is nan, which is out of range"),
+        ({"typical_length": float("inf")}, "typical_length is inf, which is out of range"),
+        ({"typical_length": -63}, "typical_length is -63, which is out of range"),
+        ({"height": 10**9}, "height is 1000000000, which is out of range"),
         ({"channels": 2}, "channels is 2; give 1 or 3"),
     ],
 )
-def test_numbers_that_no_image_can_be_prepared_with(
-    arguments: dict[str, object], said: str
-) -> None:
+def test_numbers_out_of_range_are_refused(arguments: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         ChromosomePreset(**arguments)
 
@@ -315,7 +313,7 @@ def test_to_dict_round_trip() -> None:
     assert {type(value) for value in preset.to_dict().values()} <= {int, float, str, list, bool}
 
 
-def test_a_canvas_too_small_for_anything_is_refused() -> None:
+def test_a_tiny_canvas_is_refused() -> None:
     with pytest.raises(ValueError, match="8"):
         ChromosomePreset(height=4, width=4)
 
@@ -328,7 +326,7 @@ BENT = draw_chromosome(
 ).image.astype(np.float32)
 
 
-def test_several_views_are_the_single_ones_side_by_side() -> None:
+def test_several_views_are_stacked() -> None:
     size = {"height": 112, "width": 64}
     together = ChromosomePreset(**size, views=VIEWS).prepare(BENT)
     assert together.shape == (112, 64, 4) and together.dtype == np.uint8
@@ -346,7 +344,7 @@ def test_several_views_are_the_single_ones_side_by_side() -> None:
     np.testing.assert_allclose(np.moveaxis(signal, 0, -1), together[..., ::-1] / 255, atol=1e-6)
 
 
-def test_what_each_view_shows() -> None:
+def test_views() -> None:
     upright, straight, by_xie, crop = np.moveaxis(
         ChromosomePreset(height=112, width=64, views=VIEWS).prepare(BENT), -1, 0
     )
@@ -357,12 +355,12 @@ def test_what_each_view_shows() -> None:
     for view in (straight, by_xie):
         assert box(view)[0] > box(upright)[0] + 4
         assert box(view)[1] < box(upright)[1] - 8
-    # The chromosome in the middle, and as large as it lies on the slide.
+    # The chromosome is centred and has its own scale.
     rows, columns = np.nonzero(straight > 40)
     assert (rows.max() + rows.min()) / 2 == pytest.approx(55.5, abs=1.5)
     assert (columns.max() + columns.min()) / 2 == pytest.approx(31.5, abs=1.5)
     assert straight.sum() == pytest.approx(upright.sum(), rel=0.05)
-    # The crop is the upright one, stretched from rim to rim.
+    # The crop is the upright chromosome resized to the canvas.
     assert min(box(crop) - [112, 64]) >= -6
     rows, columns = np.nonzero(upright > 10)
     inside = upright[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
@@ -372,7 +370,7 @@ def test_what_each_view_shows() -> None:
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("magnification", [0.3, 1, 5])
-def test_every_view_fits_the_canvas_at_every_size(view: str, magnification: float) -> None:
+def test_views_fit_the_canvas(view: str, magnification: float) -> None:
     image = cv2.resize(BENT, None, fx=magnification, fy=magnification)
     canvas = ChromosomePreset(height=64, width=40, views=[view]).prepare(image)
     assert canvas.shape == (64, 40) and canvas.max() > 200
@@ -380,17 +378,17 @@ def test_every_view_fits_the_canvas_at_every_size(view: str, magnification: floa
         assert max(int(canvas[0].max()), int(canvas[-1].max())) < 110
 
 
-def test_a_preset_from_json_is_the_same() -> None:
+def test_presets_from_json() -> None:
     preset = ChromosomePreset(views=("upright", "crop"))
     again = ChromosomePreset(**json.loads(json.dumps(preset.to_dict())))
     assert again == preset and hash(again) == hash(preset) and again.key == preset.key
     assert preset.to_dict()["views"] == ["upright", "crop"]
     assert ChromosomePreset(views="crop") == ChromosomePreset(views=["crop"])
-    # Weights that were published before there were views and `stretch` still say the same.
+    # Weights from before `views` and `stretch` existed are still valid.
     later = ("views", "stretch")
     before = {k: v for k, v in ChromosomePreset().to_dict().items() if k not in later}
     assert ChromosomePreset(**before) == ChromosomePreset()
-    # So do the crops that were cached before.
+    # So are the crops that were cached then.
     parts = [PREPARATION_VERSION, cv2.__version__.split(".")[0], 96, 40, 1.0, "pca"]
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
     assert ChromosomePreset(height=96, width=40).key == key
@@ -398,12 +396,12 @@ def test_a_preset_from_json_is_the_same() -> None:
 
 
 @pytest.mark.parametrize("views", [[], ["upright", "side"], ["crop", "crop"], "profile"])
-def test_views_that_are_none(views: object) -> None:
+def test_unknown_views_are_refused(views: object) -> None:
     with pytest.raises(ValueError, match=r"upright, straight, straight-xie, crop, each once"):
         ChromosomePreset(views=views)  # type: ignore[arg-type]
 
 
-def test_views_are_channels_so_there_are_no_colours() -> None:
+def test_several_views_allow_one_channel_only() -> None:
     with pytest.raises(ValueError, match=r"channels is 3 with 2 views.*set channels to 1"):
         ChromosomePreset(channels=3, views=["upright", "crop"])
     assert ChromosomePreset(channels=3, views=["straight"])(BENT).shape == (3, 112, 48)
@@ -421,13 +419,13 @@ def test_all_views_are_augmented_alike() -> None:
     assert sum(torch.equal(image, plain) for image in draws) < 10
     for image in draws:
         assert image.shape == (3, 96, 40) and image.is_contiguous()
-        # The noise of single pixels alone may differ between the views.
+        # Only the noise of single pixels may differ between the views.
         for other in image[1:]:
             assert np.corrcoef(image[0].ravel(), other.ravel())[0, 1] > 0.99
 
 
 @pytest.mark.parametrize("count", [2, 4])
-def test_other_numbers_of_views_are_augmented_too(count: int) -> None:
+def test_augmentation_of_several_views(count: int) -> None:
     preset = ChromosomePreset(height=64, width=32, scale=0.6, views=VIEWS[:count])
     crops = np.stack([preset.prepare(BENT)] * 2)
     labels = np.zeros(2, np.int64)
@@ -444,7 +442,7 @@ CROP = ChromosomePreset(height=96, width=40).prepare(drawn("4", 30))
 
 
 def augmented_epochs(seed: int, workers: int, epochs: int = 2) -> list[list[torch.Tensor]]:
-    """Batches of 3 by epoch; every item is the same crop, so any difference is a draw."""
+    """Batches of 3 by epoch of one repeated crop, whose differences come from the augmentation."""
     dataset = CropDataset(
         np.stack([CROP] * 12),
         np.zeros(12, np.int64),
@@ -464,7 +462,7 @@ def augmented_epochs(seed: int, workers: int, epochs: int = 2) -> list[list[torc
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_workers_and_epochs_draw_differently_and_reproducibly(workers: int) -> None:
+def test_augmentation_differs_between_workers_and_epochs_and_is_reproducible(workers: int) -> None:
     epochs = augmented_epochs(1, workers)
     # With two workers, the first batch comes from one and the second from the other.
     batches = [batch for epoch in epochs for batch in epoch]
@@ -484,12 +482,12 @@ def test_an_augmented_copy_keeps_shape_and_type() -> None:
     copies = [augment.apply(pipeline, CROP) for _ in range(30)]
     assert all(copy.dtype == np.uint8 and copy.shape == CROP.shape for copy in copies)
     np.testing.assert_array_equal(CROP, before)
-    # What is seen still is a chromosome of about that length.
+    # The copy still shows a chromosome of about that length.
     rows = [np.ptp(np.nonzero(copy > 120)[0]) for copy in copies]
     assert np.median(rows) == pytest.approx(np.ptp(np.nonzero(CROP > 120)[0]), rel=0.15)
 
 
-def test_turning_and_shearing_bring_in_background_only() -> None:
+def test_augmentation_adds_only_background() -> None:
     small = np.zeros((96, 40), np.uint8)
     small[35:60, 14:26] = 255
     pipeline = augment.training_augmentation(brightness=0.0, noise=0.0)
@@ -500,7 +498,7 @@ def test_turning_and_shearing_bring_in_background_only() -> None:
         assert max(int(corner.max()) for corner in corners) == 0
 
 
-def test_flips_can_be_left_out() -> None:
+def test_augmentation_without_flips() -> None:
     def flips(pipeline: A.Compose) -> int:
         kinds = (A.HorizontalFlip, A.VerticalFlip)
         return sum(isinstance(step, kinds) for step in pipeline.transforms)
@@ -509,7 +507,7 @@ def test_flips_can_be_left_out() -> None:
     assert flips(augment.training_augmentation(flips=False)) == 0
 
 
-def test_a_dataset_without_augmentation_is_left_alone() -> None:
+def test_seed_pipeline_without_augmentation() -> None:
     labels = np.array([5])
     dataset = CropDataset(CROP[None], labels, labels, ChromosomePreset(96, 40))
     augment.seed_pipeline(dataset, 3)
@@ -519,7 +517,7 @@ def test_a_dataset_without_augmentation_is_left_alone() -> None:
 
 
 def test_cells_of_another_pixel_size_give_the_same_crops(tmp_path: Path) -> None:
-    """With a zoom range of 1 every cell comes to the typical length, as when it is named."""
+    """With a zoom range of 1 every cell is rescaled to the typical length."""
     small = [np.zeros((70, 40), np.uint8) for _ in range(24)]
     for number, image in enumerate(small):
         image[10 : 34 + number, 14:24] = 200

@@ -1,4 +1,4 @@
-"""Any common image gives the same prepared crop; any bad one an ImageError that names it."""
+"""Reading: all common kinds of images give the same crop, and bad ones an ImageError."""
 
 import io
 import struct
@@ -43,7 +43,7 @@ def write_png(path: Path, **options: object) -> Path:
 
 
 def opened(path: Path) -> Image.Image:
-    """As a user hands it over: opened, not yet read."""
+    """A PIL image that is opened but not yet loaded."""
     return Image.open(io.BytesIO(path.read_bytes()))
 
 
@@ -75,15 +75,13 @@ FILES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("kind", [str, Path, opened])
-def test_every_kind_of_file_gives_the_same_crop(
-    name: str, kind: Callable[[Path], object], tmp_path: Path
-) -> None:
+def test_files(name: str, kind: Callable[[Path], object], tmp_path: Path) -> None:
     FILES[name](tmp_path / name)
     largest, _ = difference(PRESET.prepare(kind(tmp_path / name)))  # type: ignore[arg-type]
     assert largest <= 2
 
 
-def test_a_jpeg_gives_nearly_the_same_crop(tmp_path: Path) -> None:
+def test_jpeg(tmp_path: Path) -> None:
     largest, mean = difference(PRESET.prepare(write_png(tmp_path / "a.jpg", quality=95)))
     assert largest <= 16
     assert mean < 1
@@ -106,7 +104,7 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("kind", ARRAYS)
-def test_every_kind_of_array_gives_the_same_crop(kind: str) -> None:
+def test_arrays(kind: str) -> None:
     largest, _ = difference(PRESET.prepare(ARRAYS[kind]))
     assert largest <= 2
 
@@ -131,14 +129,14 @@ def test_every_kind_of_array_gives_the_same_crop(kind: str) -> None:
         "I;16",
     ],
 )
-def test_every_mode_of_a_pil_image_gives_the_same_crop(mode: str) -> None:
+def test_pil_modes(mode: str) -> None:
     step = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB"}.get(mode, "L")
     image = Image.fromarray(GREY).convert(step).convert(mode)
     largest, _ = difference(PRESET.prepare(image))
     assert largest <= 2
 
 
-def test_two_levels_are_enough(tmp_path: Path) -> None:
+def test_binary_images(tmp_path: Path) -> None:
     plain = PRESET.prepare(np.uint8(255) * (GREY > 100))
     Image.fromarray(GREY > 100).save(tmp_path / "1_bit.png")
     for source in (GREY > 100, tmp_path / "1_bit.png", Image.fromarray(GREY > 100)):
@@ -151,7 +149,7 @@ def test_two_levels_are_enough(tmp_path: Path) -> None:
 def test_transparent_background_is_background(
     stain: str, hidden: int, file: str, tmp_path: Path
 ) -> None:
-    """Whatever value the invisible pixels hold."""
+    """The value of transparent pixels does not matter."""
     visible = GREY if stain == "bright" else 255 - GREY
     shown = np.where(OPAQUE > 0, visible, np.uint8(hidden))
     rgba = np.dstack([shown, shown, shown, OPAQUE])
@@ -160,7 +158,7 @@ def test_transparent_background_is_background(
         source = tmp_path / file
         image = Image.fromarray(rgba)
         (image.convert("LA") if file == "la.png" else image).save(source)
-    # The cut leaves a rim of up to 5 % of the signal, which is all that tells of the background.
+    # The cut leaves a rim of up to 5 % of the signal, the only hint at the background.
     largest, _ = difference(PRESET.prepare(source))
     assert largest <= 0.05 * 255
 
@@ -226,7 +224,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "3x200.png": ("too small", lambda path: uniform(path, 9, (200, 3))),
     "slide.png": ("cut the cell out", lambda path: path.write_bytes(png_of_size(15_001, 10_000))),
     "scan.png": ("cut the cell out", lambda path: path.write_bytes(png_of_size(60_000, 60_000))),
-    # PIL warns of a decompression bomb here, but the limit is ours.
+    # PIL would warn of a decompression bomb, but our limit is lower.
     "large.png": ("damaged", lambda path: path.write_bytes(png_of_size(14_900, 10_000))),
     "nan.tif": (
         "NaN",
@@ -238,7 +236,7 @@ BAD_FILES: dict[str, tuple[str, Callable[[Path], object]]] = {
 
 @pytest.mark.parametrize("name", BAD_FILES)
 @pytest.mark.parametrize("kind", [str, Path])
-def test_a_bad_file_is_named(name: str, kind: Callable[[Path], object], tmp_path: Path) -> None:
+def test_errors_name_bad_files(name: str, kind: Callable[[Path], object], tmp_path: Path) -> None:
     reason, write = BAD_FILES[name]
     path = tmp_path / name
     write(path)
@@ -249,8 +247,8 @@ def test_a_bad_file_is_named(name: str, kind: Callable[[Path], object], tmp_path
 
 
 @pytest.mark.parametrize("name", ["half.png", "half.bmp", "half.jpg"])
-def test_a_pil_image_of_a_bad_file(name: str, tmp_path: Path) -> None:
-    """PIL opens without reading: the damage shows only here."""
+def test_pil_images_of_bad_files(name: str, tmp_path: Path) -> None:
+    """PIL opens a file without decoding it, so damage shows later."""
     image = opened(shortened(tmp_path / name, 0.6))
     with pytest.raises(ImageError, match="damaged"):
         PRESET(image)
@@ -287,12 +285,12 @@ BAD_ARRAYS = {
 
 
 @pytest.mark.parametrize("kind", BAD_ARRAYS)
-def test_a_bad_array_is_named(kind: str) -> None:
+def test_errors_name_bad_arrays(kind: str) -> None:
     with pytest.raises(ImageError, match=r"^image 7: "):
         PRESET(BAD_ARRAYS[kind], "image 7")
 
 
 @pytest.mark.parametrize("source", [None, 5, [[1, 2], [3]], object()])
-def test_what_is_no_image_at_all(source: object) -> None:
+def test_other_objects_are_refused(source: object) -> None:
     with pytest.raises(ImageError):
         PRESET(source)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Every bit of a file arrives, every page is accounted for, and no file costs more than itself."""
+"""Reading of files: bit depths, pages, orientations, formats, and hostile headers."""
 
 import contextlib
 import io
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from chromozoo.errors import ImageError
-from chromozoo.images.reading import ImagePage, images_of, read_bytes, read_grey
+from chromozoo.images.reading import ImagePage, list_images, read_bytes, read_grey
 
 RNG = np.random.default_rng(5)
 DEEP = RNG.integers(0, 2**16, (24, 20), dtype=np.uint16)
@@ -47,7 +47,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-# Every bit
+# Bit depth
 
 
 def luma(colour: NDArray[Any]) -> NDArray[np.float64]:
@@ -111,7 +111,7 @@ DEEP_FILES: dict[str, tuple[Callable[[Path], object], NDArray[np.float64]]] = {
 
 @pytest.mark.parametrize("name", DEEP_FILES)
 @pytest.mark.parametrize("kind", [str, Path, Image.open])
-def test_all_16_bits_arrive(name: str, kind: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_16_bits_are_kept(name: str, kind: Callable[[Path], Any], tmp_path: Path) -> None:
     write, grey = DEEP_FILES[name]
     write(tmp_path / name)
     if kind is Image.open:
@@ -124,8 +124,8 @@ def test_all_16_bits_arrive(name: str, kind: Callable[[Path], Any], tmp_path: Pa
     assert np.abs(read_grey(source) - grey).max() <= 0.02
 
 
-def test_a_dim_16_bit_colour_keeps_its_levels(tmp_path: Path) -> None:
-    """Of 562 levels Pillow leaves 3."""
+def test_dim_16_bit_colours_keep_their_levels(tmp_path: Path) -> None:
+    """Pillow alone would keep 3 of 562 levels."""
     dim = np.linspace(100, 661, 24 * 24).round().reshape(24, 24).astype(np.uint16)
     path = tiff(tmp_path / "dim.tif", np.dstack([dim] * 3), photometric="rgb")
     assert len(np.unique(read_grey(path).round())) == 562
@@ -134,7 +134,7 @@ def test_a_dim_16_bit_colour_keeps_its_levels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
 @pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_premultiplied_alpha_is_taken_out(
+def test_premultiplied_alpha_is_divided_out(
     kind: str, colours: int, dtype: type, tmp_path: Path
 ) -> None:
     full = 1.0 if dtype == np.float32 else float(np.iinfo(dtype).max)
@@ -157,7 +157,7 @@ def test_premultiplied_alpha_is_taken_out(
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("colour", [0, 2])
 def test_a_transparent_colour_of_a_png(depth: int, colour: int) -> None:
-    """What it hides takes the level of the rim, whatever value is hidden."""
+    """Transparent pixels take the level of the rim, whatever their value is."""
     if colour == 2 and depth < 8:
         return
     full = 2**depth - 1
@@ -180,7 +180,7 @@ def test_a_transparent_colour_of_a_png(depth: int, colour: int) -> None:
         ]
     )
     grey = read_grey(read_bytes(data, "key.png"))
-    # Nothing but the top level is visible, so that is what the hidden pixels fade into.
+    # Only the top level is visible, so transparent pixels take it.
     assert grey.min() == grey.max() > 0
 
 
@@ -212,9 +212,9 @@ def test_levels_far_from_zero_keep_their_differences(kind: str, low: int, size: 
 # Pages
 
 
-def test_pages_of_their_own_give_one_image_each(tmp_path: Path) -> None:
+def test_separate_pages(tmp_path: Path) -> None:
     path = tiff(tmp_path / "cell.tif", STACK[:2], photometric="minisblack")
-    images = images_of(path)
+    images = list_images(path)
     assert images == [ImagePage(path, 1), ImagePage(path, 2)]
     assert [str(image) for image in images] == [f"{path} (page 1)", f"{path} (page 2)"]
     assert [image.suffix for image in images if isinstance(image, ImagePage)] == ["page1", "page2"]
@@ -224,25 +224,25 @@ def test_pages_of_their_own_give_one_image_each(tmp_path: Path) -> None:
         read_grey(path)
     with pytest.raises(ImageError, match="holds 2 pages"):
         read_bytes(path.read_bytes(), "cell.tif")
-    assert images_of(path, page=2) == [ImagePage(path, 2)]
-    assert images_of(path, projection="max") == [ImagePage(path, projection="max")]
-    assert np.array_equal(read_grey(images_of(path, projection="max")[0]), STACK[:2].max(axis=0))
+    assert list_images(path, page=2) == [ImagePage(path, 2)]
+    assert list_images(path, projection="max") == [ImagePage(path, projection="max")]
+    assert np.array_equal(read_grey(list_images(path, projection="max")[0]), STACK[:2].max(axis=0))
     with pytest.raises(ImageError, match="there is no page 3, the file holds 2 pages"):
-        images_of(path, page=3)
+        list_images(path, page=3)
 
 
-def test_pages_of_several_sizes_and_kinds(tmp_path: Path) -> None:
+def test_pages_of_different_sizes_and_kinds(tmp_path: Path) -> None:
     path = tmp_path / "crops.tif"
     with tifffile.TiffWriter(path) as file:
         file.write(DEEP, photometric="minisblack")
         file.write(GREY[:17, :11], photometric="miniswhite")
         file.write(COLOUR[:9], photometric="rgb")
-    first, second, third = images_of(path)
+    first, second, third = list_images(path)
     assert np.array_equal(read_grey(first), DEEP)
     assert np.array_equal(read_grey(second), 255 - GREY[:17, :11])
     assert np.abs(read_grey(third) - luma(COLOUR[:9])).max() <= 0.02
     with pytest.raises(ImageError, match="cannot be projected"):
-        read_grey(images_of(path, projection="max")[0])
+        read_grey(list_images(path, projection="max")[0])
 
 
 ZCYX = np.stack([STACK[:3], STACK[1:4]], axis=1)  # 3 z-planes, 2 channels
@@ -288,30 +288,30 @@ STACKS: dict[str, Callable[[Path], Path]] = {
 @pytest.mark.parametrize("kind", STACKS)
 def test_a_z_stack_with_channels(kind: str, tmp_path: Path) -> None:
     path = STACKS[kind](tmp_path / "stack.tif")
-    for asked in ({}, {"page": 2}, {"channel": 1}):
+    for selection in ({}, {"page": 2}, {"channel": 1}):
         with pytest.raises(ImageError, match=r"holds 3 z-planes in 2 channels.*--") as caught:
-            images_of(path, **asked)
-        assert ("--page" in str(caught.value)) == ("page" not in asked)
-        assert ("--channel" in str(caught.value)) == ("channel" not in asked)
+            list_images(path, **selection)
+        assert ("--page" in str(caught.value)) == ("page" not in selection)
+        assert ("--channel" in str(caught.value)) == ("channel" not in selection)
     with pytest.raises(ImageError, match=r"--page N \(1 to 3\) or --projection max and"):
         read_grey(path)
     for z in range(3):
         for c in range(2):
-            (image,) = images_of(path, page=z + 1, channel=c + 1)
+            (image,) = list_images(path, page=z + 1, channel=c + 1)
             assert np.array_equal(read_grey(image), ZCYX[z, c])
-    (image,) = images_of(path, channel=2, projection="max")
+    (image,) = list_images(path, channel=2, projection="max")
     assert isinstance(image, ImagePage)
     assert (str(image), image.suffix) == (f"{path} (channel 2, max projection)", "channel2-max")
     assert np.array_equal(read_grey(image), ZCYX[:, 1].max(axis=0))
-    (image,) = images_of(path, channel=1, projection="min")
+    (image,) = list_images(path, channel=1, projection="min")
     assert np.array_equal(read_grey(image), ZCYX[:, 0].min(axis=0))
     with pytest.raises(ImageError, match="there is no channel 3, the image has 2 channels"):
-        images_of(path, page=1, channel=3)
+        list_images(path, page=1, channel=3)
     with pytest.raises(ImageError, match="there is no page 4"):
-        images_of(path, page=4, channel=1)
+        list_images(path, page=4, channel=1)
 
 
-def test_channels_are_named(tmp_path: Path) -> None:
+def test_channel_names(tmp_path: Path) -> None:
     path = tiff(
         tmp_path / "fish.ome.tif",
         STACK[:2],
@@ -321,8 +321,8 @@ def test_channels_are_named(tmp_path: Path) -> None:
     with pytest.raises(
         ImageError, match=r"holds 2 channels \(FITC, DAPI\).*--channel N \(1 to 2\)"
     ):
-        images_of(path)
-    (image,) = images_of(path, channel=2)
+        list_images(path)
+    (image,) = list_images(path, channel=2)
     assert image == ImagePage(path, channel=2)
     assert np.array_equal(read_grey(image), STACK[1])
 
@@ -330,16 +330,16 @@ def test_channels_are_named(tmp_path: Path) -> None:
 def test_a_time_series_and_scenes(tmp_path: Path) -> None:
     path = tiff(tmp_path / "t.tif", STACK, photometric="minisblack", metadata={"axes": "TYX"})
     with pytest.raises(ImageError, match="holds 5 frames"):
-        images_of(path)
+        list_images(path)
     assert np.array_equal(read_grey(ImagePage(path, 4)), STACK[3])
     path = tmp_path / "scenes.ome.tif"
     with tifffile.TiffWriter(path, ome=True) as file:
         for scene in (STACK[:2], STACK[2:4]):
             file.write(scene, photometric="minisblack", metadata={"axes": "ZYX"})
     with pytest.raises(ImageError, match="holds 2 pages of 2 z-planes"):
-        images_of(path)
-    assert np.array_equal(read_grey(images_of(path, page=3)[0]), STACK[2])
-    both = images_of(path, projection="max")
+        list_images(path)
+    assert np.array_equal(read_grey(list_images(path, page=3)[0]), STACK[2])
+    both = list_images(path, projection="max")
     assert both == [ImagePage(path, 1, projection="max"), ImagePage(path, 2, projection="max")]
     assert np.array_equal(read_grey(both[1]), STACK[2:4].max(axis=0))
 
@@ -349,13 +349,13 @@ def test_a_volume_in_one_page(tmp_path: Path) -> None:
         tmp_path / "volume.tif", STACK, volumetric=True, tile=(16, 16, 16), photometric="minisblack"
     )
     with pytest.raises(ImageError, match="holds 5 z-planes"):
-        images_of(path)
+        list_images(path)
     assert np.array_equal(read_grey(ImagePage(path, 3)), STACK[2])
     assert np.array_equal(read_grey(ImagePage(path, projection="max")), STACK.max(axis=0))
 
 
 def test_a_metamorph_stack(tmp_path: Path) -> None:
-    """All planes lie behind the only page; the number of values of a tag counts them."""
+    """All planes lie behind a single page, and a tag has one value for each."""
     tags = [(33628, 4, 1, 0, True), (33629, 5, 5, (1, 1) * 5, True)]
     path = tiff(
         tmp_path / "m.tif",
@@ -366,12 +366,12 @@ def test_a_metamorph_stack(tmp_path: Path) -> None:
         extratags=tags,
     )
     with pytest.raises(ImageError, match="holds 5 z-planes"):
-        images_of(path)
+        list_images(path)
     assert np.array_equal(read_grey(ImagePage(path, 5)), STACK[4])
 
 
 def test_a_zeiss_stack(tmp_path: Path) -> None:
-    """Its planes take turns with previews, and a record tells how many there are."""
+    """Planes alternate with previews, and a record holds their number."""
     record = struct.pack("<IiiiiiiI", 0x400494C, 512, 20, 24, 5, 1, 1, 2) + bytes(480)
     path = tmp_path / "z.tif"
     with tifffile.TiffWriter(path, byteorder="<") as file:
@@ -380,22 +380,22 @@ def test_a_zeiss_stack(tmp_path: Path) -> None:
             file.write(plane, photometric="minisblack", metadata=None, extratags=tags)
             file.write(plane[::4, ::4], photometric="minisblack", metadata=None, subfiletype=1)
     with pytest.raises(ImageError, match="holds 5 z-planes"):
-        images_of(path)
+        list_images(path)
     assert np.array_equal(read_grey(ImagePage(path, 4)), STACK[3])
 
 
-def test_planes_that_are_not_there_are_missed(tmp_path: Path) -> None:
+def test_missing_planes_are_refused(tmp_path: Path) -> None:
     path = STACKS["imagej_behind"](tmp_path / "stack.tif")
     path.write_bytes(path.read_bytes()[: -DEEP.nbytes])
     with pytest.raises(ImageError, match="should hold 6 planes"):
-        images_of(path)
+        list_images(path)
     path = tiff(tmp_path / "pages.tif", STACK, photometric="minisblack", metadata=None)
     whole = path.read_bytes()
     with tifffile.TiffFile(path) as file:
         cut = file.pages[3].offset
     path.write_bytes(whole[:cut])
     with pytest.raises(ImageError, match="a page lies beyond the end of the file"):
-        images_of(path)
+        list_images(path)
 
 
 def test_previews_masks_and_pyramids_are_left_out(tmp_path: Path) -> None:
@@ -414,11 +414,11 @@ def test_previews_masks_and_pyramids_are_left_out(tmp_path: Path) -> None:
             with tifffile.TiffWriter(path) as file:
                 for array, options in order:
                     file.write(array, photometric="minisblack", metadata=None, **options)
-            assert images_of(path) == [path], name
+            assert list_images(path) == [path], name
             assert np.array_equal(read_grey(path), large), name
     half = tiff(tmp_path / "half.tif", large, photometric="minisblack", metadata=None)
     tiff(half, large[:160, :120], photometric="minisblack", metadata=None, append=True)
-    assert len(images_of(half)) == 2, "one image of half the size may be another cell"
+    assert len(list_images(half)) == 2, "one image of half the size may be another cell"
     path = tmp_path / "subifds.tif"
     with tifffile.TiffWriter(path) as file:
         file.write(large, photometric="minisblack", subifds=1)
@@ -426,7 +426,7 @@ def test_previews_masks_and_pyramids_are_left_out(tmp_path: Path) -> None:
     assert np.array_equal(read_grey(path), large)
 
 
-def test_only_a_preview_is_no_image(tmp_path: Path) -> None:
+def test_a_file_of_previews_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "raw.tif"
     with tifffile.TiffWriter(path) as file:
         file.write(GREY, photometric="minisblack", subfiletype=1, subifds=1)
@@ -441,7 +441,7 @@ ANIMATIONS = {"a.png": "PNG", "a.gif": "GIF", "a.webp": "WEBP"}
 
 
 @pytest.mark.parametrize("name", ANIMATIONS)
-def test_an_animation_is_a_series_of_frames(name: str, tmp_path: Path) -> None:
+def test_animations(name: str, tmp_path: Path) -> None:
     frames = [Image.fromarray(GREY), Image.fromarray(GREY[::-1].copy())]
     options = {"lossless": True} if name == "a.webp" else {}
     path = tmp_path / name
@@ -452,7 +452,7 @@ def test_an_animation_is_a_series_of_frames(name: str, tmp_path: Path) -> None:
         with pytest.raises(ImageError, match="holds 2 frames"):
             read_grey(source)
     with pytest.raises(ImageError, match="holds 2 frames"):
-        images_of(path)
+        list_images(path)
     for page in (1, 2):
         found = read_grey(ImagePage(path, page))
         assert np.abs(found - np.asarray(frames[page - 1])).max() <= 0.01
@@ -460,7 +460,7 @@ def test_an_animation_is_a_series_of_frames(name: str, tmp_path: Path) -> None:
     assert np.abs(found - np.maximum(GREY, GREY[::-1])).max() <= 0.01
 
 
-def test_an_mpo_of_full_images_has_pages_and_one_of_previews_has_not(tmp_path: Path) -> None:
+def test_mpo_with_full_images_and_with_previews(tmp_path: Path) -> None:
     large = Image.fromarray(RNG.integers(0, 255, (320, 240), dtype=np.uint8))
     for name, second, expected in (
         ("two.jpg", large.rotate(180), 2),
@@ -468,49 +468,49 @@ def test_an_mpo_of_full_images_has_pages_and_one_of_previews_has_not(tmp_path: P
     ):
         path = tmp_path / name
         path.write_bytes(bytes_of(large, "MPO", save_all=True, append_images=[second], quality=95))
-        assert len(images_of(path)) == expected
-        found = [read_grey(image) for image in images_of(path)]
+        assert len(list_images(path)) == expected
+        found = [read_grey(image) for image in list_images(path)]
         assert np.abs(found[0] - np.asarray(large)).mean() < 4
         if expected == 2:
             assert np.abs(found[1] - np.asarray(second)).mean() < 12
 
 
-def test_one_colour_of_an_image(tmp_path: Path) -> None:
-    """Of a merged image, the blue of DAPI."""
+def test_channel_of_a_colour_image(tmp_path: Path) -> None:
+    """The blue of DAPI in a merged image."""
     path = tiff(tmp_path / "merged.tif", COLOUR, photometric="rgb")
-    assert images_of(path) == [path]
+    assert list_images(path) == [path]
     for channel in (1, 2, 3):
-        (image,) = images_of(path, channel=channel)
+        (image,) = list_images(path, channel=channel)
         assert np.array_equal(read_grey(image), COLOUR[..., channel - 1])
     with pytest.raises(ImageError, match="there is no channel 4, the image has 3 channels"):
-        images_of(path, channel=4)
+        list_images(path, channel=4)
 
 
-def test_a_single_image_is_left_as_it_is(tmp_path: Path) -> None:
-    """So that one option serves a folder with files of several kinds."""
+def test_selections_do_not_change_a_single_image(tmp_path: Path) -> None:
+    """One option can serve a folder with files of several kinds."""
     for path in (tiff(tmp_path / "a.tif", DEEP), tmp_path / "a.png"):
         if path.suffix == ".png":
             Image.fromarray(GREY).save(path)
-        for asked in ({}, {"page": 1}, {"channel": 1}, {"projection": "max"}):
-            assert images_of(path, **asked) == [path]
-            assert images_of(str(path), **asked) == [path]
+        for selection in ({}, {"page": 1}, {"channel": 1}, {"projection": "max"}):
+            assert list_images(path, **selection) == [path]
+            assert list_images(str(path), **selection) == [path]
         with pytest.raises(ImageError, match="there is no page 2, the file holds one image; leave"):
-            images_of(path, page=2)
+            list_images(path, page=2)
         with pytest.raises(ImageError, match="there is no channel 2, the image has one channel; l"):
-            images_of(path, channel=2)
+            list_images(path, channel=2)
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "selection",
     [{"page": 0}, {"page": -1}, {"page": True}, {"page": "2"}, {"channel": 0}, {"projection": "x"}],
 )
-def test_a_choice_that_is_none(asked: dict[str, Any], tmp_path: Path) -> None:
+def test_invalid_selections_are_refused(selection: dict[str, Any], tmp_path: Path) -> None:
     path = tiff(tmp_path / "a.tif", DEEP)
     with pytest.raises(ImageError):
-        images_of(path, **asked)
+        list_images(path, **selection)
 
 
-def test_a_page_that_was_chosen_in_pillow(tmp_path: Path) -> None:
+def test_a_page_selected_in_pillow(tmp_path: Path) -> None:
     path = tiff(tmp_path / "a.tif", STACK, photometric="minisblack")
     image = Image.open(path)
     with pytest.raises(ImageError, match="holds 5 pages"):
@@ -524,7 +524,7 @@ def test_a_page_that_was_chosen_in_pillow(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "deep.png", "a.webp", "a.tif", "array"])
-def test_the_orientation_is_applied(orientation: int, name: str, tmp_path: Path) -> None:
+def test_orientation(orientation: int, name: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     upright = cv2.resize(GREY, (40, 48), interpolation=cv2.INTER_NEAREST)
@@ -564,7 +564,7 @@ def no_program(monkeypatch: pytest.MonkeyPatch) -> None:
 EPS = (
     b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n%%EndComments\n{} loop\nshowpage\n%%EOF\n"
 )
-FOREIGN = {
+UNSUPPORTED = {
     "EPS": EPS,
     "PDF": b"%PDF-1.7\n",
     "WMF": b"\xd7\xcd\xc6\x9a" + bytes(40),
@@ -580,21 +580,21 @@ FOREIGN = {
 
 
 @pytest.mark.usefixtures("no_program")
-@pytest.mark.parametrize("kind", FOREIGN)
+@pytest.mark.parametrize("kind", UNSUPPORTED)
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_a_foreign_format_is_refused_by_its_name(kind: str, name: str, tmp_path: Path) -> None:
+def test_unsupported_formats_are_refused(kind: str, name: str, tmp_path: Path) -> None:
     path = tmp_path / name
-    path.write_bytes(FOREIGN[kind])
-    for read in (read_grey, images_of):
+    path.write_bytes(UNSUPPORTED[kind])
+    for read in (read_grey, list_images):
         with pytest.raises(ImageError, match=f"its format is {kind}.*export it as PNG, TIFF"):
             read(path)
     with pytest.raises(ImageError, match=f"its format is {kind}"):
-        read_bytes(FOREIGN[kind], name)
+        read_bytes(UNSUPPORTED[kind], name)
 
 
 @pytest.mark.usefixtures("no_program")
-def test_a_foreign_format_that_pillow_has_opened() -> None:
-    with pytest.raises(ImageError, match="its format is EPS, which is not opened"):
+def test_unsupported_formats_opened_by_pillow() -> None:
+    with pytest.raises(ImageError, match="its format is EPS, which is not supported"):
         read_grey(Image.open(io.BytesIO(EPS)))
     ppm = Image.open(io.BytesIO(b"P6 8 8 255\n" + bytes(range(192))))
     with pytest.raises(ImageError, match="its format is PPM"):
@@ -603,13 +603,13 @@ def test_a_foreign_format_that_pillow_has_opened() -> None:
     assert read_grey(ppm).shape == (8, 8)
 
 
-# Claims
+# Hostile headers
 
 
 def tiff_of(
     entries: list[tuple[int, int, int, int]], rest: bytes = b"", following: int = 0
 ) -> bytes:
-    """A little-endian TIFF with one page; its tags lie at 8, what follows them right behind."""
+    """A little-endian TIFF with one page: tags at offset 8, then the data."""
     body = struct.pack("<H", len(entries))
     for code, kind, count, value in sorted(entries):
         body += struct.pack("<HHLL", code, kind, count, value)
@@ -630,7 +630,7 @@ def claimed(**changes: int) -> list[tuple[int, int, int, int]]:
 
 
 def bomb(compress: Callable[[bytes], bytes], code: int, **changes: int) -> bytes:
-    """A strip that holds far more than the header says."""
+    """A strip that decompresses to far more than the header claims."""
     packed = compress(bytes(2**26))
     entries = claimed(compression=code, bytes=len(packed), **changes)
     start = 8 + 2 + 12 * len(entries) + 4
@@ -638,7 +638,7 @@ def bomb(compress: Callable[[bytes], bytes], code: int, **changes: int) -> bytes
 
 
 def claim_of_jpeg2000() -> bytes:
-    """The box says 24x20, the code 60000x60000."""
+    """The box claims 24x20 pixels, the code 60000x60000."""
     data = bytearray(imagecodecs.jpeg2k_encode(GREY, level=0))
     at = data.index(b"\xff\x4f\xff\x51") + 8
     data[at : at + 8] = struct.pack(">LL", 60_000, 60_000)
@@ -711,17 +711,17 @@ CLAIMS: dict[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", CLAIMS)
-def test_what_a_header_claims_is_checked_first(kind: str, tmp_path: Path) -> None:
-    """In subprocesses one would limit the memory; here the time tells, as 4 GiB take seconds."""
+def test_header_claims_are_checked_before_decoding(kind: str, tmp_path: Path) -> None:
+    """The time limit detects large allocations, as 4 GiB take seconds."""
     path = tmp_path / "claim.tif"
     path.write_bytes(CLAIMS[kind]())
     start = time.process_time()
     if kind.endswith("bomb"):
-        # They say less than they hold: decoded to what they say, or refused.
+        # The headers claim less than the data hold, so the claim is decoded or the file refused.
         with contextlib.suppress(ImageError):
             assert read_grey(path).shape == (10, 10)
     else:
-        for read in (lambda path: [read_grey(image) for image in images_of(path)], read_grey):
+        for read in (lambda path: [read_grey(image) for image in list_images(path)], read_grey):
             with pytest.raises(ImageError, match=r"claim\.tif: .*;"):
                 read(path)
     assert time.process_time() - start < 1
@@ -730,7 +730,7 @@ def test_what_a_header_claims_is_checked_first(kind: str, tmp_path: Path) -> Non
 # Paths
 
 
-def test_what_is_no_regular_file(tmp_path: Path) -> None:
+def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     loop = tmp_path / "loop.tif"
     loop.symlink_to(loop)
     folder = tmp_path / "folder.tif"
@@ -740,7 +740,7 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
     paths = [loop, folder, fifo, "/dev/zero", tmp_path / "a.png" / "b.png", "a\0b.png", "", "."]
     paths += [tmp_path / ("x" * 5000), tmp_path / "ghost.png"]
     for path in paths:
-        for read in (read_grey, images_of):
+        for read in (read_grey, list_images):
             with pytest.raises(ImageError) as caught:
                 read(path)
             assert str(caught.value).isprintable()
@@ -752,12 +752,12 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", [b"caf\xe9.png", b"new\nline.png", b"\x1b[31mred.png", b"a\tb.png"]
 )
-def test_an_odd_name_is_read_and_printed(name: bytes, tmp_path: Path) -> None:
+def test_unprintable_names(name: bytes, tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(name)
     Image.fromarray(GREY).save(path)
     assert np.array_equal(read_grey(path), GREY)
     path.write_bytes(b"broken")
-    for read in (read_grey, images_of):
+    for read in (read_grey, list_images):
         with pytest.raises(ImageError) as caught:
             read(path)
         assert str(caught.value).isprintable()
@@ -768,8 +768,8 @@ def test_an_odd_name_is_read_and_printed(name: bytes, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # Pillow's, of what it opens
-def test_a_damaged_image_that_pillow_has_opened() -> None:
-    """Whatever it is asked for first: its size, its mode, its pixels or its EXIF."""
+def test_damaged_files_opened_by_pillow() -> None:
+    """Any first access to a damaged file raises an ImageError: size, mode, pixels or EXIF."""
     rng = random.Random(3)
     whole = {
         kind: bytes_of(Image.fromarray(GREY).resize((60, 80)), kind)
@@ -814,7 +814,7 @@ ARRAYS: dict[str, Callable[[], Any]] = {
 @pytest.mark.filterwarnings("ignore:the matrix subclass")
 @pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 @pytest.mark.parametrize("kind", ARRAYS)
-def test_a_strange_array_gives_the_same(kind: str) -> None:
+def test_unusual_arrays(kind: str) -> None:
     found = read_grey(ARRAYS[kind]())
     assert np.abs(found - GREY).max() <= (1 if kind == "bfloat16" else 0)
     assert found.dtype == np.float32
@@ -837,15 +837,15 @@ BAD_ARRAYS: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("kind", BAD_ARRAYS)
-def test_what_is_no_image_is_refused(kind: str) -> None:
+def test_bad_arrays_are_refused(kind: str) -> None:
     with pytest.raises(ImageError, match=r"^image 2: "):
         read_grey(BAD_ARRAYS[kind](), "image 2")
 
 
-def test_tifffile_is_as_loud_as_before(
+def test_tifffile_logs_outside_of_reading(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Not a word of it while an image is read here; whoever uses it himself hears it."""
+    """Reading an image silences tifffile, but not for its other users."""
     path = tmp_path / "a.tif"
     path.write_bytes(tiff_of(claimed(offset=8, bytes=2**30, photometric=1), bytes(100)))
     with pytest.raises(ImageError):

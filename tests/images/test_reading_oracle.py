@@ -1,4 +1,4 @@
-"""TIFF files of every kind that tifffile writes of one image are read with the same signal.
+"""TIFF files of all kinds that tifffile can write of one image give the same signal.
 
 Or they are refused, with an error that names the reason and the remedy; none differs in silence.
 """
@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from chromozoo.errors import ImageError
-from chromozoo.images.reading import ImagePage, images_of, read_grey
+from chromozoo.images.reading import ImagePage, list_images, read_grey
 
 SHAPE = (24, 20)
 SIGNAL = np.random.default_rng(0).random(SHAPE)
@@ -26,7 +26,7 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True)
 class Kind:
-    """A type of values: what the signal becomes in it, and how it is turned over."""
+    """A type of values: how it stores and inverts the signal."""
 
     dtype: str
     low: float
@@ -38,13 +38,13 @@ class Kind:
             return signal > 0.5
         levels = self.low + signal * (self.high - self.low)
         if self.dtype[0] in "iu":
-            # 2**64 - 1 and 2**63 - 1 are no doubles: the next below, of any type that has more.
+            # 2**64 - 1 and 2**63 - 1 are not doubles, so the next lower double is used.
             top = np.nextafter(float(np.iinfo(self.dtype).max), 0)
             return levels.round().clip(self.low, top).astype(self.dtype)
         return levels.astype(self.dtype)
 
     def turned(self, levels: NDArray[Any]) -> NDArray[Any]:
-        """As MinIsWhite stores it."""
+        """Values as MinIsWhite stores them."""
         if self.dtype[0] == "u":
             return np.asarray(self.dtype_full - levels)
         return ~levels if self.dtype[0] in "ib" else -levels
@@ -95,7 +95,7 @@ PHOTOMETRICS = ("minisblack", "miniswhite", "rgb", "palette")
 
 @dataclass(frozen=True)
 class Case:
-    """One way to write the image."""
+    """Options for writing the image."""
 
     kind: str
     photometric: str
@@ -109,7 +109,7 @@ class Case:
 
 
 def drawn_cases() -> list[Case]:
-    """Every type with every photometric and compression, the rest by chance."""
+    """Every type with every photometric and compression; other options are random."""
     rng = np.random.default_rng(20)
     cases = []
     for kind, photometric, compression in itertools.product(KINDS, PHOTOMETRICS, COMPRESSIONS):
@@ -117,7 +117,7 @@ def drawn_cases() -> list[Case]:
             continue  # it has 8 bits whatever is asked for
         if photometric == "palette" and not kind.startswith(("uint8", "uint16", "4", "12")):
             continue
-        # What tifffile writes in one way alone is not drawn again.
+        # Options that tifffile ignores are not varied.
         for _ in range(2 if compression in ("none", "lzw", "deflate", "zstd") else 1):
             predictors = [None, 3 if kind.startswith("float") else 2]
             cases.append(
@@ -139,7 +139,7 @@ def drawn_cases() -> list[Case]:
 
 
 def page_of(case: Case, number: int) -> tuple[NDArray[Any], NDArray[np.float64], dict[str, Any]]:
-    """Samples to write, grey levels that must come back, and what the palette needs."""
+    """Samples to write, expected grey levels, and options of the palette."""
     kind = KINDS[case.kind]
     signal = np.rot90(SIGNAL, 2) if number else SIGNAL
     levels = kind.of(signal)
@@ -151,7 +151,7 @@ def page_of(case: Case, number: int) -> tuple[NDArray[Any], NDArray[np.float64],
         colours[:, indices] = shades
         return indices[levels], shades[levels].astype(float), {"colormap": colours}
     if case.photometric == "rgb":
-        # Three images, so that none can stand for another.
+        # Three different images, so that a swap is detected.
         colours = np.stack([levels, levels[::-1], levels[:, ::-1]], axis=-1)
         grey = colours.real.astype(float) @ LUMA
         return (colours if case.planar == "contig" else np.moveaxis(colours, -1, 0)), grey, {}
@@ -162,7 +162,7 @@ def page_of(case: Case, number: int) -> tuple[NDArray[Any], NDArray[np.float64],
 
 
 def write(case: Case, path: Path) -> list[NDArray[np.float64]] | None:
-    """Writes the file; the grey levels of each page, or None where tifffile refuses to write it."""
+    """Write the file; return the grey levels of each page, or None if tifffile refuses."""
     kind = KINDS[case.kind]
     expected = []
     try:
@@ -194,7 +194,7 @@ def assert_same(found: NDArray[np.float32], grey: NDArray[np.float64], case: Cas
         assert np.abs(apart).mean() < 0.02 * span + 1, case
         return
     exact = case.photometric.startswith("minis") and np.dtype(KINDS[case.kind].dtype).itemsize <= 2
-    # float32 has 24 bits, and the three colours are added.
+    # float32 has 24 bits, and three colours are added.
     assert np.abs(apart).max() <= (0 if exact else 3e-7 * span), case
     if exact:
         assert found.min() == grey.min(), case
@@ -202,7 +202,7 @@ def assert_same(found: NDArray[np.float32], grey: NDArray[np.float64], case: Cas
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, str]:
-    """Reads every case that can be written: ``"read"`` or the message of the refusal."""
+    """Read each case that can be written: ``"read"`` or the error message."""
     folder = tmp_path_factory.mktemp("oracle")
     found: dict[Case, str] = {}
     for number, case in enumerate(drawn_cases()):
@@ -211,7 +211,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, str]:
         if expected is None:
             continue
         try:
-            images = images_of(path)
+            images = list_images(path)
             for image, grey in zip(images, expected, strict=True):
                 assert_same(read_grey(image), grey, case)
             if case.pages > 1:
@@ -224,14 +224,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, str]:
     return found
 
 
-def reason_to_refuse(case: Case) -> str:
-    """What the error has to name; empty for what has to be read."""
+def expected_refusal(case: Case) -> str:
+    """Part of the expected error message; empty if the case has to be read."""
     bits = KINDS[case.kind].bits or (1 if case.kind == "bool" else 8)
     size = np.dtype(KINDS[case.kind].dtype).itemsize
     if case.kind == "complex64":
-        return "are no grey values"
+        return "values of 64 bits in format"
     if case.compression in REFUSED:
-        return f"compressed as {case.compression.upper()}"
+        return f"its compression {case.compression.upper()} is not supported"
     if case.kind == "bool" and case.predictor:
         return "1-bit values with a predictor"
     if case.kind == "bool" and case.photometric == "rgb" and case.planar == "contig":
@@ -248,23 +248,23 @@ def reason_to_refuse(case: Case) -> str:
     return "big-endian 12-bit values" if bits == 12 and case.order == ">" else ""
 
 
-def test_the_signal_is_the_same_or_the_file_is_refused(outcomes: dict[Case, str]) -> None:
+def test_cases_give_the_signal_or_are_refused(outcomes: dict[Case, str]) -> None:
     refused = {case: message for case, message in outcomes.items() if message != "read"}
     assert len(outcomes) >= 500
     assert len(refused) >= 50
     assert len(outcomes) - len(refused) >= 400
     for case, message in outcomes.items():
-        reason = reason_to_refuse(case)
+        reason = expected_refusal(case)
         if reason:
             assert reason in message, (case, message)
-            # Behind the reason stands the remedy.
+            # The remedy follows the reason.
             assert ";" in message, message
             assert "save it" in message or "export it" in message, message
         else:
             assert message == "read", (case, message)
 
 
-def test_every_kind_and_compression_was_met(outcomes: dict[Case, str]) -> None:
+def test_cases_cover_all_kinds_and_compressions(outcomes: dict[Case, str]) -> None:
     read = [case for case, message in outcomes.items() if message == "read"]
     assert {case.kind for case in read} == set(KINDS) - {"complex64"}
     assert {case.compression for case in read} == set(COMPRESSIONS) - REFUSED

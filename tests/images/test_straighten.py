@@ -1,4 +1,4 @@
-"""Straightening: against the same simulated chromosome drawn without its bend."""
+"""Straightening, compared with the same synthetic chromosome drawn without its bend."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ CLEAN: dict[str, Any] = {"noise": 0.0, "photons": 1e9, "overlap": 0.0}
 
 
 def drawn(name: str, bend: float, seed: int) -> SyntheticChromosome:
-    """The same seed gives the same chromosome, whatever its bend."""
+    """Draw a chromosome whose other properties depend on the seed only."""
     look = Appearance(bend=bend, **CLEAN)
     return draw_chromosome(name, look, np.random.default_rng(seed), angle=0.0)
 
@@ -32,14 +32,14 @@ def signal_of(chromosome: SyntheticChromosome) -> np.ndarray:
 
 
 def turn(axis: np.ndarray) -> float:
-    """Degrees between the directions of an axis that differ most."""
+    """Largest angle in degrees between two directions of an axis."""
     steps = np.diff(axis, axis=0)
     heading = np.unwrap(np.arctan2(steps[:, 1], steps[:, 0]))
     return float(np.degrees(np.ptp(heading)))
 
 
 def sideways(signal: np.ndarray) -> float:
-    """How far the rows' centres wander from a straight line, in pixels (standard deviation)."""
+    """Standard deviation in pixels of the rows' centres from a straight line."""
     mask = foreground(np.pad(signal, 8))
     rows = np.flatnonzero(mask.sum(axis=1) > 4)[3:-3]  # the tips are round
     centres = [np.flatnonzero(mask[row]).mean() for row in rows]
@@ -48,7 +48,7 @@ def sideways(signal: np.ndarray) -> float:
 
 
 def profile(signal: np.ndarray) -> np.ndarray:
-    """Mean of each row's visible pixels, at 200 places from tip to tip."""
+    """Mean of each row's foreground, at 200 places from tip to tip."""
     visible = signal > 0.1
     rows = np.flatnonzero(visible.any(axis=1))
     means = (signal * visible).sum(axis=1) / np.maximum(visible.sum(axis=1), 1)
@@ -65,7 +65,7 @@ BENT = [("1", 0), ("2", 6), ("2", 7), ("3", 0), ("3", 3), ("4", 4), ("5", 1), ("
 
 @pytest.fixture(scope="module")
 def pairs() -> list[tuple[SyntheticChromosome, np.ndarray, np.ndarray]]:
-    """Bent chromosome, its upright signal image, and its twin without the bend."""
+    """Bent chromosomes, their upright signal images, and the same without a bend."""
     result = []
     for name, seed in BENT:
         bent = drawn(name, 1.0, seed)
@@ -77,18 +77,18 @@ def pairs() -> list[tuple[SyntheticChromosome, np.ndarray, np.ndarray]]:
 Pairs = list[tuple[SyntheticChromosome, np.ndarray, np.ndarray]]
 
 
-def test_the_chromosomes_of_this_test_are_bent(pairs: Pairs) -> None:
+def test_the_test_chromosomes_are_bent(pairs: Pairs) -> None:
     turns = [turn(bent.axis) for bent, *_ in pairs]
     assert min(turns) > 70 and max(turns) > 110
     assert min(sideways(upright) for _, upright, _ in pairs) > 2
 
 
-def test_the_axis_is_the_one_that_was_drawn(pairs: Pairs) -> None:
+def test_the_axis_is_the_drawn_one(pairs: Pairs) -> None:
     for bent, *_ in pairs:
         axis = smooth_axis(foreground(signal_of(bent)))
         assert axis is not None
         apart = np.linalg.norm(bent.axis[:, None] - axis[None], axis=-1).min(axis=1)
-        # A sharp kink is rounded off by the blur of the image.
+        # The blur of the image rounds off a sharp kink.
         assert np.sqrt(np.square(apart).mean()) < 1.6
         np.testing.assert_allclose(np.linalg.norm(np.diff(axis, axis=0), axis=1), 1, atol=0.1)
 
@@ -112,7 +112,7 @@ def test_length_width_and_stain_are_kept(pairs: Pairs) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_bands_come_out_better(pairs: Pairs, method: Any) -> None:
+def test_straightening_improves_the_bands(pairs: Pairs, method: Any) -> None:
     before, after = (
         np.array([np.corrcoef(profile(view(up)), profile(truth))[0, 1] for _, up, truth in pairs])
         for view in (lambda up: up, lambda up: straighten(up, method))
@@ -124,12 +124,12 @@ def test_the_bands_come_out_better(pairs: Pairs, method: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["1", "4", "9", "13", "18", "X"])
-def test_a_straight_one_is_almost_unchanged(name: str) -> None:
+def test_a_straight_chromosome_is_nearly_unchanged(name: str) -> None:
     upright = RotateCrop()(signal_of(drawn(name, 0.0, 7)))
     straight = straighten(upright)
     assert np.abs(np.subtract(straight.shape, upright.shape)).max() <= 3
     assert np.corrcoef(profile(straight), profile(upright))[0, 1] > 0.97
-    # Laid over each other as well as half a pixel allows.
+    # Aligned to within half a pixel.
     best = max(
         cv2.matchTemplate(np.pad(upright, 4), straight, cv2.TM_CCOEFF_NORMED).max()
         for straight in (straight, straighten(upright, "xie"))
@@ -153,7 +153,7 @@ def test_upside_down_stays_upside_down(pairs: Pairs, method: Any) -> None:
                 assert np.corrcoef(profile(other), profile(straight))[0, 1] > 0.9
 
 
-def test_a_turn_of_the_image_does_not_matter(pairs: Pairs) -> None:
+def test_rotation_of_the_image_does_not_matter(pairs: Pairs) -> None:
     for _, upright, _ in pairs:
         straight = straighten(upright)
         turned = straighten(np.rot90(upright).copy())  # what was up lies left
@@ -166,7 +166,7 @@ def test_a_turn_of_the_image_does_not_matter(pairs: Pairs) -> None:
 
 
 def l_shape(arm: int = 50, width: int = 12) -> np.ndarray:
-    """Both arms alike; the upper one bright, the lower one dim."""
+    """Two arms of equal size, the upper one bright, the lower one dim."""
     image = np.zeros((arm + 20, arm + 20), np.float32)
     image[10 : 10 + arm, 10 : 10 + width] = 1.0
     image[10 + arm - width : 10 + arm, 10 + width : 10 + arm] = 0.5
@@ -189,7 +189,7 @@ def test_l_and_u_are_straightened_to_their_true_length() -> None:
     corner = straighten(l_shape())
     assert length(corner) == pytest.approx(2 * (50 - 6), rel=0.06)
     assert sideways(corner) < 1.2
-    # The upper arm stays the upper one.
+    # The upper arm stays up.
     assert corner[: len(corner) // 3].mean() > 1.5 * corner[-len(corner) // 3 :].mean()
     arch = straighten(u_shape())
     assert length(arch) == pytest.approx(half_ellipse_length(30, 60) + 12, rel=0.03)
@@ -203,7 +203,7 @@ def test_xie_cuts_at_the_bend() -> None:
     first, last = axis[0], axis[-1]
     chord = (last - first) / np.linalg.norm(last - first)
     apart = np.abs(chord[0] * (axis[:, 1] - first[1]) - chord[1] * (axis[:, 0] - first[0]))
-    # The corner: the lower left one, half a width inside.
+    # The cut runs through the lower left corner, half a width inside.
     np.testing.assert_allclose(axis[apart.argmax()], [10 + 6, 60 - 6], atol=4)
     straight = straighten(l_shape(), "xie")
     assert length(straight) == pytest.approx(2 * (50 - 6), rel=0.08)
@@ -215,14 +215,14 @@ def test_xie_cuts_at_the_bend() -> None:
 
 def test_xie_fills_the_gap_with_the_mean_of_its_row() -> None:
     straight = straighten(l_shape(), "xie")
-    # The halves gape on the inner side: without the filling a wedge of 12 pixels would be black.
+    # Without the filling, the gap on the inner side would leave 12 black pixels.
     widths = (straight > 0.1).sum(axis=1)[8:-8]
     assert widths.min() >= 10
     in_gap = (straight > 0.55) & (straight < 0.95)
     assert in_gap.sum() > 20
 
 
-def test_xie_leaves_what_is_hardly_bent() -> None:
+def test_xie_does_not_cut_slight_bends() -> None:
     image = np.zeros((120, 60), np.float32)
     points = [(20, 10), (26, 60), (20, 110)]  # 6 pixels off a chord of 100: less than a tenth
     cv2.polylines(image, [np.array(points, np.int32)], False, 1.0, 10)
@@ -230,7 +230,7 @@ def test_xie_leaves_what_is_hardly_bent() -> None:
     assert sideways(straighten(image, "axis")) < 0.5 * sideways(image)
 
 
-def test_longest_path_leaves_branches_out() -> None:
+def test_longest_path_excludes_branches() -> None:
     points = np.array([[0, 0], [1, 0], [2, 0], [3, 0], [2, 1], [9, 9]], float)
     edges = np.array([[0, 1], [1, 2], [2, 3], [2, 4], [3, 5]])
     apart = np.array([[6, 7]])
@@ -272,19 +272,19 @@ def edge_cases() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", edge_cases())
-def test_whatever_comes_something_sensible_leaves(name: str, method: Any) -> None:
+def test_edge_cases(name: str, method: Any) -> None:
     image = edge_cases()[name]
     straight = straighten(image, method)
     assert straight.dtype == np.float32 and straight.ndim == 2
     assert straight.min() >= 0 and straight.max() <= 1
-    # Of two pieces the larger one is the chromosome; nothing else is lost or doubled.
+    # The larger of two components is the chromosome; nothing else is lost or doubled.
     expected = 230 if name == "two pieces" else image.sum()
     assert straight.sum() == pytest.approx(expected, rel=0.1)
     assert straight.shape[0] >= straight.shape[1] - 3
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_noise_is_no_reason_to_fail(method: Any) -> None:
+def test_noise(method: Any) -> None:
     rng = np.random.default_rng(0)
     for _ in range(150):
         shape = rng.integers(4, 60, 2)
@@ -302,7 +302,7 @@ def test_a_short_chromosome_is_turned_upright_only() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_nothing_to_straighten(method: Any) -> None:
+def test_an_empty_image_is_refused(method: Any) -> None:
     with pytest.raises(ImageError, match="no chromosome"):
         straighten(np.zeros((40, 20), np.float32), method)
 

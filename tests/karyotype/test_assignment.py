@@ -1,4 +1,4 @@
-"""The cell-level assignment: optimal, invariant, and able to see numerical abnormalities."""
+"""Cell-level assignment: optimal, invariant, and sensitive to numerical abnormalities."""
 
 import itertools
 from collections import Counter
@@ -23,7 +23,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
 
 
-def names_of(counts: dict[str, int]) -> list[str]:
+def class_names(counts: dict[str, int]) -> list[str]:
     return [name for name in CLASSES for _ in range(counts.get(name, 0))]
 
 
@@ -36,11 +36,11 @@ def cell(
     noise: float = 0.0,
     seed: int = 0,
 ) -> tuple[list[str], np.ndarray]:
-    """True names and log-probabilities; ``gain`` and ``lose`` are names parted by spaces."""
+    """Return true classes and log-probabilities; ``gain`` and ``lose`` are space-separated."""
     counts = Counter(normal_counts(sex))
     counts.update(gain.split())
     counts.subtract(lose.split())
-    names = names_of(counts)
+    names = class_names(counts)
     rng = np.random.default_rng(seed)
     logits = noise * rng.standard_normal((len(names), len(CLASSES)))
     logits[np.arange(len(names)), [CLASS_INDEX[name] for name in names]] += margin
@@ -57,18 +57,18 @@ def prior_cost(labels: tuple[str, ...], sex: str, extra_cost: float, missing_cos
 
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("costs", [(6.9, 6.9), (1.0, 3.0), (0.2, 0.1)])
-def test_assignment_is_the_optimum_over_all_possible_namings(
+def test_assignment_is_the_optimum_over_all_labellings(
     seed: int, costs: tuple[float, float]
 ) -> None:
     rng = np.random.default_rng(seed)
-    allowed = ("21", "X", "Y")  # every other class is impossible: 3**6 namings to try
+    allowed = ("21", "X", "Y")  # every other class is impossible: 3**6 labellings
     log_p = np.full((6, len(CLASSES)), -np.inf)
     columns = [CLASS_INDEX[name] for name in allowed]
     log_p[:, columns] = log_softmax(3.0 * rng.standard_normal((6, len(allowed))))
     best = max(
-        sum(log_p[row, CLASS_INDEX[name]] for row, name in enumerate(naming))
-        - prior_cost(naming, sex, *costs)
-        for naming in itertools.product(allowed, repeat=6)
+        sum(log_p[row, CLASS_INDEX[name]] for row, name in enumerate(labelling))
+        - prior_cost(labelling, sex, *costs)
+        for labelling in itertools.product(allowed, repeat=6)
         for sex in ("XX", "XY")
     )
     result = assign_cell(log_p, extra_cost=costs[0], missing_cost=costs[1])
@@ -77,7 +77,7 @@ def test_assignment_is_the_optimum_over_all_possible_namings(
     assert likelihood - prior_cost(result.labels, result.sex, *costs) == pytest.approx(best)
 
 
-def test_normal_cell_is_right_where_the_argmax_is_not() -> None:
+def test_a_normal_cell_is_right_although_the_argmax_is_not() -> None:
     truth, log_p = cell("XY")
     for name, taken_for in (("9", "8"), ("16", "17"), ("Y", "22")):
         logits = np.zeros((1, len(CLASSES)))
@@ -122,7 +122,7 @@ def test_noisy_normal_cells_have_far_fewer_errors_than_the_argmax() -> None:
         ("XX", "", "X X", "44,?", "XX"),
     ],
 )
-def test_confident_evidence_names_the_abnormality(
+def test_confident_evidence_gives_the_abnormality(
     sex: str, gain: str, lose: str, iscn: str, compared_with: str
 ) -> None:
     truth, log_p = cell(sex, gain=gain, lose=lose)
@@ -130,7 +130,7 @@ def test_confident_evidence_names_the_abnormality(
     assert list(result.labels) == truth
     assert (result.iscn, result.sex) == (iscn, compared_with)
     assert result.abnormal == bool(gain or lose)
-    # The normal set, plus the gains, less the losses, is what was counted.
+    # The normal set, plus the gains, minus the losses, gives the counts.
     recount = Counter(normal_counts(result.sex))
     recount.update(result.gains)
     recount.subtract(result.losses)
@@ -138,12 +138,12 @@ def test_confident_evidence_names_the_abnormality(
     assert sorted(result.labels[row] for row in result.supernumerary) == sorted(result.gains)
 
 
-def test_a_known_sex_is_kept() -> None:
+def test_a_given_sex_is_kept() -> None:
     _, log_p = cell("XY", lose="Y")
     result = assign_cell(log_p, sex="XY")
     assert (result.sex, result.losses, result.iscn) == ("XY", ("Y",), "45,X")
     assert assign_cell(log_p, sex="XX").losses == ("X",)
-    # A confident Y is an extra chromosome where XX is certain.
+    # A confident Y is supernumerary if XX is given.
     _, log_p = cell("XX", gain="Y")
     assert assign_cell(log_p, sex="XX").gains == ("Y",)
 
@@ -160,7 +160,7 @@ def test_evidence_must_outweigh_both_prior_costs(factor: float, iscn: str) -> No
     assert result.supernumerary == ((row,) if factor > 1 else ())
 
 
-def test_the_least_probable_copy_is_the_extra_one() -> None:
+def test_the_copy_of_lowest_probability_is_supernumerary() -> None:
     truth, log_p = cell("XX", gain="21", margin=30.0)
     row = [index for index, name in enumerate(truth) if name == "21"][1]
     logits = np.zeros((1, len(CLASSES)))
@@ -171,7 +171,7 @@ def test_the_least_probable_copy_is_the_extra_one() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 30, 45, 46, 47, 69, 92, 130])
 def test_any_number_of_chromosomes_is_solved(count: int) -> None:
-    names = (names_of(normal_counts("XX")) * 3)[:count]
+    names = (class_names(normal_counts("XX")) * 3)[:count]
     logits = np.zeros((count, len(CLASSES)))
     logits[np.arange(count), [CLASS_INDEX[name] for name in names]] = 30.0
     result = assign_cell(log_softmax(logits))
@@ -205,16 +205,16 @@ def test_input_is_not_changed_and_result_is_read_only() -> None:
 
 def test_minus_infinity_is_no_proof() -> None:
     truth, log_p = cell("XX")
-    log_p[log_p < -1] = -np.inf  # every chromosome is certain of its name
+    log_p[log_p < -1] = -np.inf  # every class is certain
     row = truth.index("9")
     log_p[row] = -np.inf
     log_p[row, CLASS_INDEX["8"]] = 0.0
-    # Even so, 87 nats against one name cannot outweigh a prior of 2 x 50 nats.
+    # Even so, 87 nats against one class cannot outweigh a prior of 2 x 50 nats.
     assert assign_cell(log_p, extra_cost=50, missing_cost=50).iscn == "46,XX"
     assert assign_cell(log_p).iscn == "46,XX,+8,-9"
 
 
-def test_nan_names_its_row() -> None:
+def test_the_error_for_nan_gives_the_row() -> None:
     _, log_p = cell()
     log_p[17, 3] = np.nan
     with pytest.raises(CellError, match=r"row 17 .*NaN") as caught:
@@ -229,7 +229,7 @@ def test_wrong_shapes_are_refused(shape: tuple[int, ...]) -> None:
         assign_cell(np.full(shape, -3.0))
 
 
-def test_what_is_no_log_probability_is_refused() -> None:
+def test_values_above_0_and_impossible_rows_are_refused() -> None:
     _, log_p = cell()
     with pytest.raises(CellError, match="above 0"):
         assign_cell(np.exp(log_p))
@@ -247,7 +247,7 @@ def test_what_is_no_log_probability_is_refused() -> None:
         ({"missing_cost": float("inf")}, "missing_cost is inf"),
     ],
 )
-def test_senseless_options_are_refused(options: dict, message: str) -> None:
+def test_invalid_options_are_refused(options: dict, message: str) -> None:
     _, log_p = cell()
     with pytest.raises(CellError, match=message):
         assign_cell(log_p, **options)
@@ -288,34 +288,34 @@ def test_iscn_strings(counts: dict[str, int], expected: str) -> None:
     assert iscn_string(counts) == expected
 
 
-def test_margins_are_those_of_the_second_best_naming() -> None:
-    """By brute force over all namings of a small set in which every name is free."""
+def test_margins_are_those_of_the_second_best_labelling() -> None:
+    """By brute force over all labellings of a small set with three classes."""
     rng = np.random.default_rng(0)
     log_p = log_softmax(3 * rng.normal(size=(3, len(CLASSES))))
-    log_p[:, 3:] -= 40  # three names, so that all namings can be tried
+    log_p[:, 3:] -= 40  # three classes, so that all labellings can be tried
     assignment = assign_cell(log_p, sex="XX")
     normal = normal_counts("XX")
 
-    def likelihood(naming: tuple[int, ...]) -> float:
-        counts = Counter(CLASSES[k] for k in naming)
+    def likelihood(labelling: tuple[int, ...]) -> float:
+        counts = Counter(CLASSES[k] for k in labelling)
         extra = sum(max(counts[name] - normal[name], 0) for name in CLASSES)
         missing = sum(max(normal[name] - counts[name], 0) for name in CLASSES)
-        fit = sum(log_p[row, k] for row, k in enumerate(naming))
+        fit = sum(log_p[row, k] for row, k in enumerate(labelling))
         return float(fit - extra * DEFAULT_EXTRA_COST - missing * DEFAULT_MISSING_COST)
 
-    namings = list(itertools.product(range(3), repeat=3))
+    labellings = list(itertools.product(range(3), repeat=3))
     margins = assignment_margins(log_p, assignment, sex="XX")
     for row, margin in enumerate(margins):
-        others = [n for n in namings if n[row] != assignment.classes[row]]
-        second = max(likelihood(naming) for naming in others)
+        others = [one for one in labellings if one[row] != assignment.classes[row]]
+        second = max(likelihood(one) for one in others)
         assert margin == pytest.approx(assignment.log_likelihood - second)
 
 
-def test_a_margin_asks_the_whole_cell() -> None:
+def test_a_margin_depends_on_the_whole_cell() -> None:
     names, log_p = cell("XX", margin=20.0)
     first = names.index("8")
     ninth = CLASS_INDEX["9"]
-    # Alone it might as well be a 9, but the cell has its two.
+    # Alone it could be a 9 as well, but the cell already has two.
     log_p[first, ninth] = log_p[first, CLASS_INDEX["8"]]
     log_p = log_softmax(log_p)
     margins = assignment_margins(log_p, assign_cell(log_p))
@@ -323,14 +323,14 @@ def test_a_margin_asks_the_whole_cell() -> None:
     assert margins.argmin() == first
 
 
-def test_a_doubtful_detection_stays_where_the_cell_has_a_place() -> None:
+def test_an_uncertain_detection_is_kept_if_it_fills_an_empty_slot() -> None:
     names, log_p = cell("XX", lose="8")
     assert len(names) == 45
     fits, third = cell("XX")[1][cell("XX")[0].index("8")], log_p[names.index("9")]
     both = np.vstack([log_p, fits, third])
     presence = np.r_[np.ones(45), 0.3, 0.3]
     assert present_rows(both, presence).tolist() == [True] * 46 + [False]
-    # A certain third copy stays, or no gain would ever be found.
+    # A certain third copy is kept; otherwise no gain could be found.
     presence[-1] = 1
     assert present_rows(both, presence).all()
     assert assign_cell(both).iscn == "47,XX,+9"
@@ -344,7 +344,7 @@ def test_presence_is_checked() -> None:
 
 
 def test_karyotypes_are_valid_by_iscn_2024() -> None:
-    """By a library of its own. It refuses only what has no X, of which no cell can live."""
+    """Checked by an independent library, which refuses only karyotypes without an X."""
     rng = np.random.default_rng(0)
     for _ in range(500):
         counts = dict.fromkeys(AUTOSOMES, 2) | {"X": 1, "Y": 1}
@@ -359,7 +359,7 @@ def test_karyotypes_are_valid_by_iscn_2024() -> None:
             assert "X" in result.errors[0], (written, result.errors)
 
 
-def test_iscn_refuses_what_is_no_count() -> None:
+def test_iscn_refuses_unknown_classes_and_negative_counts() -> None:
     with pytest.raises(UnknownNameError, match="'23' is not a chromosome class"):
         iscn_string({"23": 1})
     with pytest.raises(CellError, match="chromosome 7 is counted -1 times"):

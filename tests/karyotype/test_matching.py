@@ -1,4 +1,4 @@
-"""Matching by features, against examples worked by hand, and the command ``chromozoo match``."""
+"""Classification by label feature vectors, by hand, and the command ``chromozoo match``."""
 
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,12 @@ from chromozoo.errors import ChromozooError
 from chromozoo.karyotype.assignment import assign_cell
 from chromozoo.karyotype.iscn import CellError
 from chromozoo.karyotype.matching import (
+    distances_to_log_probabilities,
     feature_distances,
     fit_temperature,
-    hausdorff,
     head_size,
     label_feature_vectors,
-    log_probabilities,
-    match,
-    match_cells,
+    match_features,
     redistribute_labels,
 )
 from chromozoo.metrics.classification import evaluate_classification
@@ -36,7 +34,7 @@ FEMALE = np.repeat(np.arange(23), 2)
 
 
 def far(n: int) -> np.ndarray:
-    """Distances ``(n, 24)``, all 1."""
+    """Return distances ``(n, 24)``, all 1."""
     return np.ones((n, 24))
 
 
@@ -53,7 +51,7 @@ def test_distances_by_hand() -> None:
     )
 
 
-def test_cosine_is_a_distance_and_knows_opposites_and_zeros() -> None:
+def test_cosine_distance_of_opposite_and_zero_vectors() -> None:
     found = feature_distances([[1.0, 0.0], [0.0, 0.0]], [[2.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
     np.testing.assert_allclose(found, [[0, 2, 1], [1, 1, 1]])
 
@@ -62,19 +60,6 @@ def test_an_unknown_vector_is_infinitely_far() -> None:
     for metric in ("cosine", "euclid"):
         found = feature_distances([[1.0, 1.0]], [[np.nan, np.nan], [1.0, 1.0]], metric)
         assert np.isinf(found[0, 0]) and found[0, 1] == pytest.approx(0)
-
-
-def test_hausdorff_is_directed() -> None:
-    a, b = [[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [1.0, 0.0], [1.0, 5.0]]
-    assert hausdorff(a, b, "euclid") == 0  # every point of A is in B
-    assert hausdorff(b, a, "euclid") == 5  # but (1, 5) is 5 from A
-
-
-@pytest.mark.parametrize("metric", ["cosine", "euclid"])
-def test_hausdorff_of_two_vectors_is_the_base_distance(metric: Any) -> None:
-    a, b = [[3.0, 4.0]], [[3.0, 0.0]]
-    assert hausdorff(a, b, metric) == feature_distances(a, b, metric)[0, 0] > 0
-    assert hausdorff(a, b, metric) == hausdorff(b, a, metric)
 
 
 # Label feature vectors
@@ -90,10 +75,10 @@ def test_vectors_are_means_of_their_class() -> None:
 
 def test_a_class_without_a_vector_is_never_matched() -> None:
     vectors = label_feature_vectors([[1.0, 0.1], [0.1, 1.0]], [4, 23])
-    labels, distances = match([[0.0, 1.0], [1.0, 0.0]], vectors)
+    labels, distances = match_features([[0.0, 1.0], [1.0, 0.0]], vectors)
     assert labels.tolist() == [23, 4]
     assert np.isinf(distances[:, [0, 22]]).all()
-    # Nor by redistribution: the tail has taken 23, and of the head's classes only 4 has a vector.
+    # Nor after redistribution: the tail has class 23, and only class 4 of the head has a vector.
     assert redistribute_labels(distances[[0, 0]] + [[0], [0.5]], beta=1).tolist() == [4, 23]
 
 
@@ -102,25 +87,28 @@ def test_gamma_cancels_under_cosine_and_not_under_euclid() -> None:
     features, labels = rng.random((240, 8)), np.arange(240) % 24
     queries = rng.random((50, 8))
     plain, amplified = (label_feature_vectors(features, labels, gamma) for gamma in (1.0, 1.5))
-    same, other = match(queries, plain)[0], match(queries, amplified)[0]
+    same, other = match_features(queries, plain)[0], match_features(queries, amplified)[0]
     np.testing.assert_array_equal(same, other)
-    near, far_off = match(queries, plain, "euclid")[0], match(queries, amplified, "euclid")[0]
+    near, far_off = (
+        match_features(queries, plain, "euclid")[0],
+        match_features(queries, amplified, "euclid")[0],
+    )
     assert (near != far_off).any()
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclid"])
-def test_perfect_features_give_every_name(metric: Any) -> None:
+def test_perfect_features_give_every_class(metric: Any) -> None:
     vectors = label_feature_vectors(np.eye(24) * 3, np.arange(24))
     order = np.random.default_rng(0).permutation(46)
-    labels, distances = match((np.eye(24) * 2)[FEMALE[order]], vectors, metric)
+    labels, distances = match_features((np.eye(24) * 2)[FEMALE[order]], vectors, metric)
     np.testing.assert_array_equal(labels, FEMALE[order])
     temperature = fit_temperature(distances, FEMALE[order])
-    cell = assign_cell(log_probabilities(distances, temperature))
+    cell = assign_cell(distances_to_log_probabilities(distances, temperature))
     np.testing.assert_array_equal(cell.classes, FEMALE[order])
     assert cell.iscn == "46,XX"
-    # All distances are equal, so the head is the first 40: here no homologues are divided.
+    # All distances are equal, so the head is the first 40, which separates no homologues.
     np.testing.assert_array_equal(
-        redistribute_labels(match(np.eye(24)[FEMALE], vectors)[1]), FEMALE
+        redistribute_labels(match_features(np.eye(24)[FEMALE], vectors)[1]), FEMALE
     )
 
 
@@ -130,7 +118,7 @@ def test_perfect_features_give_every_name(metric: Any) -> None:
 def test_redistribution_of_five_by_hand() -> None:
     d = far(5)
     d[0, 0], d[0, 9] = 0.10, 0.30  # head, class 0
-    d[1, 0], d[1, 7] = 0.20, 0.25  # head, class 0 as well: nothing forbids it
+    d[1, 0], d[1, 7] = 0.20, 0.25  # head, class 0 as well, which is allowed
     d[2, 2] = 0.15  # head, class 2
     d[3, 3], d[3, 5] = 0.12, 0.40  # head, class 3, which the tail takes: on to class 5
     d[4, 3], d[4, 6] = 0.50, 0.60  # the largest of the smallest distances: tail, class 3
@@ -162,8 +150,8 @@ def test_redistribution_of_a_whole_cell_by_hand() -> None:
     np.testing.assert_array_equal(redistribute_labels(d[order]), expected[order])
 
 
-def test_it_repairs_a_head_name_that_the_tail_takes() -> None:
-    """What the paper hopes for: both 16 are in the tail, so the 18 that looked like 16 is freed."""
+def test_redistribution_corrects_a_head_label_that_the_tail_has() -> None:
+    """The intended case: both 16 are in the tail, so the 18 that looked like a 16 is corrected."""
     d = far(46)
     d[np.arange(46), FEMALE] = 0.1
     d[[30, 31], 15] = 0.5
@@ -179,8 +167,7 @@ def test_a_cell_of_one_chromosome() -> None:
     assert head_size(1) == 1
     for beta in (None, 0, 1):
         assert redistribute_labels(d, beta).tolist() == [20]
-    assert assign_cell(log_probabilities(d, 0.1)).labels == ("21",)
-    assert match_cells([[1.0, 0.0]], [[1.0, 0.1]], [7], one_to_one=True).labels.tolist() == [7]
+    assert assign_cell(distances_to_log_probabilities(d, 0.1)).labels == ("21",)
 
 
 def test_ties_go_to_the_first() -> None:
@@ -189,9 +176,9 @@ def test_ties_go_to_the_first() -> None:
     assert redistribute_labels(far(3), beta=2).tolist() == [1, 1, 0]
 
 
-def test_a_head_without_classes_keeps_its_names() -> None:
+def test_a_head_without_classes_keeps_its_labels() -> None:
     d = far(26)
-    d[np.arange(24), np.arange(24)] = 0.5  # the tail bears every class
+    d[np.arange(24), np.arange(24)] = 0.5  # the tail has every class
     d[24, 3] = d[25, 4] = 0.1
     assert redistribute_labels(d, beta=2).tolist() == [*range(24), 3, 4]
 
@@ -201,14 +188,14 @@ def test_the_head_scales_with_the_cell() -> None:
     assert head_size(46, beta=12) == 12
 
 
-def test_assignment_beats_redistribution_where_a_name_is_used_three_times() -> None:
+def test_assignment_beats_redistribution_for_a_third_copy() -> None:
     d = far(46)
     d[np.arange(46), FEMALE] = 0.1
-    d[16, [7, 8]] = [0.05, 0.08]  # a 9 that looks rather like an 8
+    d[16, [7, 8]] = [0.05, 0.08]  # a 9 that looks more like an 8
     redistributed = redistribute_labels(d)
     assert np.bincount(redistributed)[7] == 3
     assert (redistributed == FEMALE).sum() == 45
-    assigned = assign_cell(log_probabilities(d, 0.05)).classes
+    assigned = assign_cell(distances_to_log_probabilities(d, 0.05)).classes
     np.testing.assert_array_equal(assigned, FEMALE)
 
 
@@ -218,17 +205,17 @@ def test_assignment_beats_redistribution_where_a_name_is_used_three_times() -> N
 def test_log_probabilities_by_hand() -> None:
     d = np.full((1, 24), np.inf)
     d[0, :2] = [0.0, np.log(3) * 2]
-    found = np.exp(log_probabilities(d, temperature=2.0))
+    found = np.exp(distances_to_log_probabilities(d, temperature=2.0))
     np.testing.assert_allclose(found[0, :3], [0.75, 0.25, 0])
 
 
 def test_the_temperature_is_that_of_the_data() -> None:
-    """Labels drawn from known probabilities: the fit finds the temperature they were drawn with."""
+    """The fit finds the temperature of the distribution that the labels were drawn from."""
     rng = np.random.default_rng(0)
     d = rng.random((4000, 24))
-    labels = np.array([rng.choice(24, p=p) for p in np.exp(log_probabilities(d, 0.2))])
+    labels = np.array([rng.choice(24, p=p) for p in np.exp(distances_to_log_probabilities(d, 0.2))])
     assert fit_temperature(d, labels) == pytest.approx(0.2, rel=0.05)
-    # A class without a vector says nothing of the temperature.
+    # A class without a vector does not affect the temperature.
     d[:, 23] = np.inf
     known = labels != 23
     assert fit_temperature(d, labels) == fit_temperature(d[known], labels[known])
@@ -239,42 +226,6 @@ def test_the_temperature_of_perfect_distances() -> None:
     d[np.arange(46), FEMALE] = 0
     assert 0 < fit_temperature(d, FEMALE) < 0.05
     assert fit_temperature(np.zeros((2, 24)), [0, 1]) > 0
-
-
-# Two images of a cell
-
-
-def test_two_images_of_a_cell() -> None:
-    """Simulated features: the second image is the first in another order, with noise."""
-    rng = np.random.default_rng(0)
-    first = rng.normal(size=(46, 32))
-    order = rng.permutation(46)
-    second = first[order] + rng.normal(scale=0.2, size=(46, 32))
-    for one_to_one in (False, True):
-        for metric in ("cosine", "euclid"):
-            found = match_cells(second, first, FEMALE, metric, one_to_one=one_to_one)
-            np.testing.assert_array_equal(found.rows, order)
-            np.testing.assert_array_equal(found.labels, FEMALE[order])
-            expected = feature_distances(second, first, metric)[np.arange(46), order]
-            np.testing.assert_array_equal(found.distances, expected)
-
-
-def test_one_to_one_takes_no_chromosome_twice() -> None:
-    a, b = [[0.0], [1.0], [9.0]], [[0.9], [5.0], [9.0]]
-    nearest = match_cells(a, b, [3, 4, 5], "euclid")
-    assert nearest.rows.tolist() == [0, 0, 2] and nearest.labels.tolist() == [3, 3, 5]
-    # 0 to 0.9 and 1 to 5 cost 4.9; 0 to 5 and 1 to 0.9 cost 5.1.
-    unique = match_cells(a, b, [3, 4, 5], "euclid", one_to_one=True)
-    assert unique.rows.tolist() == [0, 1, 2] and unique.labels.tolist() == [3, 4, 5]
-    np.testing.assert_allclose(unique.distances, [0.9, 4, 0])
-
-
-def test_images_with_other_numbers_of_chromosomes() -> None:
-    a, b = [[0.0], [1.1], [9.0]], [[1.0], [9.0]]
-    more = match_cells(a, b, [3, 5], "euclid", one_to_one=True)
-    assert more.rows.tolist() == [0, 0, 1]  # row 0 is left over and takes the nearest
-    fewer = match_cells(b, a, [3, 4, 5], "euclid", one_to_one=True)
-    assert fewer.rows.tolist() == [1, 2]
 
 
 # Bad input
@@ -294,7 +245,6 @@ GOOD = [[1.0, 2.0], [3.0, 4.0]]
         (lambda: feature_distances(GOOD, [1.0, 2.0]), r"gallery: shape \(2,\)"),
         (lambda: feature_distances(np.empty((0, 2)), GOOD), r"queries: shape \(0, 2\)"),
         (lambda: feature_distances(GOOD, GOOD, "manhattan"), "'manhattan': use one of cosine"),
-        (lambda: hausdorff(GOOD, [[np.nan, np.nan]]), "b: row 0 holds NaN"),
         (lambda: label_feature_vectors(NAN, [0, 1]), "features: row 1 holds NaN"),
         (lambda: label_feature_vectors(GOOD, [0]), r"shape \(1,\) for 2 chromosomes"),
         (lambda: label_feature_vectors(GOOD, [0, 24]), "class indices 0..23"),
@@ -302,23 +252,20 @@ GOOD = [[1.0, 2.0], [3.0, 4.0]]
         (lambda: label_feature_vectors(GOOD, [0.0, 1.0]), "class indices 0..23"),
         (lambda: label_feature_vectors(GOOD, [0, 1], gamma=0), "gamma is 0"),
         (lambda: label_feature_vectors(GOOD, [0, 1], gamma=np.nan), "gamma is nan"),
-        (lambda: match(GOOD, GOOD), r"\(2, 2\): give \(N, 24\)"),
-        (lambda: match(NAN, np.ones((24, 2))), "row 1 holds NaN"),
+        (lambda: match_features(GOOD, GOOD), r"\(2, 2\): give \(N, 24\)"),
+        (lambda: match_features(NAN, np.ones((24, 2))), "row 1 holds NaN"),
         (lambda: redistribute_labels(np.ones((0, 24))), r"\(0, 24\)"),
         (lambda: redistribute_labels(far(2), beta=3), "beta is 3 in a cell of 2"),
         (lambda: redistribute_labels(far(2), beta=-1), "beta is -1"),
         (lambda: redistribute_labels(far(2) * np.nan), "row 0 of distances holds NaN"),
         (lambda: redistribute_labels(far(2) * np.inf), "nothing finite"),
         (lambda: redistribute_labels(-far(2)), "negative"),
-        (lambda: log_probabilities(far(2), 0), "temperature is 0"),
+        (lambda: distances_to_log_probabilities(far(2), 0), "temperature is 0"),
         (lambda: fit_temperature(far(2), [0]), r"shape \(1,\) for 2"),
         (lambda: fit_temperature(np.where(np.arange(24) < 1, np.inf, far(1)), [0]), "no chromo"),
-        (lambda: match_cells(GOOD, NAN, [0, 1]), "features_b: row 1 holds NaN"),
-        (lambda: match_cells(NAN, GOOD, [0, 1]), "row 1 holds NaN"),
-        (lambda: match_cells(GOOD, GOOD, [0]), r"shape \(1,\) for 2"),
     ],
 )
-def test_bad_input_is_named(call: Any, said: str) -> None:
+def test_bad_input_is_refused(call: Any, said: str) -> None:
     with pytest.raises(CellError, match=said) as raised:
         call()
     assert isinstance(raised.value, ValueError)
@@ -393,8 +340,15 @@ def test_the_command_writes_a_row_for_each_way(
     torch.manual_seed(0)
     weights = checkpoint(tmp_path / "tiny.ckpt", Tiny())
     results = tmp_path / "results" / "matching.csv"
-    words = ["match", "tiny_matcher", "--weights", str(weights), "--root", str(tiny_bioimlab)]
-    words += ["--device", "cpu", "--results", str(results)]
+    words = [
+        "feature-matching",
+        "tiny_matcher",
+        "--weights",
+        str(weights),
+        "--root",
+        str(tiny_bioimlab),
+    ]
+    words += ["--device", "cpu", "--output", str(results)]
     assert chromozoo(words) == 0
     shown = capsys.readouterr().out
     rows = matching_benchmark.read_rows(results)
@@ -415,7 +369,7 @@ def test_the_command_writes_a_row_for_each_way(
         assert f"| {row['mode']} | {row['metric']} | {row['beta']} |" in shown
     assert "chosen on these very cells" in shown
 
-    # The very figures of the functions that the command is made of.
+    # The rows equal the results of the library functions.
     model: Any = get_model("tiny_matcher", weights=weights)
     data = BioImLabDataModule(root=tiny_bioimlab, preset=model.transforms.to_dict())
     train, val = data.dataset("train"), data.dataset("val")
@@ -426,7 +380,7 @@ def test_the_command_writes_a_row_for_each_way(
     vectors = label_feature_vectors(matching_benchmark.extract_features(model, train), train.labels)
     features = matching_benchmark.extract_features(model, val)
     for row, metric in ((rows[2], "cosine"), (rows[5], "euclid")):
-        labels, distances = match(features, vectors, metric)  # type: ignore[arg-type]
+        labels, distances = match_features(features, vectors, metric)  # type: ignore[arg-type]
         assert float(row["accuracy"]) == pytest.approx((labels == val.labels).mean(), abs=1e-4)
         beta = matching_benchmark.choose_beta(distances, val.labels, val.cells)
         redistributed = redistribute_labels(distances, beta)
@@ -436,7 +390,7 @@ def test_the_command_writes_a_row_for_each_way(
             (redistributed == val.labels).mean(), abs=1e-4
         )
 
-    # Again: no row doubles, and another beta takes the row's place.
+    # A second run replaces rows, also with another beta.
     assert chromozoo([*words, "--metric", "cosine", "--beta", "7"]) == 0
     again = matching_benchmark.read_rows(results)
     assert len(again) == len(rows)
@@ -444,7 +398,7 @@ def test_the_command_writes_a_row_for_each_way(
     assert again[6] == rows[6]
     assert not list(results.parent.glob("*.tmp"))
 
-    # The test cells are another stage, with rows of their own.
+    # The test stage has its own rows.
     capsys.readouterr()
     assert chromozoo([*words, "--stage", "test", "--metric", "euclid"]) == 0
     rows = matching_benchmark.read_rows(results)
@@ -452,7 +406,7 @@ def test_the_command_writes_a_row_for_each_way(
     assert "chosen on these very cells" not in capsys.readouterr().out
 
 
-def test_vectors_that_the_weights_carry_are_measured(
+def test_stored_label_feature_vectors_are_measured(
     tiny: None, tiny_bioimlab: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
@@ -466,8 +420,15 @@ def test_vectors_that_the_weights_carry_are_measured(
 
     def measured(name: str) -> list[dict[str, str]]:
         weights = checkpoint(tmp_path / name, model)
-        words = ["match", "tiny_matcher", "--weights", str(weights), "--root", str(tiny_bioimlab)]
-        assert chromozoo([*words, "--device", "cpu", "--results", str(results)]) == 0
+        words = [
+            "feature-matching",
+            "tiny_matcher",
+            "--weights",
+            str(weights),
+            "--root",
+            str(tiny_bioimlab),
+        ]
+        assert chromozoo([*words, "--device", "cpu", "--output", str(results)]) == 0
         return [row for row in matching_benchmark.read_rows(results) if row["weights"] == name]
 
     assert not [row for row in measured("unset.ckpt") if row["mode"] == "lfv-stored"]
@@ -478,11 +439,11 @@ def test_vectors_that_the_weights_carry_are_measured(
         assert figures(rows["lfv-stored", metric]) == figures(rows["lfv", metric])
 
 
-def test_beta_is_the_best_and_of_equals_the_nearest_to_40() -> None:
+def test_beta_is_the_best_one_nearest_to_40() -> None:
     d = far(46)
     d[np.arange(46), FEMALE] = 0.1
     cells = np.zeros(46, np.int64)
-    # Equal distances: the tail are the last rows, and an even number of them are whole pairs.
+    # Equal distances: the tail is the last rows, and an even number of them is whole pairs.
     assert matching_benchmark.choose_beta(d, FEMALE, cells) == 40
     # Both 21 far off, and a 22 that looks like a 21: right with both in the tail, but not the
     # other 22 (beta 40 and 41) and not one X alone (43).
@@ -504,7 +465,7 @@ def test_beta_is_the_best_and_of_equals_the_nearest_to_40() -> None:
         (["tiny_blind", "--weights", "blind.ckpt"], "tiny_blind gives no features"),
     ],
 )
-def test_the_command_names_what_is_wrong(
+def test_the_command_reports_the_cause(
     words: list[str],
     said: str,
     tiny: None,
@@ -516,20 +477,20 @@ def test_the_command_names_what_is_wrong(
     blind = {"state_dict": {"network.x": torch.zeros(1)}, "hyper_parameters": {}}
     torch.save(blind, "blind.ckpt")
     monkeypatch.setattr("chromozoo.models.weights.storage.load_tensors", lambda *_: None)
-    assert chromozoo(["match", *words, "--results", str(tmp_path / "x.csv")]) == 2
+    assert chromozoo(["feature-matching", *words, "--output", str(tmp_path / "x.csv")]) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "x.csv").exists()
 
 
 @pytest.mark.parametrize("beta", ["0", "46", "half", "-3"])
-def test_a_beta_out_of_range(beta: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_beta_out_of_range_is_refused(beta: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        chromozoo(["match", "eresnet", f"--beta={beta}"])
+        chromozoo(["feature-matching", "eresnet", f"--beta={beta}"])
     assert stopped.value.code == 2
     assert "from 1 to 45" in capsys.readouterr().err
 
 
-def test_a_file_of_another_kind_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ChromozooError, match=r"other\.csv: its columns"):

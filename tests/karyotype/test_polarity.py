@@ -1,4 +1,4 @@
-"""Polarity from the tables of bands."""
+"""Polarity from the ISCN band tables."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from chromozoo.classes import CLASSES
 from chromozoo.errors import UnknownNameError
 from chromozoo.images.rotate_crop import RotateCrop
 from chromozoo.images.signal import signal_image
-from chromozoo.karyotype.polarity import polarity
+from chromozoo.karyotype.polarity import find_polarity
 from chromozoo.synthetic import Appearance, draw_chromosome
 
 
@@ -17,28 +17,28 @@ def drawn(label: str, angle: float, seed: int = 0) -> np.ndarray:
     return RotateCrop()(signal_image(chromosome.image.astype(np.float32)))
 
 
-def test_the_p_arm_is_found_both_ways_up() -> None:
+def test_the_p_arm_is_found_in_both_orientations() -> None:
     right = [
-        polarity(drawn(label, angle), label).p_arm_up == up
+        find_polarity(drawn(label, angle), label).p_arm_up == up
         for label in CLASSES
         for angle, up in ((0.0, True), (180.0, False))
     ]
     assert np.mean(right) > 0.9
 
 
-def test_turning_the_image_turns_the_answer() -> None:
+def test_polarity_turns_with_the_image() -> None:
     image = drawn("13", 0.0)
-    up, down = polarity(image, "13"), polarity(image[::-1, ::-1].copy(), "13")
+    up, down = find_polarity(image, "13"), find_polarity(image[::-1, ::-1].copy(), "13")
     assert up.p_arm_up and not down.p_arm_up
     assert up.certainty > 0.3
     assert np.isclose(up.certainty, down.certainty, atol=0.1)
 
 
 def test_the_centromere_comes_from_the_table() -> None:
-    assert 0.1 < polarity(drawn("13", 0.0), "13").centromere < 0.3  # acrocentric
-    assert 0.42 < polarity(drawn("1", 0.0), "1").centromere < 0.55  # metacentric
+    assert 0.1 < find_polarity(drawn("13", 0.0), "13").centromere < 0.3  # acrocentric
+    assert 0.42 < find_polarity(drawn("1", 0.0), "1").centromere < 0.55  # metacentric
 
 
-def test_an_unknown_class() -> None:
+def test_an_unknown_class_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="23"):
-        polarity(drawn("1", 0.0), "23")
+        find_polarity(drawn("1", 0.0), "23")

@@ -1,4 +1,4 @@
-"""Masks from boxes: what the box and the grey values leave open is decided, and nothing else."""
+"""Box supervision of masks."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ SIDE = 24
 
 
 def scene() -> tuple[torch.Tensor, ...]:
-    """A bright L in a box: logits to learn, inside, known, grey, and the L."""
+    """Return a bright L in a box: inside, valid, grey, and the mask of the L."""
     shape = torch.zeros(1, SIDE, SIDE, dtype=torch.bool)
     shape[:, 4:20, 4:9] = True
     shape[:, 15:20, 4:18] = True
@@ -22,35 +22,35 @@ def scene() -> tuple[torch.Tensor, ...]:
 
 
 def test_a_mask_is_learnt_from_its_box_and_the_grey_values() -> None:
-    inside, known, grey, shape = scene()
+    inside, valid, grey, shape = scene()
     torch.manual_seed(0)
-    # As from a network: a function of grey value and place, here linear with a small bias.
+    # Instead of a network: logits as a linear function of the grey value.
     weight = nn.Parameter(torch.tensor([0.1, 0.0]))
     optimizer = torch.optim.Adam([weight], lr=0.1)
-    for _ in range(200):
-        loss = box_mask_loss(weight[0] * grey + weight[1], inside, known, grey).sum()
+    for _ in range(100):
+        loss = box_mask_loss(weight[0] * grey + weight[1], inside, valid, grey).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    found = (weight[0] * grey + weight[1] > 0) & inside
-    assert (found & shape).sum() / (found | shape).sum() > 0.9
+    mask = (weight[0] * grey + weight[1] > 0) & inside
+    assert (mask & shape).sum() / (mask | shape).sum() > 0.9
 
 
-def test_the_right_mask_costs_least() -> None:
-    inside, known, grey, shape = scene()
+def test_the_right_mask_has_the_smallest_loss() -> None:
+    inside, valid, grey, shape = scene()
 
     def cost(mask: torch.Tensor) -> float:
-        return float(box_mask_loss(mask.float() * 20 - 10, inside, known, grey))
+        return float(box_mask_loss(mask.float() * 20 - 10, inside, valid, grey))
 
     right = cost(shape)
     assert right < 0.05
-    assert cost(torch.zeros_like(shape)) > right + 1  # fills no box
-    assert cost(torch.ones_like(shape)) > right + 0.2  # reaches beyond it
+    assert cost(torch.zeros_like(shape)) > right + 1  # does not fill the box
+    assert cost(torch.ones_like(shape)) > right + 0.2  # exceeds the box
     cut = shape.clone()
     cut[:, 10:12] = False
-    assert cost(cut) > right + 0.005  # parts what is alike
-    nothing_known = torch.zeros_like(known)
-    assert float(box_mask_loss(torch.zeros(1, SIDE, SIDE), inside, nothing_known, grey)) == 0
+    assert cost(cut) > right + 0.005  # separates similar neighbours
+    nothing_valid = torch.zeros_like(valid)
+    assert float(box_mask_loss(torch.zeros(1, SIDE, SIDE), inside, nothing_valid, grey)) == 0
 
 
 def test_a_segmenter_trains_on_boxes_alone() -> None:

@@ -1,4 +1,4 @@
-"""Centre loss and supervised contrastive loss against numbers computed by hand."""
+"""Centre loss and supervised contrastive loss against values computed by hand."""
 
 import math
 
@@ -28,7 +28,7 @@ def test_centres_follow_the_rule_of_wen(preset: str) -> None:
     """c_j -= 0.5 * sum(c_j - x_i) / (1 + n_j), the sum over the n_j samples of class j."""
     loss = CentreLoss(3, 2, preset).train()  # type: ignore[arg-type]
     loss(FEATURES, LABELS)
-    # Class 0: sum of offsets (-4, -4), n = 2; class 2: (0, -2), n = 1; class 1 was not there.
+    # Class 0: sum of offsets (-4, -4), n = 2; class 2: (0, -2), n = 1; class 1 is absent.
     expected = torch.tensor([[4 / 6, 4 / 6], [0.0, 0.0], [0.0, 0.5]])
     torch.testing.assert_close(loss.centres, expected)
     loss(FEATURES[:1], LABELS[:1])
@@ -88,22 +88,22 @@ SPREAD = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
 
 
 def test_contrastive_by_hand() -> None:
-    # Cosine 0 to the other of the class, sqrt(1/2) to the stranger, alike for both anchors; the
-    # stranger has nobody and is no anchor.
-    stranger = math.exp(math.sqrt(0.5) / 0.1)
-    expected = -math.log(1 / (1 + stranger))
+    # Cosine 0 to the other sample of the class and sqrt(1/2) to the sample of another class, for
+    # both anchors; the latter sample is alone in its class and no anchor.
+    negative = math.exp(math.sqrt(0.5) / 0.1)
+    expected = -math.log(1 / (1 + negative))
     assert SupervisedContrastiveLoss()(SPREAD, LABELS) == pytest.approx(expected, rel=1e-5)
     # Three of one class: the mean over the two others stands outside the logarithm (L_out).
-    away = math.exp(math.sqrt(0.5))
+    other = math.exp(math.sqrt(0.5))
     anchors = [
-        -(math.log(1 / (1 + away)) + math.log(away / (1 + away))) / 2,  # the two at the sides
-        -math.log(1 / 2),  # the middle one, to both sides alike
+        -(math.log(1 / (1 + other)) + math.log(other / (1 + other))) / 2,  # the two at the sides
+        -math.log(1 / 2),  # the middle one, with equal cosines to both
     ]
     of_one_class = SupervisedContrastiveLoss(temperature=1.0)(SPREAD, torch.zeros(3).long())
     assert of_one_class == pytest.approx((2 * anchors[0] + anchors[1]) / 3, rel=1e-5)
 
 
-def test_contrastive_looks_at_directions_alone() -> None:
+def test_contrastive_depends_on_directions_only() -> None:
     loss = SupervisedContrastiveLoss()
     scaled = SPREAD * torch.tensor([[3.0], [0.01], [200.0]])
     torch.testing.assert_close(loss(scaled, LABELS), loss(SPREAD, LABELS))
@@ -119,7 +119,7 @@ def test_contrastive_without_any_positive_is_zero_and_can_be_trained(size: int) 
 
 
 def test_contrastive_gradient_pulls_a_class_together_and_others_away() -> None:
-    # The stranger stands near the first and at right angles to the second.
+    # The sample of another class is near the first and orthogonal to the second.
     before = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.6, 0.0, 0.8]], requires_grad=True)
     SupervisedContrastiveLoss()(before, LABELS).backward()
     assert before.grad is not None and before.grad.isfinite().all()
@@ -144,5 +144,5 @@ def test_a_classifier_adds_it_by_its_weight() -> None:
     features, label = torch.randn(6, 512), torch.tensor([0, 0, 1, 1, 2, 3])
     both = model.class_loss(features, label)
     model.contrastive = 0.0
-    apart = SupervisedContrastiveLoss()(features, label)
-    torch.testing.assert_close(both, model.class_loss(features, label) + 0.5 * apart)
+    contrastive = SupervisedContrastiveLoss()(features, label)
+    torch.testing.assert_close(both, model.class_loss(features, label) + 0.5 * contrastive)

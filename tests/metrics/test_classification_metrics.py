@@ -1,4 +1,4 @@
-"""Every metric against a value that can be worked out by hand."""
+"""Classification metrics against values computed by hand."""
 
 import math
 
@@ -12,7 +12,6 @@ from chromozoo.metrics.classification import (
     METRICS,
     Misclassification,
     accuracy_at_coverage,
-    brier,
     evaluate_classification,
 )
 
@@ -35,7 +34,7 @@ def karyotype(sex=("X", "Y")):
 
 @pytest.fixture
 def small():
-    """Cell a: 1 1 2 3, named 1 2 2 3. Cell b: 1 2, both right. Class 4 stands in for class 3."""
+    """Cell a: 1 1 2 3, classified as 1 2 2 4. Cell b: 1 2, both correct."""
     targets = np.array([0, 0, 1, 2, 0, 1])
     predicted = np.array([0, 1, 1, 3, 0, 1])
     return probabilities_for(predicted, 0.8), targets, list("aaaabb")
@@ -56,7 +55,7 @@ def test_label_metrics_by_hand(small):
     assert (report.n_chromosomes, report.n_cells) == (6, 2)
 
 
-def test_confusion_and_errors_name_what_went_wrong(small):
+def test_confusion_and_errors(small):
     report = evaluate_classification(*small, assignment=False)
     expected = np.zeros((24, 24), dtype=int)
     expected[0, 0], expected[0, 1], expected[1, 1], expected[2, 3] = 2, 1, 2, 1
@@ -70,9 +69,9 @@ def test_confusion_and_errors_name_what_went_wrong(small):
 
 
 def test_ece_by_hand():
-    # Bins of width 1/15: 0.95 and 1.0 share the last one (14/15, 1], where 1 of 2 is right and
-    # the mean confidence is 0.975; 0.6 = 9/15 closes bin 9 (8/15, 9/15], where the only one is
-    # right; 0.61 opens bin 10, where the only one is wrong.
+    # Bins of width 1/15: 0.95 and 1.0 are in the last one (14/15, 1], with 1 of 2 correct and a
+    # mean confidence of 0.975; 0.6 = 9/15 is the end of bin 9 (8/15, 9/15], with one correct; 0.61
+    # is in bin 10, with one wrong.
     targets = np.array([0, 1, 2, 3])
     predicted = np.array([0, 5, 2, 7])
     p = probabilities_for(predicted, np.array([0.95, 1.0, 0.6, 0.61]))
@@ -81,7 +80,7 @@ def test_ece_by_hand():
     assert report.metrics["ece"].value == pytest.approx(expected)
 
 
-def test_ece_is_zero_when_confidence_is_accuracy():
+def test_ece_is_zero_if_confidence_equals_accuracy():
     targets = np.zeros(10, dtype=int)
     predicted = np.array([0] * 8 + [1] * 2)
     report = evaluate_classification(
@@ -90,15 +89,7 @@ def test_ece_is_zero_when_confidence_is_accuracy():
     assert report.metrics["ece"].value == pytest.approx(0)
 
 
-def test_brier_by_hand():
-    p = np.zeros((2, 24))
-    p[0, 0] = 1.0  # right and certain: 0
-    p[1, :2] = 0.25, 0.75  # true class 0: 0.75^2 + 0.75^2
-    assert brier(p, [0, 0]) == pytest.approx((0 + 2 * 0.75**2) / 2)
-    assert brier(probabilities_for([1]), [0]) == pytest.approx(2)
-
-
-def test_accuracy_at_coverage_drops_the_least_confident():
+def test_accuracy_at_coverage_drops_low_confidence():
     targets = np.arange(10)
     predicted = targets.copy()
     predicted[[3, 4]] = 20, 20
@@ -162,8 +153,8 @@ def test_one_bad_cell_widens_the_interval_far_more_than_scattered_errors():
 
 
 def test_bootstrap_averages_over_the_classes_of_the_resample():
-    # One cell holds only class 1, the other only class 2, all right: whichever cells are drawn,
-    # the absent class must not count as 0.
+    # One cell has only class 1, the other only class 2, all correct: a class that is absent from a
+    # resample must not count as 0.
     report = evaluate_classification(
         probabilities_for([0, 0, 1, 1]), [0, 0, 1, 1], list("aabb"), assignment=False
     )
@@ -178,7 +169,7 @@ def test_one_cell_has_no_interval():
 
 
 def test_assignment_corrects_a_third_copy():
-    # In each cell one 21 looks slightly more like a 22, which makes three 22 and one 21.
+    # In each cell one 21 is more probably a 22, which makes three 22 and one 21.
     targets = np.tile(karyotype(), 3)
     cells = np.repeat(["a", "b", "c"], 46)
     p = probabilities_for(targets, 0.95)
@@ -219,9 +210,9 @@ def test_row_has_rounded_fractions_for_every_metric(small):
     }
 
 
-def broken(what):
+def broken(defect):
     p, y, cells = probabilities_for([0, 1, 2]), np.array([0, 1, 2]), ["a", "a", "b"]
-    match what:
+    match defect:
         case "nan":
             p[1, 3] = np.nan
         case "logits":
@@ -246,7 +237,7 @@ def broken(what):
 
 
 @pytest.mark.parametrize(
-    ("what", "message"),
+    ("defect", "message"),
     [
         ("nan", "NaN.*first: row 1"),
         ("logits", "first: row 2.*softmax"),
@@ -257,12 +248,12 @@ def broken(what):
         ("range", r"0\.\.23"),
         ("names", "CLASS_INDEX"),
         ("cells", "2 cell ids for 3 chromosomes"),
-        ("empty", "no chromosome"),
+        ("empty", "no chromosomes"),
     ],
 )
-def test_bad_input_is_refused_with_the_reason(what, message):
+def test_bad_input_is_refused_with_the_cause(defect, message):
     with pytest.raises(EvaluationError, match=message):
-        evaluate_classification(*broken(what), assignment=False)
+        evaluate_classification(*broken(defect), assignment=False)
 
 
 def test_float16_softmax_is_accepted():

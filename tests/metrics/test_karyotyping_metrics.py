@@ -1,4 +1,4 @@
-"""Karyotyping metrics by hand on cells of a few bars."""
+"""Karyotyping metrics by hand, on cells of a few bars."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -6,18 +6,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from chromozoo.metrics import edits as edits_metrics
-from chromozoo.metrics import karyotyping
 from chromozoo.metrics.bootstrap import EvaluationError
-from chromozoo.metrics.edits import EDITS
+from chromozoo.metrics.edits import EDITS, shared_mask_areas
 from chromozoo.metrics.karyotyping import (
     BACKGROUND,
+    CLASSIFICATION_METRICS,
     METRICS,
-    NAMING_METRICS,
     KaryotypingReport,
+    classification_metrics,
+    compare_image,
     evaluate_karyotyping,
+    segmentation_metrics,
 )
-from chromozoo.structures.karyotyped_cell import Boxes, FoundCell, TrueCell
+from chromozoo.structures.karyotyped_cell import Boxes, PredictedCell, TrueCell
 
 SHAPE = (400, 400)
 Place = tuple[int, int, int, int]  # y0, x0, y1, x1
@@ -25,7 +26,7 @@ Place = tuple[int, int, int, int]  # y0, x0, y1, x1
 
 @dataclass
 class Masks:
-    """The fields of a Segmentation that the metrics look at."""
+    """The fields of a Segmentation that the metrics use."""
 
     boxes: np.ndarray
     crops: tuple[np.ndarray, ...]
@@ -34,14 +35,14 @@ class Masks:
 
 
 def bars(*places: Place) -> Masks:
-    """Whole rectangles."""
+    """Return masks of rectangles."""
     boxes = np.array([(x0, y0, x1, y1) for y0, x0, y1, x1 in places], np.float32).reshape(-1, 4)
     crops = tuple(np.ones((y1 - y0, x1 - x0), bool) for y0, x0, y1, x1 in places)
     return Masks(boxes, crops, np.array([place[:2] for place in places], np.int64).reshape(-1, 2))
 
 
 def grid(n: int) -> list[Place]:
-    """Bars that lie apart."""
+    """Return places of bars that do not touch."""
     return [(y, x, y + 30, x + 10) for y in range(0, 400, 40) for x in range(0, 400, 20)][:n]
 
 
@@ -52,14 +53,14 @@ def pair(
     classes: Any,
     name: str = "5",
     **more: Any,
-) -> tuple[FoundCell, TrueCell]:
+) -> tuple[PredictedCell, TrueCell]:
     return (
-        FoundCell(name, found, np.asarray(classes, np.int64), **more),
+        PredictedCell(name, found, np.asarray(classes, np.int64), **more),
         TrueCell(name, true, np.asarray(true_classes, np.int64)),
     )
 
 
-def evaluate(*pairs: tuple[FoundCell, TrueCell], n_bootstrap: int = 0) -> KaryotypingReport:
+def evaluate(*pairs: tuple[PredictedCell, TrueCell], n_bootstrap: int = 0) -> KaryotypingReport:
     found, true = zip(*pairs, strict=True)
     return evaluate_karyotyping(found, true, n_bootstrap=n_bootstrap)
 
@@ -68,11 +69,12 @@ def values(report: KaryotypingReport) -> dict[str, float]:
     return {name: interval.value for name, interval in report.metrics.items()}
 
 
-def by_hand() -> list[tuple[FoundCell, TrueCell]]:
-    """A named image and one that is not.
+def by_hand() -> list[tuple[PredictedCell, TrueCell]]:
+    """Return an image with enough certain classes, and one without.
 
-    In the first, of the chromosomes 1, 1, 2, X and an uncertain one the X is missed, one 1 is
-    named 2, and a 1 is found where nothing is. Without assignment all that is found is right.
+    The first has the chromosomes 1, 1, 2, X and an uncertain one: the X is missed, one 1 is
+    classified as 2, and there is a false detection of class 1. Without assignment all detected
+    chromosomes are correct.
     """
     a, b, c, d, e, f = grid(6)
     first = pair(
@@ -95,13 +97,13 @@ def by_hand() -> list[tuple[FoundCell, TrueCell]]:
     return [first, second]
 
 
-def test_figures_by_hand() -> None:
+def test_metrics_by_hand() -> None:
     report = evaluate(*by_hand())
     assert values(report) == pytest.approx(
         {
             "fka": 2 / 4,
             "fka_46": np.nan,
-            "oca": 2 / 4,  # the prediction of the uncertain one is left out
+            "oca": 2 / 4,  # the prediction for the uncertain chromosome is ignored
             "macro_precision": (1 / 2 + 1 / 2 + 0) / 3,
             "macro_precision_found": (1 + 1 / 2 + 0) / 3,
             "macro_recall": (1 / 2 + 1 + 0) / 3,
@@ -112,7 +114,7 @@ def test_figures_by_hand() -> None:
             "unassigned_macro_precision": (2 / 3 + 1 + 0) / 3,
             "unassigned_macro_precision_found": 2 / 3,
             "unassigned_macro_recall": 2 / 3,
-            "unassigned_whole_correct": 0,
+            "unassigned_exact_match_rate": 0,
             "review_share": 1 / 4,
             "review_recall": 1 / 2,
             "edits": 3,
@@ -131,9 +133,9 @@ def test_figures_by_hand() -> None:
     assert tuple(report.metrics) == METRICS
     first, second = report.cells
     assert (first.true, first.found, first.matched, first.certain) == (5, 5, 4, 4)
-    assert (first.correct, first.misnamed, first.wrong) == (2, 1, 2)
-    assert not second.is_named and second.certain == second.edits["relabel"] == 0
-    assert second.edits["add"] == 1  # of no cell whose names count: not in the mean
+    assert (first.correct, first.misclassified, first.wrong) == (2, 1, 2)
+    assert not second.has_classes and second.certain == second.edits["relabel"] == 0
+    assert second.edits["add"] == 1  # not in the mean, as the image lacks certain classes
 
 
 def test_confusion_has_background_as_row_and_column() -> None:
@@ -147,25 +149,25 @@ def test_confusion_has_background_as_row_and_column() -> None:
     np.testing.assert_array_equal(report.unassigned_confusion, expected)
 
 
-def perfect(n: int, name: str, classes: Any = None) -> tuple[FoundCell, TrueCell]:
-    named = np.arange(n) % 24 if classes is None else np.asarray(classes)
-    given = np.maximum(named, 0)
+def perfect(n: int, name: str, classes: Any = None) -> tuple[PredictedCell, TrueCell]:
+    true_classes = np.arange(n) % 24 if classes is None else np.asarray(classes)
+    predicted = np.maximum(true_classes, 0)
     order = np.random.default_rng(n).permutation(n)
     places = grid(n)
     shuffled = bars(*(places[k] for k in order))
     flags = np.zeros(n, bool)
     return pair(
         bars(*places),
-        named,
+        true_classes,
         shuffled,
-        given[order],
+        predicted[order],
         name,
-        unassigned_classes=given[order],
+        unassigned_classes=predicted[order],
         needs_review=flags,
     )
 
 
-def test_a_perfect_prediction_has_no_fault() -> None:
+def test_a_perfect_prediction_has_no_error() -> None:
     uncertain = [-1, -1, *range(10)]
     cells = (perfect(46, "1"), perfect(47, "2"), perfect(12, "3", uncertain))
     report = evaluate(*cells, n_bootstrap=50)
@@ -175,26 +177,25 @@ def test_a_perfect_prediction_has_no_fault() -> None:
             continue
         is_cost = name.startswith(("edits", "count", "review_share"))
         assert interval.value == interval.low == interval.high == (0 if is_cost else 1), name
-    assert report.wrong_histogram == {0: 3}
     assert report.case_histogram == {"cases_42": 3, "cases_37": 0, "cases_33": 0, "cases_fewer": 0}
     assert np.trace(report.confusion) == report.confusion.sum() == 46 + 47 + 10
 
 
-def test_the_papers_divisor_counts_what_is_uncertain() -> None:
+def test_fka_46_counts_uncertain_chromosomes() -> None:
     classes = [*np.arange(44) % 24, -1, -1]
     report = evaluate(perfect(46, "1", classes), perfect(12, "2"))
     assert values(report)["fka_46"] == pytest.approx(44 / 46)
     assert values(report)["fka"] == values(report)["exact_match_rate"] == 1
 
 
-def test_whole_correct_needs_every_chromosome() -> None:
-    """The uncertain one missed, one more found, one wrongly named: each is an error."""
+def test_exact_match_needs_every_chromosome() -> None:
+    """A missed uncertain chromosome, a false detection, a misclassification: each is an error."""
     found, true = perfect(12, "1", [-1, *range(1, 12)])
     places = grid(12)
-    missed = pair(true.outlines, true.classes, bars(*places[1:]), np.arange(1, 12))
-    more = pair(true.outlines, true.classes, bars(*places, grid(13)[12]), np.arange(13))
-    wrong = pair(true.outlines, true.classes, bars(*places), [*range(11), 23])
-    whole = pair(found.outlines, found.classes, found.outlines, found.classes)
+    missed = pair(true.instances, true.classes, bars(*places[1:]), np.arange(1, 12))
+    more = pair(true.instances, true.classes, bars(*places, grid(13)[12]), np.arange(13))
+    wrong = pair(true.instances, true.classes, bars(*places), [*range(11), 23])
+    whole = pair(found.instances, found.classes, found.instances, found.classes)
     assert values(evaluate(whole))["exact_match_rate"] == 1
     for cell in (missed, more, wrong):
         assert values(evaluate(cell))["exact_match_rate"] == 0
@@ -202,7 +203,7 @@ def test_whole_correct_needs_every_chromosome() -> None:
     assert values(evaluate(missed))["fka"] == 1
 
 
-def test_names_need_enough_certain_chromosomes() -> None:
+def test_classification_needs_enough_certain_chromosomes() -> None:
     enough = pair(bars(*grid(5)), [0, 1, 2, 3, -1], bars(*grid(5)), [0, 1, 2, 3, 4])
     too_few = pair(bars(*grid(5)), [0, 1, 2, -1, -1], bars(*grid(5)), [0, 1, 2, 3, 4])
     assert values(evaluate(enough))["fka"] == 1
@@ -210,8 +211,8 @@ def test_names_need_enough_certain_chromosomes() -> None:
     figures = values(report)
     assert np.isnan(figures["fka"]) and np.isnan(figures["edits"])
     assert figures["segmentation_recall"] == 1
-    assert report.confusion.sum() == 0 and report.wrong_histogram == {}
-    # An image without a chromosome has no names either.
+    assert report.confusion.sum() == 0
+    # An image without chromosomes has no classes either.
     nothing = pair(bars(), [], bars(*grid(1)), [4])
     assert values(evaluate(enough, nothing))["oca"] == 1
     assert values(evaluate(enough, nothing))["segmentation_precision"] == 5 / 6
@@ -219,7 +220,7 @@ def test_names_need_enough_certain_chromosomes() -> None:
 
 
 def test_case_histogram_is_that_of_table_iii() -> None:
-    """46 chromosomes of which 42, 41, 37, 36, 33 and 32 are right."""
+    """46 chromosomes with 42, 41, 37, 36, 33 and 32 correct ones."""
     cells = []
     for right in (42, 41, 37, 36, 33, 32):
         found, true = perfect(46, str(right), np.arange(46) % 20)
@@ -227,46 +228,45 @@ def test_case_histogram_is_that_of_table_iii() -> None:
         cells.append((replace(found, classes=classes), true))
     report = evaluate(*cells)
     assert report.case_histogram == {"cases_42": 1, "cases_37": 2, "cases_33": 2, "cases_fewer": 1}
-    assert report.wrong_histogram == {4: 1, 5: 1, 9: 1, 10: 1, 13: 1, 14: 1}
 
 
 LONG, SHORT = (0, 0, 100, 10), (100, 0, 130, 10)  # one below the other
 EDIT_CASES = {
-    "two in one: cut once": ([LONG, SHORT], [(0, 0, 130, 10)], {"split": 1}),
-    "two halves in one: cut once": (
+    "two in one: split once": ([LONG, SHORT], [(0, 0, 130, 10)], {"split": 1}),
+    "two halves in one: split once": (
         [(0, 0, 50, 10), (50, 0, 100, 10)],
         [(0, 0, 100, 10)],
         {"split": 1},
     ),
-    "three in one: cut twice": (
+    "three in one: split twice": (
         [(0, 0, 40, 10), (40, 0, 80, 10), (80, 0, 120, 10)],
         [(0, 0, 120, 10)],
         {"split": 2},
     ),
-    "three pieces of one: merged twice": (
+    "three fragments of one: merged twice": (
         [LONG],
         [(0, 0, 34, 10), (34, 0, 67, 10), (67, 0, 100, 10)],
         {"merge": 2},
     ),
-    "a piece beside its match": ([LONG], [(0, 0, 70, 10), (70, 0, 100, 10)], {"merge": 1}),
-    "the same found twice": ([LONG], [(0, 0, 90, 10), (1, 0, 88, 10)], {"delete": 1}),
-    "two small pieces: drawn anew": (
+    "a fragment and its match": ([LONG], [(0, 0, 70, 10), (70, 0, 100, 10)], {"merge": 1}),
+    "the same detected twice": ([LONG], [(0, 0, 90, 10), (1, 0, 88, 10)], {"delete": 1}),
+    "two small fragments: redrawn": (
         [LONG],
         [(0, 0, 20, 10), (80, 0, 100, 10)],
         {"delete": 2, "add": 1},
     ),
-    "one small piece: drawn anew": ([LONG], [(0, 0, 40, 10)], {"delete": 1, "add": 1}),
+    "one small fragment: redrawn": ([LONG], [(0, 0, 40, 10)], {"delete": 1, "add": 1}),
     "far too wide around one": ([LONG], [(0, 0, 100, 30)], {"delete": 1, "add": 1}),
     "missed": ([LONG, (0, 50, 30, 60)], [LONG], {"add": 1}),
     "dirt": ([LONG], [LONG, (200, 200, 210, 210)], {"delete": 1}),
     "dirt alone": ([], [LONG], {"delete": 1}),
-    "nothing found": ([LONG, SHORT], [], {"add": 2}),
+    "nothing detected": ([LONG, SHORT], [], {"add": 2}),
     "halves of two": (
         [(0, 0, 100, 10), (100, 0, 200, 10)],
         [(60, 0, 140, 10)],
         {"delete": 1, "add": 2},
     ),
-    "two in one and a piece of one of them": (
+    "two in one and a fragment of one of them": (
         [LONG, SHORT],
         [(0, 0, 130, 10), (118, 0, 130, 10)],
         {"split": 1, "delete": 1},
@@ -274,11 +274,11 @@ EDIT_CASES = {
 }
 
 
-@pytest.mark.parametrize("outlines", [bars, None], ids=["masks", "boxes"])
+@pytest.mark.parametrize("instances", [bars, None], ids=["masks", "boxes"])
 @pytest.mark.parametrize("case", EDIT_CASES)
-def test_edits_by_hand(case: str, outlines: Any) -> None:
+def test_edits_by_hand(case: str, instances: Any) -> None:
     true, found, expected = EDIT_CASES[case]
-    lay = outlines or (lambda *places: Boxes(SHAPE, bars(*places).boxes))
+    lay = instances or (lambda *places: Boxes(SHAPE, bars(*places).boxes))
     cell = pair(lay(*true), np.arange(len(true)), lay(*found), np.zeros(len(found), int))
     edits = evaluate(cell).cells[0].edits
     assert {kind: n for kind, n in edits.items() if n and kind != "relabel"} == expected
@@ -286,7 +286,7 @@ def test_edits_by_hand(case: str, outlines: Any) -> None:
 
 
 def test_crossing_chromosomes_need_no_edit() -> None:
-    """Their boxes cover each other: by boxes alone the second one would seem to be in the first."""
+    """Their boxes overlap: by boxes alone, the second one would lie in the first."""
     crossed = bars((0, 40, 100, 50), (40, 0, 50, 100))
     figures = values(evaluate(pair(crossed, [0, 1], crossed, [0, 1])))
     assert figures["edits"] == 0 and figures["fka"] == 1
@@ -300,7 +300,7 @@ def test_crossing_chromosomes_need_no_edit() -> None:
     assert mixed.geometry == "mixed"
 
 
-def test_the_best_pairs_are_taken_together() -> None:
+def test_matching_maximises_the_sum_of_iou() -> None:
     """The first prediction fits the first chromosome best, but the second one fits no other."""
     true = bars((0, 0, 30, 10), (10, 0, 40, 10))
     found = bars((4, 0, 34, 10), (0, 0, 22, 10))
@@ -308,7 +308,7 @@ def test_the_best_pairs_are_taken_together() -> None:
     assert figures["fka"] == figures["segmentation_recall"] == 1
 
 
-def test_masks_are_compared_where_they_lie() -> None:
+def test_shared_areas_use_the_corners_of_the_crops() -> None:
     rng = np.random.default_rng(0)
     sides = []
     for n in (12, 9):
@@ -321,10 +321,10 @@ def test_masks_are_compared_where_they_lie() -> None:
             mask[y : y + crop.shape[0], x : x + crop.shape[1]] = crop
     expected = np.einsum("phw,thw->pt", *(masks.astype(int) for masks in laid))
     assert (expected > 0).sum() > 3
-    np.testing.assert_array_equal(edits_metrics._shared_pixels(*sides), expected)
+    np.testing.assert_array_equal(shared_mask_areas(*sides), expected)
 
 
-def noisy(rng: np.random.Generator, n: int, name: str) -> tuple[FoundCell, TrueCell]:
+def noisy(rng: np.random.Generator, n: int, name: str) -> tuple[PredictedCell, TrueCell]:
     places = grid(n)
     classes = rng.integers(-1, 24, n) if n < 6 else rng.integers(0, 24, n)
     kept = rng.random(n) < 0.8
@@ -347,19 +347,19 @@ def noisy(rng: np.random.Generator, n: int, name: str) -> tuple[FoundCell, TrueC
 def test_a_resample_is_the_evaluation_of_its_images() -> None:
     rng = np.random.default_rng(0)
     cells = [noisy(rng, n, str(n)) for n in (46, 20, 5, 30)]
-    images = [karyotyping._compare(*cell) for cell in cells]
+    images = [compare_image(*cell) for cell in cells]
     draws = np.array([[2.0, 0, 1, 3]])
     repeated = evaluate(*(cells[k] for k in (0, 0, 2, 3, 3, 3)))
     confusions = np.stack([image.confusion for image in images])
     results = tuple(image.cell for image in images)
-    figures = karyotyping._naming_metrics(confusions, results, draws)
-    figures |= karyotyping._segmentation_metrics(results, draws)
-    assert set(figures) > set(NAMING_METRICS)
-    for name, value in figures.items():
+    metrics = classification_metrics(confusions, results, draws)
+    metrics |= segmentation_metrics(results, draws)
+    assert set(metrics) > set(CLASSIFICATION_METRICS)
+    for name, value in metrics.items():
         assert value[0] == pytest.approx(repeated.metrics[name].value, nan_ok=True), name
 
 
-def test_intervals_hold_the_figure_and_are_reproducible() -> None:
+def test_intervals_contain_the_value_and_are_reproducible() -> None:
     rng = np.random.default_rng(1)
     cells = [noisy(rng, int(n), str(k)) for k, n in enumerate(rng.integers(10, 47, 10))]
     cells.append(noisy(rng, 46, "46"))
@@ -376,7 +376,7 @@ def test_intervals_hold_the_figure_and_are_reproducible() -> None:
     assert np.isnan(one["fka"].low) and np.isnan(one["count_error"].high)
 
 
-def test_row_has_plain_numbers() -> None:
+def test_a_row_has_plain_numbers() -> None:
     row = evaluate(*by_hand()).to_row()
     assert (row["n_images"], row["n_named_images"]) == (2, 1)
     assert (row["n_chromosomes"], row["n_certain"], row["geometry"]) == (8, 4, "mask")
@@ -389,24 +389,24 @@ def test_row_has_plain_numbers() -> None:
     assert all(type(value) in (int, float, str) for value in row.values())
 
 
-def test_without_assignment_and_flags_their_figures_are_left_out() -> None:
+def test_without_assignment_and_flags_their_metrics_are_missing() -> None:
     report = evaluate(pair(bars(*grid(3)), [0, 1, 2], bars(*grid(3)), [0, 1, 2]))
     assert report.unassigned_confusion is None
-    assert not [name for name in report.metrics if name.startswith(("alone", "needs_review"))]
+    assert not [name for name in report.metrics if name.startswith(("unassigned", "review"))]
 
 
 TRUE = TrueCell("5", bars(*grid(3)), np.array([0, 1, -1]))
-FOUND = FoundCell("5", bars(*grid(3)), np.array([0, 1, 2]))
+FOUND = PredictedCell("5", bars(*grid(3)), np.array([0, 1, 2]))
 
 
 @pytest.mark.parametrize(
     ("found", "true", "said"),
     [
-        ({"name": "10"}, {}, "Image '5' is compared with what was found in '10'"),
+        ({"name": "10"}, {}, "Image '5' is compared with the predictions for '10'"),
         (
-            {"outlines": replace(bars(*grid(3)), shape=(300, 400))},
+            {"instances": replace(bars(*grid(3)), shape=(300, 400))},
             {},
-            r"is \(400, 400\), what was found in it \(300, 400\)",
+            r"is \(400, 400\), its predictions \(300, 400\)",
         ),
         ({"classes": np.arange(2)}, {}, r"classes have shape \(2,\) for 3 chromosomes"),
         ({"classes": np.array([0, 1, 24])}, {}, r"classes must be integers 0\.\.23"),
@@ -417,40 +417,40 @@ FOUND = FoundCell("5", bars(*grid(3)), np.array([0, 1, 2]))
         ({"needs_review": np.zeros(3)}, {}, "review must be bool"),
         ({}, {"classes": np.array([0, -2, 1])}, r"true classes must be integers -1\.\.23"),
         ({}, {"classes": np.arange(4)}, r"true classes have shape \(4,\) for 3"),
-        ({"outlines": Boxes(SHAPE, np.ones((3, 5)))}, {}, r"found boxes have shape \(3, 5\)"),
-        ({"outlines": Boxes(SHAPE, np.full((3, 4), np.nan))}, {}, "hold NaN"),
+        ({"instances": Boxes(SHAPE, np.ones((3, 5)))}, {}, r"predicted boxes have shape \(3, 5\)"),
+        ({"instances": Boxes(SHAPE, np.full((3, 4), np.nan))}, {}, "hold NaN"),
         (
-            {"outlines": replace(bars(*grid(3)), crops=bars(*grid(2)).crops)},
+            {"instances": replace(bars(*grid(3)), crops=bars(*grid(2)).crops)},
             {},
-            "2 found masks, their corners and 3 boxes",
+            "2 predicted masks, their corners and 3 boxes",
         ),
         (
             {},
-            {"outlines": replace(bars(*grid(3)), corners=np.zeros((2, 2), int))},
+            {"instances": replace(bars(*grid(3)), corners=np.zeros((2, 2), int))},
             "3 true masks, their corners",
         ),
         (
-            {"outlines": replace(bars(*grid(3)), crops=(np.ones((30, 10)),) * 3)},
+            {"instances": replace(bars(*grid(3)), crops=(np.ones((30, 10)),) * 3)},
             {},
-            "a found mask is no bool array",
+            "a predicted mask is not a bool array",
         ),
         (
             {},
-            {"outlines": replace(bars(*grid(3)), crops=(np.zeros((30, 10), bool),) * 3)},
+            {"instances": replace(bars(*grid(3)), crops=(np.zeros((30, 10), bool),) * 3)},
             "true chromosome 0 has no area",
         ),
-        ({}, {"outlines": Boxes(SHAPE, np.zeros((3, 4)))}, "true chromosome 0 has no area"),
+        ({}, {"instances": Boxes(SHAPE, np.zeros((3, 4)))}, "true chromosome 0 has no area"),
     ],
 )
-def test_bad_cells_are_named(found: dict[str, Any], true: dict[str, Any], said: str) -> None:
+def test_bad_cells_are_refused(found: dict[str, Any], true: dict[str, Any], said: str) -> None:
     with pytest.raises(EvaluationError, match=said) as refused:
         evaluate((replace(FOUND, **found), replace(TRUE, **true)))
     assert str(refused.value).startswith("Image '5'")
 
 
-def test_all_or_none_have_flags_and_names_alone() -> None:
+def test_all_or_no_images_have_flags_and_unassigned_classes() -> None:
     other = replace(FOUND, name="6", needs_review=np.zeros(3, bool)), replace(TRUE, name="6")
-    with pytest.raises(EvaluationError, match="Image '5' has no review, but others have"):
+    with pytest.raises(EvaluationError, match="Image '5' has no needs_review, but others have"):
         evaluate((FOUND, TRUE), other)
     other = replace(FOUND, name="6", unassigned_classes=FOUND.classes), replace(TRUE, name="6")
     with pytest.raises(EvaluationError, match="Image '5' has no unassigned_classes"):
@@ -458,7 +458,7 @@ def test_all_or_none_have_flags_and_names_alone() -> None:
 
 
 def test_nothing_to_evaluate_is_an_error() -> None:
-    with pytest.raises(EvaluationError, match="no image to evaluate"):
+    with pytest.raises(EvaluationError, match="no images to evaluate"):
         evaluate_karyotyping([], [])
     with pytest.raises(ValueError, match="longer"):
         evaluate_karyotyping([FOUND], [TRUE, TRUE])

@@ -15,19 +15,12 @@ CANVAS = {"height": 48, "width": 40, "views": VIEWS}
 
 
 def test_one_trunk_serves_both_views() -> None:
-    large = sum(parameter.numel() for parameter in chromozoo_large().network.parameters())
-    small = sum(parameter.numel() for parameter in chrnet4().network.parameters())
+    with torch.device("meta"):
+        large, small = (
+            sum(parameter.numel() for parameter in builder().network.parameters())
+            for builder in (chromozoo_large, chrnet4)
+        )
     assert large == small + 24 * 2048
-
-
-@pytest.mark.parametrize("size", [(144, 60), (48, 40), (32, 32)])
-def test_output_shape(size: tuple[int, int]) -> None:
-    network = chromozoo_large().network.eval()
-    with torch.inference_mode():
-        assert network.forward_features(torch.rand(3, 2, *size)).shape == (3, 4096)
-        logits = network(torch.rand(3, 2, *size))
-    assert logits.shape == (3, 24)
-    assert logits.isfinite().all()
 
 
 def test_other_than_two_views_are_refused() -> None:
@@ -41,7 +34,7 @@ def test_it_begins_as_chrnet4_on_both_views() -> None:
     torch.manual_seed(0)
     alone = chrnet4().network.eval()
     large = ChromozooLarge(preset=CANVAS).network.eval()
-    large.take_over(alone.state_dict(), Path("chrnet4.ckpt"))
+    large.load_chrnet4(alone.state_dict(), Path("chrnet4.ckpt"))
     views = torch.rand(4, 2, 48, 40)
     with torch.inference_mode():
         expected = (alone(views[:, :1]) + alone(views[:, 1:])) / 2
@@ -92,22 +85,3 @@ def test_a_bent_chromosome_is_seen_straightened() -> None:
     assert tensor.shape == (2, 144, 60)
     across = (tensor > tensor.min()).any(dim=1).sum(dim=1)  # columns that each view fills
     assert across[1] < 0.75 * across[0]
-
-
-def test_every_parameter_learns() -> None:
-    torch.manual_seed(0)
-    model = ChromozooLarge(preset=CANVAS, contrastive=0.1).train()
-    for module in model.modules():
-        if isinstance(getattr(module, "bn3", None), torch.nn.Module):
-            torch.nn.init.ones_(module.bn3.weight)  # blocks begin as their shortcuts
-    batch = {
-        "image": torch.randn(8, 2, 48, 40),
-        "label": torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]),
-    }
-    model.loss(batch).backward()
-    lost = [
-        name
-        for name, parameter in model.network.named_parameters()
-        if parameter.grad is None or not parameter.grad.any()
-    ]
-    assert not lost

@@ -7,13 +7,11 @@ import torch
 from torch import nn
 
 from chromozoo.models.classifiers.cir_net import (
-    CIRNet,
     CIRNetNetwork,
     ImageAdaptiveInterface,
     adapt,
     cir_net,
 )
-from chromozoo.models.registry import get_model
 
 MIN_INPUT_SIDE = {"height": 75, "width": 75}
 
@@ -29,7 +27,8 @@ def network() -> CIRNetNetwork:
 
 
 def test_parameter_count_of_the_paper_in_the_terms_of_keras() -> None:
-    model = cir_net()
+    with torch.device("meta"):
+        model = cir_net()
     assert (model.transforms.height, model.transforms.width) == (224, 224)
     assert model.transforms.rotate_crop == "none"
     assert count(model) == 55_228_088
@@ -40,20 +39,6 @@ def test_parameter_count_of_the_paper_in_the_terms_of_keras() -> None:
     assert count(model) - scales == 55_197_816  # "trainable"
     assert count(model) - scales + statistics == 55_258_360
     assert {m.eps for m in norms} == {1e-3}
-
-
-@pytest.mark.parametrize(
-    ("size", "features", "parameters"),
-    [((112, 112), 6_144, 54_453_944), ((75, 107), 3_072, 54_380_216)],
-)
-def test_output_shape(size: tuple[int, int], features: int, parameters: int) -> None:
-    network = CIRNetNetwork(size).eval()
-    assert count(network) == parameters
-    with torch.inference_mode():
-        found = network.forward_features(torch.rand(2, 1, *size))
-        logits = network.forward_head(found)
-    assert found.shape == (2, features)
-    assert logits.shape == (2, 24) and logits.isfinite().all()
 
 
 def test_the_head_sees_where_a_feature_is(network: CIRNetNetwork) -> None:
@@ -68,25 +53,6 @@ def test_the_head_sees_where_a_feature_is(network: CIRNetNetwork) -> None:
     assert not torch.allclose(features[0, 0::2], features[0, 1::2], rtol=0.05)
 
 
-def test_grey_equals_three_equal_channels(network: CIRNetNetwork) -> None:
-    grey = torch.rand(2, 1, 75, 107)
-    with torch.inference_mode():
-        torch.testing.assert_close(network(grey), network(grey.expand(-1, 3, -1, -1)))
-
-
-def test_every_parameter_learns() -> None:
-    torch.manual_seed(0)
-    model = CIRNet(preset={"height": 40, "width": 90}, interface=[75, 75]).train()
-    model.loss({"image": torch.rand(4, 1, 40, 90), "label": torch.arange(4)}).backward()
-    gradients = {
-        name: 0.0 if p.grad is None else float(p.grad.abs().max())
-        for name, p in model.network.named_parameters()
-    }
-    # The last block has no ReLU, so the norm that follows takes this shift out: rounding is left.
-    assert {name for name, size in gradients.items() if size < 1e-6} == {"trunk.block8.conv2d.bias"}
-    assert gradients["interface.conv.weight"] > 1e-6
-
-
 @pytest.mark.parametrize("size", [(74, 112), (112, 48)])
 def test_a_size_too_small_is_refused(size: tuple[int, int]) -> None:
     said = rf"CIR-Net needs images of at least 75x75 pixels, not {size[0]}x{size[1]}"
@@ -99,12 +65,6 @@ def test_a_size_too_small_is_refused(size: tuple[int, int]) -> None:
 def test_images_of_another_size_are_refused(network: CIRNetNetwork) -> None:
     with pytest.raises(ValueError, match="built for images of 75x107 pixels, not 64x64"):
         network(torch.zeros(1, 1, 64, 64))
-
-
-def test_built_by_name() -> None:
-    model = get_model("cir_net", weights=None, preset=MIN_INPUT_SIDE)
-    with torch.inference_mode():
-        assert model.predict_probabilities(torch.zeros(1, 1, 75, 75)).shape == (1, 24)
 
 
 # The Image Adaptive Interface

@@ -73,14 +73,13 @@ def test_a_clone_works_from_another_folder_in_a_fresh_process(tmp_path: Path) ->
         ROOT / "chromozoo", repository / "chromozoo", ignore=shutil.ignore_patterns("__pycache__")
     )
     shutil.copy(ROOT / "hubconf.py", repository)
-    classifiers = repository / "chromozoo" / "classifiers"
-    (classifiers / "hub_tiny.py").write_text(HUB_MODEL)
+    models = repository / "chromozoo" / "models"
+    (models / "classifiers" / "hub_tiny.py").write_text(HUB_MODEL)
     network = torch.nn.Linear(3, 2)
     _, entry = save_weights(
         network, make_entry(model="hub_tiny", init_args={"width": 3}), repository / "weights"
     )
-    (classifiers / "weights").mkdir(exist_ok=True)
-    (classifiers / "weights" / "hub_tiny_toy.json").write_text(entry.to_json())
+    (models / "weights" / "entries" / "hub_tiny_toy.json").write_text(entry.to_json())
 
     hidden = ("PYTHONPATH", "CHROMOZOO_HOME")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}

@@ -8,22 +8,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from chromozoo.classes import CLASSES
 from chromozoo.errors import UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.images.signal import foreground
 from chromozoo.models.classifiers.iapp_cnn import (
-    BASES,
     SCALES,
     IappCnn,
     IappCnnNetwork,
+    find_object_mask,
+    find_part_mask,
     iapp_cnn,
     integrate,
-    object_mask,
-    part_mask,
     zoom,
 )
-from chromozoo.models.registry import get_model
 from chromozoo.synthetic import Appearance, draw_chromosome
 
 SMALL = {"height": 80, "width": 40, "scale": 0.8}
@@ -48,11 +45,16 @@ def model() -> IappCnn:
     return IappCnn(preset=SMALL, base="alexnet").eval()
 
 
+@pytest.fixture(scope="module")
+def network(model: IappCnn) -> IappCnnNetwork:
+    return model.network
+
+
 # Object scale
 
 
 def test_object_mask_covers_the_chromosome_and_little_else(canvases: Tensor) -> None:
-    masks = object_mask(canvases)
+    masks = find_object_mask(canvases)
     assert masks.shape == canvases.shape and masks.dtype == torch.bool
     for canvas, mask in zip(canvases[:, 0].numpy(), masks[:, 0].numpy(), strict=True):
         chromosome = foreground(canvas)
@@ -65,21 +67,21 @@ def test_object_mask_covers_the_chromosome_and_little_else(canvases: Tensor) -> 
 def test_object_mask_leaves_specks_out(canvases: Tensor) -> None:
     speck = canvases.clone()
     speck[:, :, 2:4, 2:4] = 1
-    assert not object_mask(speck)[:, :, :6, :6].any()
+    assert not find_object_mask(speck)[:, :, :6, :6].any()
 
 
 def test_literal_rule_keeps_next_to_nothing_on_a_white_background(canvases: Tensor) -> None:
     """The paper's own images: white background of 255, dark chromosome, mean near 252."""
     white = 1 - canvases / 2
     padded = nn.functional.pad(white, (88, 88, 56, 56), value=1.0)
-    kept = object_mask(padded, literal=True)[:, :, 56:-56, 88:-88]
+    kept = find_object_mask(padded, literal=True)[:, :, 56:-56, 88:-88]
     for canvas, mask in zip(canvases[:, 0].numpy(), kept[:, 0].numpy(), strict=True):
         chromosome = foreground(canvas)
         assert (mask & chromosome).sum() < 0.02 * chromosome.sum()
 
 
 def test_literal_rule_loses_only_the_brightest_bands_of_a_signal_image(canvases: Tensor) -> None:
-    ours, literal = object_mask(canvases), object_mask(canvases, literal=True)
+    ours, literal = find_object_mask(canvases), find_object_mask(canvases, literal=True)
     assert not (literal & ~ours).any()
     assert 0 < (ours & ~literal).sum() < 0.2 * ours.sum()
 
@@ -119,13 +121,13 @@ def test_part_mask_is_the_largest_common_region() -> None:
     second[3:5, 2:6] = 1
     expected = torch.zeros(5, 6, dtype=torch.bool)
     expected[3:5, 3:6] = True
-    found = part_mask(torch.stack([first, second])[None])
+    found = find_part_mask(torch.stack([first, second])[None])
     assert torch.equal(found[0, 0], expected)
 
 
 def test_part_mask_is_one_component_for_any_map() -> None:
     maps = torch.rand(50, 2, 7, 5, generator=torch.Generator().manual_seed(0))
-    for mask, activation in zip(part_mask(maps)[:, 0], maps, strict=True):
+    for mask, activation in zip(find_part_mask(maps)[:, 0], maps, strict=True):
         above = (activation > activation.mean(dim=(1, 2), keepdim=True)).all(dim=0)
         assert not (mask & ~above).any()
         count, _, stats, _ = cv2.connectedComponentsWithStats(above.numpy().astype(np.uint8))
@@ -138,13 +140,13 @@ def test_part_mask_follows_a_winding_region() -> None:
     snake = torch.zeros(7, 7)
     snake[::2] = 1
     snake[1, -1] = snake[3, 0] = snake[5, -1] = 1
-    assert torch.equal(part_mask(snake.expand(1, 2, 7, 7))[0, 0], snake > 0)
+    assert torch.equal(find_part_mask(snake.expand(1, 2, 7, 7))[0, 0], snake > 0)
 
 
 def test_part_mask_may_be_empty() -> None:
     maps = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # above the mean in different cells
-    assert not part_mask(maps).any()
-    assert not part_mask(torch.ones(1, 2, 1, 1)).any()  # a single cell never exceeds its mean
+    assert not find_part_mask(maps).any()
+    assert not find_part_mask(torch.ones(1, 2, 1, 1)).any()  # a single cell never exceeds its mean
 
 
 def what_branches_see(network: IappCnnNetwork, x: Tensor) -> dict[str, Tensor]:
@@ -162,15 +164,13 @@ def what_branches_see(network: IappCnnNetwork, x: Tensor) -> dict[str, Tensor]:
     return seen
 
 
-def test_each_branch_sees_its_scale(canvases: Tensor) -> None:
-    torch.manual_seed(0)
-    network = IappCnnNetwork("alexnet")
+def test_each_branch_sees_its_scale(network: IappCnnNetwork, canvases: Tensor) -> None:
     x = (canvases - 0.15) / 0.30
     seen = what_branches_see(network, x)
     assert list(seen) == list(SCALES)
     assert all(image.shape == (4, 3, 112, 48) for image in seen.values())
     torch.testing.assert_close(seen["global"], x.expand(-1, 3, -1, -1))
-    objects = zoom(x, object_mask(canvases), -0.5)
+    objects = zoom(x, find_object_mask(canvases), -0.5)
     torch.testing.assert_close(seen["object"], objects.expand(-1, 3, -1, -1))
     # The object fills the canvas: it touches all four sides.
     bright = seen["object"][:, 0] > -0.5
@@ -178,14 +178,16 @@ def test_each_branch_sees_its_scale(canvases: Tensor) -> None:
         assert side.any(dim=1).all()
 
 
-def test_the_part_lies_within_the_object(canvases: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_part_lies_within_the_object(
+    network: IappCnnNetwork, canvases: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The branch is given what the mask shows of the object; hidden pixels are background."""
-    torch.manual_seed(0)
-    network = IappCnnNetwork("alexnet")
     x = (canvases - 0.15) / 0.30
     lower_right = torch.zeros(4, 1, 6, 2, dtype=torch.bool)
     lower_right[..., 4:, 1:] = True
-    monkeypatch.setattr("chromozoo.models.classifiers.iapp_cnn.part_mask", lambda _: lower_right)
+    monkeypatch.setattr(
+        "chromozoo.models.classifiers.iapp_cnn.find_part_mask", lambda _: lower_right
+    )
     seen = what_branches_see(network, x)
     objects = seen["object"][:, :1]
     corner = torch.zeros_like(objects, dtype=torch.bool)
@@ -197,14 +199,12 @@ def test_the_part_lies_within_the_object(canvases: Tensor, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("why", ["no common region", "nothing of the object in it"])
 def test_without_a_part_the_object_stands_in(
-    canvases: Tensor, why: str, monkeypatch: pytest.MonkeyPatch
+    network: IappCnnNetwork, canvases: Tensor, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    torch.manual_seed(0)
-    network = IappCnnNetwork("alexnet")
     x = torch.full((1, 1, 112, 48), -0.5) if "nothing" in why else (canvases - 0.15) / 0.30
     if why == "no common region":
         monkeypatch.setattr(
-            "chromozoo.models.classifiers.iapp_cnn.part_mask",
+            "chromozoo.models.classifiers.iapp_cnn.find_part_mask",
             lambda a: torch.zeros_like(a[:, :1]) > 0,
         )
     seen = what_branches_see(network, x)
@@ -288,17 +288,14 @@ def test_parameter_count_with_resnet50() -> None:
         ("resnet50", 72_244_488, 32),
     ],
 )
-def test_every_base_runs_forward_and_backward(base: str, count: int, least: int) -> None:
-    network = IappCnnNetwork(base).train()
-    assert parameters(network) == count
-    assert BASES[base].least == least
-    logits = network(torch.rand(2, 1, least, least + 6))
-    assert logits.shape == (2, 24) and logits.isfinite().all()
-    logits.logsumexp(dim=1).sum().backward()
-    stems = [next(branch.parameters()) for branch in network.branches.values()]
-    assert all(stem.grad is not None and stem.grad.isfinite().all() for stem in stems)
-    with pytest.raises(ValueError, match=rf"{base} takes images of {least}x{least} pixels"):
-        network(torch.rand(2, 1, least - 1, 100))
+def test_every_base(base: str, count: int, least: int) -> None:
+    with torch.device("meta"):  # counts and shapes without computing
+        network = IappCnnNetwork(base)
+        assert parameters(network) == count
+        branch = network.branches["global"]
+        assert branch(torch.rand(2, 1, least, least + 6)).shape == (2, branch.fc.in_features)
+        with pytest.raises(ValueError, match=rf"{base} takes images of {least}x{least} pixels"):
+            network(torch.rand(2, 1, least - 1, 100))
 
 
 def test_unknown_names_are_refused() -> None:
@@ -359,37 +356,6 @@ def test_losses_of_all_branches_are_summed(model: IappCnn) -> None:
         torch.testing.assert_close(model.loss(batch), expected)
 
 
-@pytest.mark.parametrize("scales", [None, ["global", "part"]])
-def test_every_parameter_learns(scales: list[str] | None) -> None:
-    torch.manual_seed(0)
-    model = IappCnn(preset=SMALL, base="alexnet", scales=scales).train()
-    model.loss({"image": torch.rand(6, 1, 80, 40), "label": torch.arange(6)}).backward()
-    silent = [n for n, p in model.network.named_parameters() if p.grad is None or not p.grad.any()]
-    assert not silent
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_grey_equals_three_equal_channels(model: IappCnn, channels: int) -> None:
-    x = torch.rand(2, 1, 96, 48, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        torch.testing.assert_close(model(x.expand(-1, channels, -1, -1)), model(x))
-
-
-@pytest.mark.parametrize("autocast", [True, False], ids=["mixed", "true"])
-def test_half_precision(autocast: bool) -> None:
-    torch.manual_seed(0)
-    network = IappCnnNetwork("alexnet").eval()
-    x = torch.rand(2, 1, 80, 40)
-    with torch.inference_mode():
-        expected = network(x)
-        if autocast:
-            with torch.autocast("cpu", torch.bfloat16):
-                found = network(x)
-        else:
-            found = network.bfloat16()(x.bfloat16())
-    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
-
-
 def test_recipe_of_the_paper_is_the_default() -> None:
     model = iapp_cnn(base="alexnet")
     assert (model.optimizer, model.lr, model.weight_decay) == ("sgd", 0.02, 1e-5)
@@ -405,33 +371,3 @@ def test_background_follows_the_preset() -> None:
     seen = what_branches_see(network, white_spot)
     assert (black == -0.5).all()
     assert (seen["object"][..., 1:-1, 1:-1] == 2).all()
-
-
-def test_classify() -> None:
-    model = get_model(
-        "iapp_cnn", weights=None, base="alexnet", preset=SMALL, scales=["global", "object"]
-    )
-    rng = np.random.default_rng(0)
-    images = [draw_chromosome(name, Appearance(), rng).image for name in ("1", "21")]
-    together, apart = model.classify(images), model.classify(images, batch_size=1)  # type: ignore[operator]
-    for one, other in zip(together, apart, strict=True):
-        assert one.label in CLASSES and one.probabilities.sum() == pytest.approx(1)
-        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
-
-
-def test_a_checkpoint_rebuilds_the_same_model(tmp_path: Any) -> None:
-    from lightning import Trainer
-
-    torch.manual_seed(0)
-    model = IappCnn(
-        preset={**SMALL, "mean": 0.2}, base="alexnet", scales=["global", "part"], reductions=[4]
-    )
-    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
-    trainer.strategy.connect(model)
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
-    again = get_model("iapp_cnn", weights=tmp_path / "a.ckpt")
-    network: Any = again.network
-    assert network.scales == ("global", "part") and network.mean == 0.2
-    x = torch.rand(2, 1, 80, 40)
-    with torch.inference_mode():
-        torch.testing.assert_close(again(x), model.eval()(x))

@@ -11,14 +11,19 @@ from lightning import Trainer
 
 from chromozoo.benchmark.inference import cell_log_probabilities, predict
 from chromozoo.classes import CLASS_INDEX
-from chromozoo.data.base.composed_cells import Composition, join_cells, whole_cells
-from chromozoo.data.base.crops import CropDataset
+from chromozoo.data.base.composed_cells import Composition, batch_whole_cells, join_cells
+from chromozoo.data.base.crop_dataset import CropDataset
 from chromozoo.data.bioimlab import BioImLabDataModule
 from chromozoo.data.pki3 import Pki3DataModule
 from chromozoo.data.splits import load_split
 from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
-from chromozoo.models.classifiers.karyoset import SHARPNESS, Karyoset, KaryosetNetwork, class_prices
+from chromozoo.models.classifiers.karyoset import (
+    SHARPNESS,
+    Karyoset,
+    KaryosetNetwork,
+    solve_class_duals,
+)
 
 PRESET = {"height": 48, "width": 40}
 LABELS = np.repeat(np.arange(23), 2)  # a female cell: 1 to 22 and X, two of each
@@ -69,7 +74,7 @@ def test_at_first_it_says_what_its_backbone_says_at_the_prices_of_the_cell(
     said = network.eval().forward_head(rows, cell)
     backbone: Any = network.backbone
     logits = SHARPNESS * backbone.forward_head(rows[:, :8])
-    price = class_prices(logits, cell, torch.ones(46))
+    price = solve_class_duals(logits, cell, torch.ones(46))
     assert (price < -1).any()
     torch.testing.assert_close(said, logits + price)
 
@@ -85,14 +90,14 @@ def test_prices_leave_room_for_two_of_each() -> None:
     other[:, CLASS_INDEX["X"]] = 20.0
     cell, whole = torch.tensor([0] * 4 + [1] * 3), torch.ones(7)
     both = torch.cat([logits, other])
-    price = class_prices(both, cell, whole)
+    price = solve_class_duals(both, cell, whole)
     assert price.shape == (2, 24) and (price <= 0).all()
     shares = (both + price[cell]).softmax(dim=1)
     assert shares[:4].argmax(dim=1).tolist() == [eight, eight, nine, nine]
     assert shares[:4].sum(dim=0)[eight] == pytest.approx(2, abs=0.05)
     assert (price[0, torch.arange(24) != eight] > -0.1).all()
     # Of what is not there nobody pays for.
-    assert (class_prices(both, cell, torch.tensor([1.0, 1, 0, 1, 1, 1, 0])) > -0.1).all()
+    assert (solve_class_duals(both, cell, torch.tensor([1.0, 1, 0, 1, 1, 1, 0])) > -0.1).all()
 
 
 def test_the_order_of_a_cell_does_not_matter(network: KaryosetNetwork) -> None:
@@ -129,6 +134,7 @@ def test_sizes_are_those_of_the_foreground(network: KaryosetNetwork) -> None:
     torch.testing.assert_close(found[0, 8:], torch.tensor([0.5, 0.125]))
 
 
+@pytest.mark.slow
 def test_a_hidden_chromosome_follows_from_the_rest_of_its_cell(network: KaryosetNetwork) -> None:
     """That is what the transformer adds to a backbone: of which class there is only one so far."""
     generator = torch.Generator().manual_seed(0)
@@ -232,9 +238,9 @@ def test_prediction_does_not_part_cells_and_keeps_the_order(model: Karyoset) -> 
 
 
 def test_whole_cells() -> None:
-    batches = whole_cells(["b", "a", "b", "c", "a", "c", "c"], least=3)
+    batches = batch_whole_cells(["b", "a", "b", "c", "a", "c", "c"], min_rows=3)
     assert batches == [[0, 2, 1, 4], [3, 5, 6]]
-    assert whole_cells(["a"] * 5, least=2) == [[0, 1, 2, 3, 4]]
+    assert batch_whole_cells(["a"] * 5, min_rows=2) == [[0, 1, 2, 3, 4]]
 
 
 # Composition
@@ -243,7 +249,7 @@ def test_whole_cells() -> None:
 def drawn(composition: Composition, times: int = 200) -> list[np.ndarray]:
     labels = np.concatenate([LABELS] * 4)
     rng = np.random.default_rng(0)
-    return [composition.draw(np.arange(46), labels, rng) for _ in range(times)]
+    return [composition.draw_rows(np.arange(46), labels, rng) for _ in range(times)]
 
 
 def test_a_plain_cell_stays_as_it_is() -> None:

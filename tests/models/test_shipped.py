@@ -63,12 +63,8 @@ def test_one_name_is_builder_config_card_row_and_test(name: str) -> None:
     task = info.task
     assert list((REPOSITORY / "configs" / task).glob(f"{name}_*.yaml"))
     assert card_path(name).read_text(encoding="utf-8") == card_markdown(name)
-    tests = REPOSITORY / "tests"
-    # The baselines, and the segmenters, have one file of tests together.
-    shared = "test_backbones.py" if task == "classification" else "test_segmenters.py"
-    assert (tests / f"test_{info.file.stem}.py").exists() or (
-        f'"{name}"' in (tests / shared).read_text(encoding="utf-8")
-    )
+    tests = (REPOSITORY / "tests" / "models" / "test_every_model.py").read_text(encoding="utf-8")
+    assert f'"{name}"' in tests
     if weights_entries(name):
         assert name in {row["model"] for row in ROWS[task]}
 

@@ -43,33 +43,11 @@ def batch_of(labels: list[int], seed: int = 0) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("size", "count"), [((224, 224), 1_416_281), ((144, 60), 168_281)])
 def test_parameter_count(size: tuple[int, int], count: int) -> None:
-    network = SiameseNetNetwork(size)
+    with torch.device("meta"):
+        network = SiameseNetNetwork(size)
     assert sum(p.numel() for p in network.parameters()) == count
     # Odd, and only the single unit of the pair head makes it so.
     assert sum(p.numel() for p in network.embed.parameters()) == count - 101
-
-
-def test_the_builder_is_as_published_unless_told() -> None:
-    assert sum(p.numel() for p in siamese_net().parameters()) == 1_416_281
-
-
-@pytest.mark.parametrize("size", [(112, 48), (36, 36)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_output_shape(size: tuple[int, int], channels: int) -> None:
-    network = SiameseNetNetwork(size).eval()
-    with torch.inference_mode():
-        features = network.forward_features(torch.rand(2, channels, *size))
-        logits = network.forward_head(features)
-    assert features.shape == (2, 100) and logits.shape == (2, 24) and logits.isfinite().all()
-
-
-def test_grey_equals_three_equal_channels(model: SiameseNet) -> None:
-    grey = torch.rand(2, 1, 44, 40)
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            model.network.forward_features(grey),  # type: ignore[operator]
-            model.network.forward_features(grey.expand(-1, 3, -1, -1)),  # type: ignore[operator]
-        )
 
 
 def test_the_logit_of_a_class_is_the_pair_head_on_its_prototype(model: SiameseNet) -> None:
@@ -122,13 +100,6 @@ def test_batches_without_one_kind_of_pair(model: SiameseNet, labels: list[int]) 
     assert bool(loss > 0) == (len(labels) > 1)
 
 
-def test_every_parameter_learns(model: SiameseNet) -> None:
-    model.train().loss(batch_of([0, 0, 1, 1, 2, 2])).backward()
-    gradients = {name: p.grad for name, p in model.network.named_parameters()}
-    assert len(gradients) == 12
-    assert not [name for name, grad in gradients.items() if grad is None or not grad.any()]
-
-
 def test_learns_to_name_what_it_only_compared(model: SiameseNet) -> None:
     """Four classes of 24: the other 20, which have no prototype, are never named."""
     optimizer = torch.optim.AdamW(model.network.parameters(), lr=3e-3)
@@ -154,7 +125,9 @@ def test_a_prototype_is_the_mean_of_its_first_images(model: SiameseNet) -> None:
     features = torch.rand(12, 100)
     labels = torch.tensor([2, 2, 9] * 4)
     for part in range(4):
-        network.follow(features[3 * part : 3 * part + 3], labels[3 * part : 3 * part + 3])
+        network.update_prototypes(
+            features[3 * part : 3 * part + 3], labels[3 * part : 3 * part + 3]
+        )
     for k in (2, 9):
         torch.testing.assert_close(network.prototypes[k], features[labels == k].mean(dim=0))
     assert network.seen.tolist() == [0, 0, 8, 0, 0, 0, 0, 0, 0, 4] + [0] * 14
@@ -164,11 +137,11 @@ def test_a_prototype_is_the_mean_of_its_first_images(model: SiameseNet) -> None:
 
 def test_then_an_exponential_mean_that_forgets(model: SiameseNet) -> None:
     network = network_of(model)
-    network.follow(torch.zeros(5 * MEMORY, 100), torch.full((5 * MEMORY,), 4))
-    network.follow(torch.ones(10, 100), torch.full((10,), 4))
+    network.update_prototypes(torch.zeros(5 * MEMORY, 100), torch.full((5 * MEMORY,), 4))
+    network.update_prototypes(torch.ones(10, 100), torch.full((10,), 4))
     torch.testing.assert_close(network.prototypes[4], torch.full((100,), 10 / MEMORY))
     for _ in range(60):
-        network.follow(torch.ones(10, 100), torch.full((10,), 4))
+        network.update_prototypes(torch.ones(10, 100), torch.full((10,), 4))
     assert (network.prototypes[4] > 0.99).all() and (network.prototypes[4] <= 1).all()
 
 
@@ -194,7 +167,7 @@ def test_all_processes_move_to_the_same_prototypes(
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda own: own.add_(shares.pop(0)))
     network = network_of(model)
-    network.follow(torch.zeros(2, 100), torch.tensor([6, 6]))
+    network.update_prototypes(torch.zeros(2, 100), torch.tensor([6, 6]))
     torch.testing.assert_close(network.prototypes[6], torch.full((100,), 3 / 5))
     assert network.seen[6] == 5 and not shares
 

@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from chromozoo.models.classifiers.vanilla_cnn import VanillaCNN, VanillaCNNNetwork, vanilla_cnn
-from chromozoo.models.registry import get_model
+from chromozoo.models.classifiers.vanilla_cnn import VanillaCNNNetwork, vanilla_cnn
 
 SMALL = {"height": 48, "width": 40}
 
@@ -20,19 +19,21 @@ def network() -> VanillaCNNNetwork:
     ("size", "count"), [((224, 224), 2_246_680), ((96, 40), 913_432), ((39, 39), 895_000)]
 )
 def test_parameter_count(size: tuple[int, int], count: int) -> None:
-    assert sum(p.numel() for p in VanillaCNNNetwork(size).parameters()) == count
+    with torch.device("meta"):
+        network = VanillaCNNNetwork(size)
+    assert sum(p.numel() for p in network.parameters()) == count
 
 
 def test_the_builder_is_as_published_unless_told() -> None:
     model = vanilla_cnn()
-    assert sum(p.numel() for p in model.parameters()) == 2_246_680
     assert (model.transforms.height, model.transforms.width) == (224, 224)
     assert vanilla_cnn(preset={"scale": 2.0}).transforms.height == 224
 
 
 def test_no_layer_is_padded() -> None:
     """The sizes that the published count follows from."""
-    network = VanillaCNNNetwork().eval()
+    with torch.device("meta"):
+        network = VanillaCNNNetwork().eval()
     shapes = []
     for layer in network.layers:
         if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
@@ -40,7 +41,10 @@ def test_no_layer_is_padded() -> None:
                 lambda _layer, _in, out: shapes.append(tuple(out.shape[1:]))
             )
     with torch.inference_mode():
-        assert network.forward_features(torch.zeros(1, 1, 224, 224)).shape == (1, 56_448)
+        assert network.forward_features(torch.zeros(1, 1, 224, 224, device="meta")).shape == (
+            1,
+            56_448,
+        )
     assert shapes == [
         (256, 220, 220),
         (128, 218, 218),
@@ -49,22 +53,6 @@ def test_no_layer_is_padded() -> None:
         (256, 23, 23),
         (128, 21, 21),
     ]
-
-
-@pytest.mark.parametrize("size", [(96, 40), (48, 40), (39, 39)])
-def test_output_shape(size: tuple[int, int]) -> None:
-    network = VanillaCNNNetwork(size).eval()
-    with torch.inference_mode():
-        features = network.forward_features(torch.rand(2, 1, *size))
-        logits = network.forward_head(features)
-    assert features.shape == (2, network.fc.in_features)
-    assert logits.shape == (2, 24) and logits.isfinite().all()
-
-
-def test_three_equal_channels_give_what_one_gives(network: VanillaCNNNetwork) -> None:
-    grey = torch.rand(2, 1, 48, 40, generator=torch.Generator().manual_seed(1))
-    with torch.inference_mode():
-        torch.testing.assert_close(network(grey), network(grey.expand(-1, 3, -1, -1)))
 
 
 def test_dropout_in_training_only(network: VanillaCNNNetwork) -> None:
@@ -85,15 +73,6 @@ def test_the_signal_does_not_fade_at_the_start(network: VanillaCNNNetwork) -> No
     assert 0.1 < logits.std(dim=0).mean() < 1
 
 
-def test_every_parameter_learns() -> None:
-    torch.manual_seed(0)
-    model = VanillaCNN(preset=SMALL).train()
-    model.loss({"image": torch.rand(4, 1, 48, 40), "label": torch.arange(4)}).backward()
-    gradients = {name: p.grad for name, p in model.network.named_parameters()}
-    assert len(gradients) == 10
-    assert not [name for name, grad in gradients.items() if grad is None or not grad.any()]
-
-
 @pytest.mark.parametrize("size", [(38, 64), (64, 38)])
 def test_a_size_too_small_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=rf"at least 39x39 pixels, not {size[0]}x{size[1]}"):
@@ -103,9 +82,3 @@ def test_a_size_too_small_is_refused(size: tuple[int, int]) -> None:
 def test_images_of_another_size_are_refused(network: VanillaCNNNetwork) -> None:
     with pytest.raises(ValueError, match="built for images of 48x40 pixels, not 38x40"):
         network(torch.zeros(1, 1, 38, 40))
-
-
-def test_built_by_name() -> None:
-    model = get_model("vanilla_cnn", weights=None, preset=SMALL)
-    with torch.inference_mode():
-        assert model(torch.zeros(1, 1, 48, 40)).shape == (1, 24)

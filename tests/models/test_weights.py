@@ -127,7 +127,7 @@ def test_bytes_are_reproducible_and_nothing_else_is_left(tmp_path: Path) -> None
 
 
 def test_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry_weights, "MAX_BYTES", 1000)
+    monkeypatch.setattr(storage_weights, "MAX_BYTES", 1000)
     with pytest.raises(WeightsError, match=r"tiny_toy: .* more than 1000"):
         storage_weights.save_weights(make_network(), make_entry(), tmp_path)
     assert not list(tmp_path.iterdir())
@@ -395,6 +395,7 @@ def test_only_files_of_a_sensible_size_are_read(
     with pytest.raises(WeightsError, match=r"a\.safetensors: is no file; check"):
         storage_weights.read_entry(tmp_path / "a.safetensors")
     monkeypatch.setattr(files_weights, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(checkpoint_weights, "MAX_FILE_BYTES", 100)
     for name, read in (
         ("b.safetensors", storage_weights.read_entry),
         ("b.ckpt", checkpoint_weights.load_checkpoint),

@@ -1,4 +1,4 @@
-"""Damaged files of every kind: a result, or an error of the project, within seconds."""
+"""Fuzz test: damaged files give a result or an error of the project within seconds."""
 
 import importlib.util
 import sys
@@ -17,11 +17,11 @@ MAX_MEGABYTES = 1000
 
 @pytest.fixture(scope="module")
 def fuzz() -> Iterator[ModuleType]:
-    """The benchmark of the same name, which does this for as long as one likes."""
+    """The script `benchmarks/fuzz.py`, which runs for any time."""
     spec = importlib.util.spec_from_file_location("fuzz", ROOT / "benchmarks" / "fuzz.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["fuzz"] = module  # where its dataclasses look their types up
+    sys.modules["fuzz"] = module  # where dataclasses look up their types
     spec.loader.exec_module(module)
     with module.registered():
         yield module
@@ -29,12 +29,12 @@ def fuzz() -> Iterator[ModuleType]:
 
 
 @pytest.mark.filterwarnings("ignore:.*left out")
-def test_what_is_right_is_read(fuzz: ModuleType, tmp_path: Path) -> None:
-    """Else the damage would never get past the first check."""
+def test_valid_files_are_read(fuzz: ModuleType, tmp_path: Path) -> None:
+    """Damaged copies of invalid files would never pass the first check."""
     refused = []
     for name, kind in fuzz.kinds(tmp_path).items():
         for number, seed in enumerate(kind.seeds):
-            # Pages and channels have to be chosen, which the readers do at random.
+            # The readers choose pages and channels at random, so one attempt may be refused.
             for attempt in range(8):
                 work = tmp_path / f"{name}{number}-{attempt}"
                 work.mkdir()
@@ -48,7 +48,7 @@ def test_what_is_right_is_read(fuzz: ModuleType, tmp_path: Path) -> None:
     assert refused == []
 
 
-def test_nothing_but_errors_of_the_project(fuzz: ModuleType, tmp_path: Path) -> None:
+def test_damaged_files_raise_errors_of_the_project_alone(fuzz: ModuleType, tmp_path: Path) -> None:
     kinds = fuzz.kinds(tmp_path)
     before = fuzz.peak_megabytes()
     outcomes = [fuzz.attempt(SEED, number, kinds, tmp_path / "work") for number in range(COUNT)]
@@ -59,14 +59,14 @@ def test_nothing_but_errors_of_the_project(fuzz: ModuleType, tmp_path: Path) -> 
     ]
     assert faults == []
     assert fuzz.peak_megabytes() - before < MAX_MEGABYTES
-    # All kinds are damaged, and of each something is read and something refused.
+    # Every kind occurs, and files of it are both read and refused.
     assert {one.kind for one in outcomes} == {*kinds}
     counts = Counter((one.kind, one.result) for one in outcomes)
     assert all(counts[kind, "refused"] for kind in kinds)
     assert sum(counts[kind, "read"] > 0 for kind in kinds) >= len(kinds) - 2
 
 
-def test_a_fault_is_told(fuzz: ModuleType, tmp_path: Path) -> None:
+def test_a_fault_is_reported(fuzz: ModuleType, tmp_path: Path) -> None:
     def fails(folder: Path, data: bytes, rng: np.random.Generator) -> None:
         raise KeyError("x")
 
@@ -84,6 +84,6 @@ def test_the_same_seed_damages_in_the_same_way(fuzz: ModuleType, tmp_path: Path)
     kinds = fuzz.kinds(tmp_path)
     for number in range(60):
         first, again = (fuzz.attempt(3, number, kinds, tmp_path / "work") for _ in range(2))
-        same_zip = first.kind in ("zip", "checkpoint")  # which hold the time
+        same_zip = first.kind in ("zip", "checkpoint")  # these files hold the time
         assert first.kind == again.kind and (same_zip or first.data == again.data)
         assert first.result == again.result or same_zip

@@ -1,6 +1,5 @@
-"""What the repository says of itself: dependencies, versions, commands, paths and links."""
+"""Consistency of the repository: dependencies, versions, commands, paths and links."""
 
-import argparse
 import ast
 import importlib.util
 import os
@@ -14,29 +13,46 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import yaml
 
 import chromozoo
-from chromozoo.benchmark.tables.markdown import table_is_current
-from chromozoo.cli.main import COMMANDS, TRAINER_COMMANDS
+from chromozoo.cli.main import COMMANDS, TRAINER_COMMANDS, main
 from chromozoo.models import registry
 
 ROOT = Path(chromozoo.__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
+LEADERBOARD = ROOT / "benchmarks" / "leaderboard.md"
+DOCUMENTS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for folder in (".", ".github", "docs", "benchmarks", "benchmarks/notes")
+    for path in (ROOT / folder).glob("*.md")
+)
+TABLES = {
+    *("bioimlab", "bioimlab-folds", "bioimlab-segmentation", "laboratories"),
+    *("karyotyping", "karyotyping-laboratories", "aneuploidy", "calibration", "ablations"),
+}
 
-# What a torch.hub user's model imports; leaderboard and command line are not among it.
-HUB_PACKAGES = ("classifiers", "tasks", "images", "cells", "registry.py", "weights.py")
+# Packages that the model of a torch.hub user imports.
+HUB_PACKAGES = ("models", "tasks", "losses", "karyotype", "images", "structures")
+# Optional libraries, and the only modules that may import them.
+EXTRAS = {
+    "figures": (
+        "visualization/classification.py",
+        "visualization/grad_cam.py",
+    )
+}
 
-# Folders that are made here and never committed, as in .gitignore.
+# Folders of results, which .gitignore lists.
 NOT_OURS = {"runs", "data", "dist", "build", "chromozoo-results", "lightning_logs"}
 MACHINE_PATH = re.compile(r"(?<![\w.~$}])/(?:home|Users|root|work|mnt|srv|opt)/\w|[A-Z]:\\Users\\")
+GROUPS = ("data", "zoo")  # commands with actions
 PACKAGE_HOST = re.compile(
     r"pypi\.org|pythonhosted\.org|download\.pytorch\.org|anaconda\.(?:org|com)"
 )
 
 
 def declared(*extras: str) -> set[str]:
-    """Distributions in pyproject.toml, normalised as PEP 503 asks, with those of some extras."""
+    """Return the dependencies and those of some extras, normalised as in PEP 503."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     lines = [*project["dependencies"]]
     lines += [line for extra in extras for line in project["optional-dependencies"][extra]]
@@ -49,7 +65,7 @@ def normalised(name: str) -> str:
 
 
 def third_party_imports(*paths: Path) -> set[str]:
-    """Top-level names that the files import anywhere, without those of Python and our own."""
+    """Return the top-level names that files import, without the standard library and ChromoZoo."""
     files = [f for path in paths for f in (path.rglob("*.py") if path.is_dir() else [path])]
     found = set()
     for file in files:
@@ -72,9 +88,9 @@ def hub_dependencies() -> list[str]:
 
 
 def code_of(document: str) -> list[str]:
-    """Lines of code blocks, and code within sentences and tables."""
+    """Return the lines of code blocks, and code within sentences and tables."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    blocks = re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL)
+    blocks = re.findall(r"```\w*\n(.*?)```", text.replace("\\\n", ""), flags=re.DOTALL)
     spans = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     return [line for block in blocks for line in block.splitlines()] + spans
 
@@ -87,11 +103,11 @@ def text_files() -> list[Path]:
             name
             for name in inside
             if name != "__pycache__"
-            and not (name.startswith(".") and name != ".ci")
+            and not (name.startswith(".") and name not in (".ci", ".github"))
             and not (top and name in NOT_OURS)
             and not name.endswith(".egg-info")
         ]
-        files += [Path(folder) / name for name in names]
+        files += [Path(folder) / name for name in names if name != ".git"]  # of a worktree
     return [f for f in files if f.suffix not in (".png", ".safetensors", ".pyc", ".ckpt", ".zip")]
 
 
@@ -102,25 +118,40 @@ def test_a_hub_dependency_is_a_declared_one(name: str) -> None:
 
 
 def test_the_hub_asks_for_all_that_a_model_imports() -> None:
-    paths = [ROOT / "chromozoo" / name for name in HUB_PACKAGES]
-    # Only a download shows tqdm's bar, and a clone from the hub holds its weights.
-    assert third_party_imports(*paths) - {"tqdm"} <= set(hub_dependencies())
+    package = ROOT / "chromozoo"
+    paths = [*(package / name for name in HUB_PACKAGES), *package.glob("*.py")]
+    # Only a download shows rich's bar, and a clone from the hub holds its weights.
+    assert third_party_imports(*paths) - {"rich"} <= set(hub_dependencies())
+
+
+def undeclared(names: set[str], known: set[str]) -> set[str]:
+    of = packages_distributions()
+    return {name for name in names if not {normalised(found) for found in of.get(name, [])} & known}
 
 
 def test_every_import_is_declared() -> None:
+    package = ROOT / "chromozoo"
+    for extra, files in EXTRAS.items():
+        paths = [package / file for file in files]
+        assert undeclared(third_party_imports(*paths), declared()) != set(), "needs no extra"
+        assert undeclared(third_party_imports(*paths), declared(extra)) == set()
+    optional = {package / file for files in EXTRAS.values() for file in files}
+    paths = [path for path in package.rglob("*.py") if path not in optional]
+    assert undeclared(third_party_imports(*paths, ROOT / "hubconf.py"), declared()) == set()
+    scripts = third_party_imports(ROOT / "benchmarks", ROOT / "examples")
+    assert undeclared(scripts, declared("benchmark")) == set()
+    tests = third_party_imports(ROOT / "tests") - {path.stem for path in (ROOT / "tests").iterdir()}
+    assert undeclared(tests, declared("test", "figures")) == set()
+
+
+def test_no_dependency_is_idle() -> None:
+    """Each declared library is imported, or needed by another library that does not install it."""
+    needed_by_others = {"jsonargparse"}  # of LightningCLI
+    used = third_party_imports(ROOT / "chromozoo", ROOT / "hubconf.py")
     of = packages_distributions()
-    drawing = ROOT / "chromozoo" / "figures.py"
-    files = [*(ROOT / "chromozoo").rglob("*.py"), ROOT / "hubconf.py"]
-    for paths, known in (
-        ([file for file in files if file != drawing], declared()),
-        ([drawing], declared("figures")),
-    ):
-        undeclared = {
-            name
-            for name in third_party_imports(*paths)
-            if not {normalised(found) for found in of.get(name, [])} & known
-        }
-        assert undeclared == set()
+    assert declared() - needed_by_others <= {
+        normalised(found) for name in used for found in of.get(name, [])
+    }
 
 
 def test_every_bound_has_its_reason() -> None:
@@ -140,43 +171,116 @@ def test_one_version_everywhere() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_commands_of_the_documents_exist(document: str) -> None:
-    """Sub-command and options; those of a config are LightningCLI's own."""
+def test_commands_of_the_documents_exist(
+    document: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sub-commands and options; LightningCLI checks those of configs."""
+    monkeypatch.setenv("COLUMNS", "1000")
     named = re.compile(
         r"(?:(?<![\w/.\\-])chromozoo|python3 run\.py(?: chromozoo)?) +([a-z][\w-]*)(.*)"
     )
     calls = [match.groups() for code in code_of(document) for match in named.finditer(code)]
-    assert calls or document == "CHANGELOG.md"
+    assert calls or document not in ("README.md", "CONTRIBUTING.md")
     for command, rest in calls:
-        assert command in COMMANDS
+        if command == "check":  # of run.py
+            continue
+        assert command in COMMANDS, f"chromozoo {command} {rest}"
         if command in TRAINER_COMMANDS:
             continue
-        parser = argparse.ArgumentParser()
-        import_module(f"chromozoo.cli.{command.replace('-', '_')}").add_arguments(parser)
-        parsers = [parser]
-        for action in parser._actions:
-            if isinstance(action, argparse._SubParsersAction):  # `chromozoo data from-karyogram`
-                parsers += action.choices.values()
-        usage = "".join(each.format_help() for each in parsers)
-        assert [word for word in re.findall(r"--[\w-]+", rest) if word not in usage] == []
+        action = re.match(r" +([a-z][a-z-]*)(?= |$)", rest) if command in GROUPS else None
+        words = [command, *([action[1]] if action else [])]
+        with pytest.raises(SystemExit) as ended:
+            main([*words, "--help"])
+        usage = capsys.readouterr().out
+        assert ended.value.code == 0, f"chromozoo {' '.join(words)}"
+        options = re.findall(r"(?<!\S)--[a-z][\w-]*", rest)
+        assert [word for word in options if not re.search(rf"{word}(?![\w-])", usage)] == []
 
 
 def test_the_pipeline_calls_the_test_command_of_the_readme() -> None:
     script = ROOT / ".ci" / "run"
-    assert script.read_text(encoding="utf-8").splitlines()[-1] == "python3 run.py test"
+    commands = script.read_text(encoding="utf-8").splitlines()
+    assert commands[-2:] == ["python3 run.py check", "python3 run.py test"]
     assert "```bash\npython3 run.py test\n```" in README
     assert os.name == "nt" or os.access(script, os.X_OK)
 
 
-def test_the_readme_has_a_place_for_the_leaderboard() -> None:
-    assert table_is_current(ROOT / "README.md", "bioimlab", "no such table") is False
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+    assert "leaderboard:" not in README
 
 
-def test_the_readme_leads_to_every_part_of_a_model() -> None:
-    section = README.partition("## Where to find things")[2].partition("\n## ")[0]
+def test_the_leaderboard_has_a_place_for_every_table() -> None:
+    marks = re.findall(
+        r"^<!-- leaderboard:(.+):(begin|end) -->$", LEADERBOARD.read_text(), re.MULTILINE
+    )
+    assert [side for _, side in marks] == ["begin", "end"] * len(TABLES)
+    assert [name for name, _ in marks[::2]] == [name for name, _ in marks[1::2]]
+    assert {name for name, _ in marks} == TABLES
+
+
+def test_figures_of_the_readme_are_those_of_the_leaderboard() -> None:
+    """The leaderboard itself is compared with the result files in tests/models/test_shipped.py."""
+    leaderboard = [line for line in LEADERBOARD.read_text().splitlines() if line.startswith("|")]
+    published = (ROOT / "benchmarks" / "results").glob("published*.csv")
+    others = " ".join(path.read_text(encoding="utf-8") for path in published)
+    section = README.partition("## Results\n")[2].partition("\n## ")[0]
+    rows = [
+        line.strip("|").split("|") for line in section.splitlines() if "`" in line and "|" in line
+    ]
+    assert len(rows) >= 8
+    for _, data, models, measured, theirs in rows:
+        names = [*re.findall(r"`(\w+)`", models), measured.strip()]
+        shown = [line for line in leaderboard if all(name in line for name in names)]
+        assert shown, f"{data} {models}: {measured}"
+        for figure in re.findall(r"\d+\.\d+", theirs):
+            assert f"{float(figure) / 100:.4g}" in others
+
+
+def test_code_of_the_readme_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "46,XY ['" in printed and "47,XX,+21" in printed
+
+
+def test_the_guide_leads_to_every_part_of_a_model() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = guide.partition("## Add a model\n")[2].partition("\n## ")[0]
     places = re.findall(r"^\|.*`([\w/.<>-]+/[\w/.<>-]+)`", section, flags=re.MULTILINE)
     assert len(places) >= 7
     assert [p for p in places if not list(ROOT.glob(p.replace("<sha256>", "*")))] == []
+
+
+def test_the_workflows_run_on_the_declared_pythons() -> None:
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "classifiers"
+    ]
+    matrix = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["tests"]
+    pythons = matrix["strategy"]["matrix"]["python"]
+    assert [f"Programming Language :: Python :: {version}" for version in pythons] == [
+        line for line in classifiers if re.search(r":: 3\.\d+$", line)
+    ]
+    assert len(matrix["strategy"]["matrix"]["system"]) == 3
+
+
+def test_scripts_of_the_workflows_exist() -> None:
+    workflows = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+    assert len(workflows) >= 4
+    steps = [
+        step
+        for path in workflows
+        for job in yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
+        for step in job["steps"]
+    ]
+    scripts = [word for step in steps for word in re.findall(r"[\w/.]+\.py", step.get("run", ""))]
+    assert "run.py" in scripts and "tests/wheel_smoke.py" in scripts
+    assert [script for script in scripts if not (ROOT / script).exists()] == []
 
 
 def test_paths_in_the_commands_of_the_readme_exist() -> None:
@@ -190,10 +294,37 @@ def test_paths_in_the_commands_of_the_readme_exist() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
+def test_names_of_the_documents_exist(document: str) -> None:
+    """Dotted names of modules, classes and functions of the package."""
+    names = {
+        n for code in code_of(document) for n in re.findall(r"\bchromozoo(?:\.[a-z]\w*)+", code)
+    }
+    for name in sorted(names):
+        found = import_module("chromozoo")
+        for part in name.split(".")[1:]:
+            if not hasattr(found, part):
+                import_module(f"{found.__name__}.{part}")
+            found = getattr(found, part)
+
+
+def headings(path: Path) -> set[str]:
+    """Return the anchors of the headings of a document, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    assert [link for link in links if not (ROOT / link.partition("#")[0]).exists()] == []
+    broken = []
+    for link in links:
+        file, _, anchor = link.partition("#")
+        path = (ROOT / document).parent / file if file else ROOT / document
+        if not path.exists() or (anchor and anchor not in headings(path)):
+            broken.append(link)
+    assert broken == []
 
 
 def test_no_file_names_a_machine_or_a_package_host() -> None:
@@ -240,7 +371,7 @@ def test_the_model_of_the_contributing_guide_works(
     assert model.classify(image)[0].label in chromozoo.CLASSES
 
 
-# A stand-in for uv: notes the call, and makes a command `chromozoo` that tells how it was called.
+# A stand-in for uv: it records the call and makes a command `chromozoo` that prints its own call.
 FAKE_UV = """#!/bin/sh
 echo "$@" >> uv-calls
 printf '#!/bin/sh\\necho "$@ in $(pwd)"\\nexit 3\\n' > .venv/bin/chromozoo
@@ -280,3 +411,12 @@ def test_run_sets_up_once_and_passes_everything_on(tmp_path: Path) -> None:
         file.write("\n")
     run("env")
     assert installations() == 2
+
+    checked = run("check")
+    assert "--editable .[dev]" in (clone / "uv-calls").read_text().splitlines()[-1]
+    assert checked.returncode == 1 and checked.stdout == ""  # the stand-in installs no tools
+    for tool in ("ruff", "mypy", "pytest"):
+        assert f"No module named {tool}" in checked.stderr
+    run("env")
+    run("check")
+    assert installations() == 3  # `dev` holds `test`

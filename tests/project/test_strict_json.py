@@ -1,11 +1,11 @@
-"""JSON of others: one plain error for each kind of damage."""
+"""Strict JSON: each kind of damage raises one ValueError."""
 
 from typing import Any
 
 import pytest
 
 from chromozoo import strict_json
-from chromozoo.strict_json import parse, shown, whole
+from chromozoo.strict_json import loads, parse_int, short_repr
 
 
 @pytest.mark.parametrize(
@@ -19,62 +19,62 @@ from chromozoo.strict_json import parse, shown, whole
         (b"[" * 100 + b"]" * 100, None),
     ],
 )
-def test_what_is_json_is_read(data: bytes, value: Any) -> None:
-    assert parse(data) == value or value is None
+def test_valid_json_is_parsed(data: bytes, value: Any) -> None:
+    assert loads(data) == value or value is None
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "Expecting value"),
         (b"{", "Expecting property name"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"a":' * 50_000, "nested too deeply"),
-        (b"[" + b"9" * 5000 + b"]", "a number of it has thousands of digits"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the key 'c' stands twice"),
+        (b"[" + b"9" * 5000 + b"]", "one of its numbers has thousands of digits"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "an object has the key 'c' twice"),
         (b'["\\ud800"]', "lone surrogate"),
         (b'["\\uDE00\\uD83D"]', "lone surrogate"),
         (b'["\xed\xa0\x80"]', "not in UTF-8 at byte 2"),
         (b'["\xe4"]', "not in UTF-8 at byte 2"),
     ],
 )
-def test_damage_is_one_plain_error(data: bytes, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        parse(data)
+def test_damaged_json_is_refused(data: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        loads(data)
 
 
-def test_memory_is_bounded_before_anything_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_size_is_checked_before_parsing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strict_json, "MAX_VALUES", 1000)
-    assert len(parse(b"[" + b"1," * 998 + b"1]")) == 999
+    assert len(loads(b"[" + b"1," * 998 + b"1]")) == 999
     with pytest.raises(ValueError, match="about 1,001 values are more than 1,000"):
-        parse(b"[" + b"1," * 1000 + b"1]")
+        loads(b"[" + b"1," * 1000 + b"1]")
     with pytest.raises(ValueError, match="values are more than"):
-        parse(b"[" + b"{}," * 1000 + b"{}]")
+        loads(b"[" + b"{}," * 1000 + b"{}]")
     monkeypatch.setattr(strict_json, "MAX_BYTES", 10)
     with pytest.raises(ValueError, match="11 bytes are more than 10"):
-        parse(b'"123456789"')
+        loads(b'"123456789"')
 
 
 @pytest.mark.parametrize(
     ("value", "number"), [(3, 3), ("12", 12), (" -7 ", -7), (4.0, 4), (10**17, 10**17)]
 )
-def test_whole_numbers_may_be_text(value: Any, number: int) -> None:
-    assert whole(value) == number and type(whole(value)) is int
+def test_integers_may_be_text(value: Any, number: int) -> None:
+    assert parse_int(value) == number and type(parse_int(value)) is int
 
 
 @pytest.mark.parametrize(
     "value", [True, None, 1.5, "1.5", "", "٣", float("nan"), 1e300, 10**18, "9" * 19, [1], {}]
 )
-def test_what_is_no_whole_number(value: Any) -> None:
-    with pytest.raises(ValueError, match="is no whole number"):
-        whole(value)
+def test_other_values_are_not_integers(value: Any) -> None:
+    with pytest.raises(ValueError, match="is not an integer"):
+        parse_int(value)
 
 
-def test_anything_is_shown_in_a_few_words() -> None:
+def test_short_repr_of_large_values() -> None:
     deep: Any = []
     for _ in range(5000):
         deep = [deep]
     for value in ("x" * 10**6, 10**5000, deep, "\ud800", {"a": list(range(1000))}):
-        words = shown(value)
-        assert len(words) < 200
-        words.encode()
+        text = short_repr(value)
+        assert len(text) < 200
+        text.encode()

@@ -1,4 +1,4 @@
-"""What all segmenters share: masks as crops, suppression by masks, and ``segment``."""
+"""Segmentations, mask NMS, and the ``segment`` method of all segmenters."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ def bar(top: int, left: int, height: int, width: int, score: float = 0.9) -> Ins
     return Instance(np.ones((height, width), bool), (top, left), None, score)
 
 
-def crop_to_mask(*pieces: Instance) -> list[Instance]:
-    found = merge_instances(pieces, (100, 100))
+def merged(*instances: Instance) -> list[Instance]:
+    found = merge_instances(instances, (100, 100))
     return [
         Instance(crop, (int(row), int(column)), box, float(score))
         for crop, (row, column), box, score in zip(
@@ -40,13 +40,13 @@ def test_masks_boxes_and_order() -> None:
     assert found.labels.tolist() == [0, 0]
 
 
-def test_nothing_found_has_all_shapes() -> None:
+def test_empty_segmentation_has_all_shapes() -> None:
     empty = Segmentation.empty((20, 30), ["dark.png: black"])
     assert (len(empty), empty.masks.shape, empty.boxes.shape) == (0, (0, 20, 30), (0, 4))
     assert empty.warnings == ("dark.png: black",)
 
 
-def test_what_stands_out_of_the_image_is_cut() -> None:
+def test_instances_are_cut_to_the_image() -> None:
     found = merge_instances(
         [bar(-3, -2, 10, 10), bar(95, 95, 20, 20), bar(200, 0, 5, 5)], (100, 100)
     )
@@ -56,26 +56,26 @@ def test_what_stands_out_of_the_image_is_cut() -> None:
 
 
 def test_mask_iou() -> None:
-    a, b = crop_to_mask(bar(0, 0, 10, 10), bar(5, 0, 10, 10, 0.8))
+    a, b = merged(bar(0, 0, 10, 10), bar(5, 0, 10, 10, 0.8))
     assert mask_iou(a, b) == pytest.approx(50 / 150)
-    c, d = crop_to_mask(bar(0, 0, 10, 10), bar(10, 0, 10, 10, 0.8))
+    c, d = merged(bar(0, 0, 10, 10), bar(10, 0, 10, 10, 0.8))
     assert mask_iou(c, d) == 0
 
 
-def test_crossing_chromosomes_survive_where_boxes_would_delete_one() -> None:
+def test_mask_nms_keeps_crossing_chromosomes() -> None:
     """Two diagonals have one box and share a few pixels; a shifted copy shares nearly all."""
     rising = np.eye(40, dtype=bool) | np.eye(40, k=1, dtype=bool) | np.eye(40, k=-1, dtype=bool)
-    crossing = crop_to_mask(
+    crossing = merged(
         Instance(rising, (10, 10), None, 0.9),
         Instance(rising[:, ::-1], (10, 10), None, 0.8),
         Instance(rising, (10, 11), None, 0.7),
     )
     kept = mask_nms(crossing, 0.4)
-    assert [piece.score for piece in kept] == pytest.approx([0.9, 0.8])
+    assert [instance.score for instance in kept] == pytest.approx([0.9, 0.8])
 
 
 class Thresholder(nn.Module):
-    """Finds the columns of light in an image; stands for any network."""
+    """Network that detects the bright columns of an image, twice."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ def image(height: int = 120, width: int = 160) -> Any:
     return grey
 
 
-def test_segment_gives_the_image_s_own_pixels(segmenter: ChromosomeSegmenter) -> None:
+def test_masks_have_the_pixels_of_the_image(segmenter: ChromosomeSegmenter) -> None:
     found = segmenter.segment(image())
     assert len(found) == 1  # the duplicate is suppressed
     assert found.boxes.tolist() == [[40, 30, 54, 80]]
@@ -110,7 +110,7 @@ def test_segment_gives_the_image_s_own_pixels(segmenter: ChromosomeSegmenter) ->
 
 
 @pytest.mark.parametrize("scale", [0.5, 2.0])
-def test_another_working_scale_gives_the_same_place(scale: float) -> None:
+def test_working_scale_does_not_move_masks(scale: float) -> None:
     segmenter = ChromosomeSegmenter(Thresholder(), preset={"typical_width": 0, "scale": scale})
     found = segmenter.segment(image())
     assert found.masks.shape == (1, 120, 160)
@@ -119,7 +119,7 @@ def test_another_working_scale_gives_the_same_place(scale: float) -> None:
     assert shared > 0.9
 
 
-def test_a_model_in_training_judges_in_evaluation_mode(segmenter: ChromosomeSegmenter) -> None:
+def test_segment_uses_evaluation_mode(segmenter: ChromosomeSegmenter) -> None:
     segmenter.train()
     segmenter.segment(image())
     assert segmenter.network.was_training == [False]
@@ -142,15 +142,15 @@ def test_a_uniform_image_is_empty_with_a_warning(
     assert segmenter.network.was_training == []
 
 
-def test_unreadable_images_are_named(segmenter: ChromosomeSegmenter, tmp_path) -> None:
+def test_errors_name_unreadable_images(segmenter: ChromosomeSegmenter, tmp_path) -> None:
     with pytest.raises(ImageError, match=r"missing\.png: no such image file"):
         segmenter.segment(tmp_path / "missing.png")
     with pytest.raises(ImageError, match="array: the image holds NaN"):
         segmenter.segment(np.full((50, 50), np.nan))
 
 
-class Accustomed(nn.Module):
-    """Finds all bright rods of about 20 pixels, and every second one of any other length."""
+class ScaleSensitive(nn.Module):
+    """Network that detects all bright rods of about 20 pixels, and half of any other length."""
 
     def detect(self, image: Tensor, min_score: float) -> list[Instance]:
         count, components = cv2.connectedComponents((image[0] > 0.5).numpy().astype(np.uint8))
@@ -161,26 +161,26 @@ class Accustomed(nn.Module):
 
 @pytest.mark.parametrize("enlarged", [1, 2, 3])
 @pytest.mark.parametrize("typical_length", [0.0, 20.6])  # 20 by 5 pixels
-def test_a_image_of_another_pixel_size_is_looked_at_again(
+def test_images_of_another_pixel_size_are_segmented_again_at_the_typical_scale(
     typical_length: float, enlarged: int
 ) -> None:
     preset = {"typical_width": 0, "typical_length": typical_length, "mean": 0.0, "std": 1.0}
-    model = ChromosomeSegmenter(Accustomed(), preset=preset)
+    model = ChromosomeSegmenter(ScaleSensitive(), preset=preset)
     image = np.zeros((100, 400), np.float32)
     for x in range(10, 390, 15):
         image[40:60, x : x + 5] = 200
     image = np.kron(image, np.ones((enlarged, enlarged), np.float32))
     found = model.segment(image)
-    knows = typical_length or enlarged == 1
-    assert len(found) == (26 if knows else 13)
+    is_usual_scale = typical_length or enlarged == 1
+    assert len(found) == (26 if is_usual_scale else 13)
     sides = found.boxes[:, 2:] - found.boxes[:, :2]
     np.testing.assert_allclose(np.median(sides, axis=0), (5 * enlarged, 20 * enlarged), atol=2)
 
 
-def test_a_second_look_that_finds_less_is_not_taken() -> None:
-    """Short chromosomes in their usual scale: enlarged they are what the network knows less."""
+def test_second_pass_with_fewer_instances_is_discarded() -> None:
+    """Short chromosomes at their usual scale: the network detects fewer of them enlarged."""
     preset = {"typical_width": 0, "typical_length": 60.0, "mean": 0.0, "std": 1.0}
-    model = ChromosomeSegmenter(Accustomed(), preset=preset)
+    model = ChromosomeSegmenter(ScaleSensitive(), preset=preset)
     image = np.zeros((100, 400), np.float32)
     for x in range(10, 390, 15):
         image[40:60, x : x + 5] = 200

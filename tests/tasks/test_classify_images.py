@@ -22,13 +22,12 @@ from chromozoo.classes import CLASSES
 from chromozoo.errors import ChromozooError, ImageError, UnknownNameError, WeightsError
 from chromozoo.images import preset as preset_module
 from chromozoo.images.reading import ImagePage
-from chromozoo.images.sources import as_list, name_of, plain
-from chromozoo.karyotype.naming import Predictions
+from chromozoo.images.sources import as_list, image_name, to_image_source
+from chromozoo.karyotype.predictions import Predictions
 from chromozoo.models.registry import get_model, get_weight
-from chromozoo.models.segmenters import chr_fast
 from chromozoo.structures.prediction import Prediction
-from chromozoo.tasks.base import BaseTask
 from chromozoo.tasks.classification import ChromosomeClassifier
+from chromozoo.tasks.classify import ClassifierInference
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FILES = sorted((EXAMPLES / "cell_46XY").glob("*.png"))[:4]
@@ -174,12 +173,8 @@ def test_the_twin_shares_the_weights(tiny: ChromosomeClassifier) -> None:
 
 
 def test_a_module_of_two_names_has_one_twin() -> None:
-    class Shared(BaseTask):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = nn.ModuleList([nn.Linear(1, 1)] * 2)
-
-    twin: Any = Shared().train().in_evaluation()
+    task: Any = ClassifierInference(nn.ModuleList([nn.Linear(1, 1)] * 2))
+    twin = task.train().in_evaluation()
     assert twin.network[0] is twin.network[1]
 
 
@@ -222,9 +217,9 @@ def test_a_page_is_an_image_and_has_a_name(tiny: ChromosomeClassifier, tmp_path:
     first.save(path, save_all=True, append_images=[second])
     page = ImagePage(path, 2)
     assert as_list(page) == [page]
-    assert plain(page, "") is page
-    assert name_of(page, "image 1") == f"{path} (page 2)"
-    assert name_of(path, "image 1") == str(path)
+    assert to_image_source(page, "") is page
+    assert image_name(page, "image 1") == f"{path} (page 2)"
+    assert image_name(path, "image 1") == str(path)
 
 
 def test_many_images_of_one_object(tiny: ChromosomeClassifier) -> None:
@@ -416,7 +411,7 @@ def part() -> np.ndarray:
 
 def assert_same_boxes(found: Any, wanted: Any, near: float) -> None:
     """Every chromosome is found in both, its box within ``near`` pixels."""
-    one, other = found.above(0.4).boxes, wanted.above(0.4).boxes
+    one, other = found.filter_by_score(0.4).boxes, wanted.filter_by_score(0.4).boxes
     assert len(one) == len(other) > 25
     assert np.abs(one[:, None] - other).max(axis=2).min(axis=0).max() <= near
 
@@ -454,56 +449,3 @@ def test_segment_in_training_and_of_tensors(segmenter: Any, part: np.ndarray) ->
         assert_same_boxes(one, wanted, 1)
     after = segmenter.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_two_stage_segmenters_of_other_precision(dtype: torch.dtype) -> None:
-    torch.manual_seed(0)
-    model: Any = get_model("mask_rcnn_r50_fpn", weights=None, backbone="resnet18")
-    model.min_score = 0.0
-    image = (np.random.default_rng(0).random((64, 64)) * 255).astype(np.uint8)
-    wanted = model.segment(image)
-    found = copy.deepcopy(model).to(dtype).segment(image)
-    assert found.masks.shape[1:] == wanted.masks.shape[1:] == (64, 64)
-    assert len(found) == pytest.approx(len(wanted), rel=0.2)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_no_decomposition_in_half_precision(
-    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On CPUs autocast casts back what it gives to `eigh`, on GPUs it does not: look before it."""
-    seen, eigh = [], torch.linalg.eigh
-
-    def looked_at(matrices: Tensor, *arguments: Any) -> Any:
-        seen.append(matrices.dtype)
-        return eigh(matrices, *arguments)
-
-    monkeypatch.setattr(torch.linalg, "eigh", looked_at)
-    # A mask along the diagonal of its box.
-    logits = 20 * torch.eye(40)[None] - 10
-    boxes = torch.tensor([[10.0, 20.0, 50.0, 60.0]])
-    wanted = chr_fast.strip_points(logits, boxes)
-    with torch.autocast("cpu", dtype):
-        # What the network gives under autocast.
-        points = chr_fast.strip_points(logits.to(dtype), boxes)
-    assert seen == [torch.float32] * 2
-    ends = points[0, [0, -1]].mean(dim=1)
-    assert (ends[1] - ends[0]).abs().tolist() == pytest.approx([80.3, 80.3], abs=0.5)
-    assert points.dtype == torch.float32
-    assert torch.minimum((points - wanted).abs(), (points - wanted.flip(1)).abs()).max() < 0.1
-
-    if dtype == torch.float16:
-        return  # CPUs take a minute for its convolutions
-    network = chr_fast.ChrFastNetwork("test_resnet", 16, num_classes=24)
-    seen.clear()
-    image = torch.randn(1, 64, 64)
-    mask = torch.zeros(1, 64, 64, dtype=torch.uint8)
-    mask[:, 10:50, 20:32] = 1
-    box = torch.tensor([[20.0, 10.0, 32.0, 50.0]])
-    target = {"boxes": box, "labels": torch.tensor([3]), "masks": mask}
-    with torch.no_grad(), torch.autocast("cpu", dtype):
-        losses = network.losses([image], [target])
-        network.eval().named(network.detect(image, 0.0))
-    assert set(seen) == {torch.float32} and len(seen) == 2
-    assert losses["loss_name"].isfinite()

@@ -13,30 +13,45 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from chromozoo.cli.train import main
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from chromozoo import environment
 from chromozoo.benchmark import recipe as recipe_benchmark
 from chromozoo.benchmark import zoo_training
-from chromozoo.cli import package, train, train_zoo
+from chromozoo.cli import package, train
 from chromozoo.cli.main import main as chromozoo
 from chromozoo.errors import ChromozooError, TrainingError, WeightsError
 from chromozoo.models.registry import get_model
 from chromozoo.models.weights.storage import read_entry
 from chromozoo.tasks.optimisation import one_cycle
+from chromozoo.training.command import main
 
 REPOSITORY = Path(__file__).parents[2]
-CONFIG = REPOSITORY / "configs" / "classification" / "chrnet4_bioimlab.yaml"
+CONFIGS = REPOSITORY / "configs" / "classification"
+CONFIG = CONFIGS / "chrnet4_bioimlab.yaml"
 
 
 @pytest.fixture
 def recipe(tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The shipped config made small: 8 batches of 6 images an epoch at 48x24."""
-    content = yaml.safe_load(CONFIG.read_text())
+    monkeypatch.chdir(tmp_path)
+    return write_small(CONFIG, tiny_bioimlab, tmp_path)
+
+
+@pytest.fixture
+def quick_recipe(tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe of a network that takes milliseconds a step."""
+    monkeypatch.chdir(tmp_path)
+    config = CONFIGS / "timm_backbone_bioimlab.yaml"
+    return write_small(config, tiny_bioimlab, tmp_path, backbone="test_resnet")
+
+
+def write_small(config: Path, data: Path, folder: Path, **arguments: str) -> Path:
+    """Write a shipped config made small: 2 batches of 6 images an epoch at 48x32."""
+    content = yaml.safe_load(config.read_text())
     content["trainer"] |= {
         "max_epochs": 2,
-        "limit_train_batches": 3,
+        "limit_train_batches": 2,
+        "limit_val_batches": 1,
         "check_val_every_n_epoch": 1,
         "accelerator": "cpu",
         "devices": 1,
@@ -44,16 +59,16 @@ def recipe(tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     }
     # Averaged over the last ten steps, since there are only so many.
     content["trainer"]["callbacks"][0]["init_args"]["decay"] = 0.9
+    content["model"]["init_args"] |= arguments
     content["model"]["init_args"]["preset"] |= {"height": 48, "width": 32, "scale": 0.5}
     content["data"]["init_args"] |= {
-        "root": str(tiny_bioimlab),
+        "root": str(data),
         "batch_size": 6,
         "num_workers": 0,
         "synthetic_cells": 1,
     }
-    path = tmp_path / "chrnet4_bioimlab.yaml"
+    path = folder / config.name
     path.write_text(yaml.safe_dump(content))
-    monkeypatch.chdir(tmp_path)
     return path
 
 
@@ -62,16 +77,18 @@ def _weights(checkpoint: Path) -> dict[str, torch.Tensor]:
     return {key: value for key, value in state.items() if key.startswith("network.")}
 
 
-def test_a_resumed_run_ends_like_an_uninterrupted_one(recipe: Path, tmp_path: Path) -> None:
-    last = tmp_path / "runs" / "chrnet4_bioimlab" / "last.ckpt"
-    main(["fit", f"--config={recipe}"])
+def test_a_resumed_run_ends_like_an_uninterrupted_one(quick_recipe: Path, tmp_path: Path) -> None:
+    last = tmp_path / "runs" / "timm_backbone_bioimlab" / "last.ckpt"
+    main(["fit", f"--config={quick_recipe}"])
     whole = _weights(last)
     shutil.rmtree(tmp_path / "runs")
     # The schedule must be that of two epochs, so the first run is stopped, not told to be short.
-    main(["fit", f"--config={recipe}", "--trainer.callbacks+=test_training.StopAfterOneEpoch"])
+    main(
+        ["fit", f"--config={quick_recipe}", "--trainer.callbacks+=test_training.StopAfterOneEpoch"]
+    )
     assert torch.load(last, weights_only=True)["epoch"] == 0
     halfway = _weights(last)["network.fc.weight"]
-    main(["fit", f"--config={recipe}", f"--ckpt_path={last}"])
+    main(["fit", f"--config={quick_recipe}", f"--ckpt_path={last}"])
     resumed = _weights(last)
     assert resumed.keys() == whole.keys()
     # The averaged weights move slowly: what is compared must be far below what an epoch changes.
@@ -105,7 +122,7 @@ class Line(lightning.LightningModule):
         return self.network(batch[0]).square().mean()
 
     def configure_optimizers(self) -> Any:
-        return one_cycle(self, self.network, "adamw", 1e-3, 0.05)
+        return one_cycle(self, self.network.parameters(), "adamw", 1e-3, 0.05)
 
 
 class Endless(IterableDataset):
@@ -189,7 +206,7 @@ def test_what_does_not_go_together_is_one_line(
             ["--ckpt_path", "other.ckpt"],
             "other.ckpt: is of chromozoo.models.classifiers.vanilla_cnn",
         ),
-        (["--model.init_args.preset.height=4"], "4x32 pixels holds no chromosome"),
+        (["--model.init_args.preset.height=4"], "4x32 pixels is too small"),
         (["--model.init_args.preset.views=[up]"], "views are ['up']"),
         (["--trainer.max_epochs=-1", "--trainer.max_time=00:00:00:02"], "give trainer.max_epochs"),
         (["--trainer.devices=0"], "devices"),
@@ -240,7 +257,7 @@ def test_a_spent_budget_interrupts_the_training(
     if windows:
         monkeypatch.setattr(zoo_training, "INTERRUPT", 1)  # signal.CTRL_BREAK_EVENT
         monkeypatch.setattr(zoo_training, "OWN_GROUP", 0x200)  # CREATE_NEW_PROCESS_GROUP
-    monkeypatch.setattr(train_zoo.subprocess, "Popen", Process)
+    monkeypatch.setattr(zoo_training.subprocess, "Popen", Process)
     record = zoo_training._Record(tmp_path)
     assert not zoo_training._fit(recipe_benchmark.read_recipe(CONFIG), record, 100, None)
     assert (started, sent) == (([0x200], [1]) if windows else ([0], [signal.SIGINT]))
@@ -263,6 +280,7 @@ def test_emulated_bfloat16_is_not_fast(
     assert environment.fast_precision() == expected
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(recipe: Path, tmp_path: Path) -> None:
     words = ["fit", f"--config={recipe}", "--trainer.strategy=ddp", "--trainer.devices=2"]
     finished = subprocess.run(
@@ -285,7 +303,7 @@ def house(tmp_path: Path) -> Path:
     house = tmp_path / "house"
     for name in ("chromozoo", "benchmarks"):
         shutil.copytree(
-            REPOSITORY / name, house / name, ignore=shutil.ignore_patterns("__pycache__", "weights")
+            REPOSITORY / name, house / name, ignore=shutil.ignore_patterns("__pycache__", "entries")
         )
     for name in ("README.md", "hubconf.py"):
         shutil.copy(REPOSITORY / name, house / name)
@@ -307,6 +325,7 @@ def zoo(house: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_train_zoo_trains_packages_and_measures(
     recipe: Path, tiny_bioimlab: Path, house: Path
 ) -> None:
@@ -322,7 +341,7 @@ def test_train_zoo_trains_packages_and_measures(
     entry = read_entry(file)
     assert (entry.model, entry.tag, entry.parameters) == ("chrnet4", "bioimlab", 16_355_160)
     packaged = json.loads(
-        (house / "chromozoo/models/classifiers/weights/chrnet4_bioimlab.json").read_text()
+        (house / "chromozoo/models/weights/entries/chrnet4_bioimlab.json").read_text()
     )
     assert packaged["sha256"] == entry.sha256
     rows = (house / "benchmarks/results/classification.csv").read_text().splitlines()
@@ -340,6 +359,7 @@ def test_train_zoo_trains_packages_and_measures(
     assert model.transforms.height == 48
 
 
+@pytest.mark.slow
 def test_train_zoo_takes_segmenters(tiny_metaphases: Path, house: Path) -> None:
     """The same way for the other task: mask AP chooses, and another table is written."""
     import yaml
@@ -357,7 +377,7 @@ def test_train_zoo_takes_segmenters(tiny_metaphases: Path, house: Path) -> None:
     entry = read_entry(file)
     assert (entry.model, entry.tag, entry.input_size) == ("chr_fast", "bioimlab", [])
     packaged = json.loads(
-        (house / "chromozoo/models/segmenters/weights/chr_fast_bioimlab.json").read_text()
+        (house / "chromozoo/models/weights/entries/chr_fast_bioimlab.json").read_text()
     )
     assert set(packaged["metrics"]) == {
         "bioimlab_segmentation_v1/val",

@@ -1,6 +1,7 @@
-"""Images of a classifier's predictions."""
+"""Figures of the predictions of a classifier."""
 
 import csv
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,32 +9,34 @@ import pytest
 import torch
 from PIL import Image
 
+from chromozoo import visualization
 from chromozoo.classes import CLASSES
 from chromozoo.cli import figures as command
 from chromozoo.cli.main import main
-from chromozoo.data.base.crops import CropDataset
+from chromozoo.data.base.crop_dataset import CropDataset
 from chromozoo.errors import ChromozooError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.visualization import classification
 from chromozoo.visualization.classification import StoredPredictions
+from chromozoo.visualization.grad_cam import find_last_feature_map_layer, grad_cam
 
 CELL = [*np.repeat(np.arange(22), 2).tolist(), 22, 23]
 
 
 @pytest.fixture
 def stored() -> StoredPredictions:
-    """Two cells; of the first, one 14 passes for a 15 with much certainty."""
+    """Two cells; one 14 of the first is classified as a 15 with high certainty."""
     labels = np.array(CELL * 2)
-    named = labels.copy()
-    named[26] = 14
+    predicted = labels.copy()
+    predicted[26] = 14
     p = np.full((len(labels), 24), 0.002)
-    p[np.arange(len(labels)), named] = 1 - 23 * 0.002
-    features = np.eye(24)[named] + np.random.default_rng(0).normal(0, 0.05, (len(labels), 24))
+    p[np.arange(len(labels)), predicted] = 1 - 23 * 0.002
+    features = np.eye(24)[predicted] + np.random.default_rng(0).normal(0, 0.05, (len(labels), 24))
     cells = np.repeat(["one", "two"], len(CELL))
     return StoredPredictions("a model, weights w", p, features.astype(np.float32), labels, cells)
 
 
-def test_stored_predictions_come_back(stored: StoredPredictions, tmp_path: Path) -> None:
+def test_stored_predictions_are_read_back(stored: StoredPredictions, tmp_path: Path) -> None:
     stored.save(tmp_path / "p.npz")
     again = StoredPredictions.load(tmp_path / "p.npz")
     assert again.origin == stored.origin
@@ -60,20 +63,20 @@ def test_the_class_table_counts(stored: StoredPredictions) -> None:
 def test_each_figure_says_what_was_measured(stored: StoredPredictions) -> None:
     report = stored.report()
     left, right, _ = classification.draw_confusion(stored, report).axes
-    assert left.get_title() == "alone: 98.91% right"
+    assert left.get_title() == "alone: 98.91% correct"
     assert {(t.get_position(), t.get_text()) for t in left.texts} >= {((14, 13), "1")}
     assert "with cell assignment" in right.get_title()
     (roc,) = classification.draw_roc(stored).axes
     assert len(roc.get_lines()) == 24
     calibration, coverage = classification.draw_reliability(stored, report).axes
     assert f"{report.metrics['ece'].value:.4f}" in calibration.get_title()
-    # The error is as certain as all others, and comes early.
+    # The error is as certain as all others, so it is among the first 90 %.
     assert "98.80%" in coverage.get_title()
     (features,) = classification.draw_features(stored).axes
     assert {text.get_text() for text in features.texts} == set(CLASSES)
 
 
-def test_the_gallery_shows_the_homologue_and_what_it_was_taken_for(
+def test_the_gallery_shows_homologue_and_predicted_class(
     stored: StoredPredictions,
 ) -> None:
     preset = ChromosomePreset(height=40, width=20)
@@ -81,7 +84,7 @@ def test_the_gallery_shows_the_homologue_and_what_it_was_taken_for(
     crops[:] = np.arange(len(crops))[:, None, None]
     dataset = CropDataset(crops, stored.labels, stored.cells, preset)
     first, *others = classification.draw_errors(stored, stored.report().errors, dataset).axes
-    assert first.get_title() == "cell one: 14 named 15 (95%)"
+    assert first.get_title() == "cell one: 14 classified as 15 (95%)"
     shown = np.asarray(first.get_images()[0].get_array())
     # The chromosome, the other 14 of this cell, and a 15 of it.
     assert [int(shown[0, left]) for left in (0, 23, 46)] == [26, 27, 28]
@@ -89,9 +92,9 @@ def test_the_gallery_shows_the_homologue_and_what_it_was_taken_for(
     assert not any(axes.get_images() for axes in others)
 
 
-def test_grad_cam_looks_where_the_network_looks() -> None:
+def test_grad_cam_highlights_the_evidence() -> None:
     class Corner(torch.nn.Module):
-        """Says class 3 by what is in the upper left quarter, and nothing else."""
+        """Predicts class 3 from the upper left quarter of the image."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -114,21 +117,22 @@ def test_grad_cam_looks_where_the_network_looks() -> None:
 
     image = torch.zeros(1, 16, 16)
     image[0, :8, :8] = 1
-    heat = classification.grad_cam(Model(), [image], np.array([3]))
+    heat = grad_cam(Model(), [image], np.array([3]))
     assert heat.shape == (1, 16, 16)
     assert heat[0, :8, :8].min() > 0.5 > 0.1 > heat[0, 8:, 8:].max()
     flat = Model()
     flat.network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 24))
     with pytest.raises(ChromozooError, match="no layer"):
-        classification.last_map(flat, image[None])
+        find_last_feature_map_layer(flat, image[None])
 
 
-def test_the_command_draws_what_it_has_stored(
+def test_the_command_draws_stored_predictions(
     tiny_bioimlab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from chromozoo.benchmark import inference
 
-    words = ["figures", "siamese_net", "--root", str(tiny_bioimlab), "--output", str(tmp_path)]
+    monkeypatch.setattr(classification, "DPI", 30)
+    words = ["figures", "chromozoo_small", "--root", str(tiny_bioimlab), "--output", str(tmp_path)]
     assert main(words) == 0
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [
@@ -149,26 +153,30 @@ def test_the_command_draws_what_it_has_stored(
     with (tmp_path / "classes.csv").open() as file:
         assert sum(int(row["chromosomes"]) for row in csv.DictReader(file)) == 46
 
-    # Drawn again without a single prediction; but not of another part of the set.
+    # A second run uses the stored predictions, but not for another stage.
     before = (tmp_path / "confusion.png").read_bytes()
 
     def refuse(*_: object) -> None:
         raise AssertionError("predicted again")
 
     monkeypatch.setattr(inference, "predict", refuse)
+    draw_all = classification.figure_functions
+    monkeypatch.setattr(
+        classification,
+        "figure_functions",
+        lambda *arguments: {"confusion": draw_all(*arguments)["confusion"]},
+    )
     assert main(words) == 0
     assert (tmp_path / "confusion.png").read_bytes() == before
     with pytest.raises(AssertionError, match="predicted again"):
         main([*words, "--stage", "val"])
 
 
-def test_without_the_extra_the_remedy_is_named(
+def test_without_the_extra_the_error_gives_the_remedy(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import chromozoo
-
-    monkeypatch.delattr(chromozoo, "figures", raising=False)
-    monkeypatch.setitem(__import__("sys").modules, "chromozoo.visualization.classification", None)
+    monkeypatch.delattr(visualization, "classification")
+    monkeypatch.setitem(sys.modules, "chromozoo.visualization.classification", None)
     assert main(["figures", "siamese_net"]) == 2
     assert "chromozoo[figures]" in capsys.readouterr().err
     assert command.STORED == "predictions.npz"

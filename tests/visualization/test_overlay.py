@@ -1,4 +1,4 @@
-"""Overlays: what is drawn where, in which colours, on dark and on bright metaphases."""
+"""Overlays: contours, colours and labels on dark and on bright metaphases."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ from chromozoo.visualization.overlay import draw_overlay
 
 
 def metaphase(size: tuple[int, int] = (240, 320)) -> tuple[np.ndarray, Segmentation]:
-    """A drawn Q-band metaphase ``(H, W)`` uint8: eight chromosomes, two of them crossed."""
+    """Return a Q-band metaphase ``(H, W)`` uint8 with eight chromosomes, two of them crossed."""
     lines = [
         ((40, 40), (90, 60)),
         ((60, 30), (70, 80)),
@@ -26,13 +26,13 @@ def metaphase(size: tuple[int, int] = (240, 320)) -> tuple[np.ndarray, Segmentat
 
 
 def colours_of(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Mean colour along the outline of a mask."""
+    """Return the mean colour along the contour of a mask."""
     inner = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     return image[mask & ~inner].mean(axis=0)
 
 
 @pytest.mark.parametrize("stain", ["q", "g"])
-def test_outlines_are_coloured_and_neighbours_differ(stain: str) -> None:
+def test_contours_are_coloured_and_neighbours_differ(stain: str) -> None:
     image, found = metaphase()
     if stain == "g":
         image = 255 - image
@@ -44,14 +44,14 @@ def test_outlines_are_coloured_and_neighbours_differ(stain: str) -> None:
     background = drawn[~near]
     assert (background < 10).all() if stain == "q" else (background > 245).all()
     colours = np.array([colours_of(drawn, mask) for mask in found.masks])
-    # No outline is grey, and none is lost on its background.
+    # No contour is grey or similar to the background.
     assert (np.ptp(colours, axis=1) > 30).all()
     assert (np.abs(colours.mean(axis=1) - background.mean()) > 60).all()
-    apart = np.linalg.norm(colours[:, None] - colours[None], axis=2)
-    assert apart[np.triu_indices(len(found), 1)].min() > 25
+    distances = np.linalg.norm(colours[:, None] - colours[None], axis=2)
+    assert distances[np.triu_indices(len(found), 1)].min() > 25
 
 
-def test_the_crossed_ones_have_both_outlines_at_the_crossing() -> None:
+def test_crossing_chromosomes_have_both_contours() -> None:
     image, found = metaphase()
     masks = found.masks
     crossed = [k for k in range(len(found)) if (masks[k] & np.delete(masks, k, 0).any(0)).any()]
@@ -65,7 +65,7 @@ def test_the_crossed_ones_have_both_outlines_at_the_crossing() -> None:
         assert (flat[rim].max(axis=1) > 100).mean() > 0.8
 
 
-def test_numbers_stand_beside_the_chromosomes() -> None:
+def test_numbers_are_next_to_the_chromosomes() -> None:
     image, found = metaphase()
     with_numbers, without = (draw_overlay(image, found, labels) for labels in (None, [""] * 8))
     written = (with_numbers != without).any(axis=2)
@@ -93,11 +93,11 @@ def test_sizes_follow_the_image() -> None:
     ):
         drawn = draw_overlay(blank, these, [""] * 8)
         lines.append((drawn.max(axis=2) > 128).sum() / these.masks.sum())
-    # Lines of one pixel would be an eighth as much of the larger chromosomes.
+    # Lines of one pixel would cover an eighth of that share of the larger chromosomes.
     assert lines[1] > 0.3 * lines[0]
 
 
-def test_what_was_missed_is_red() -> None:
+def test_missed_chromosomes_are_red() -> None:
     image, found = metaphase()
     masks = found.masks
     rest = Segmentation.from_masks(masks[1:])
@@ -108,7 +108,7 @@ def test_what_was_missed_is_red() -> None:
     assert not ((others[:, 0] > 180) & (others[:, 1:].max(axis=1) < 120)).any()
 
 
-def test_any_units_any_size_and_nothing_found() -> None:
+def test_any_units_any_size_and_no_chromosomes() -> None:
     image, found = metaphase()
     eight_bit = draw_overlay(image, found)
     np.testing.assert_array_equal(draw_overlay(image.astype(np.uint16) * 257, found), eight_bit)
@@ -118,18 +118,18 @@ def test_any_units_any_size_and_nothing_found() -> None:
     assert (np.ptp(plain, axis=2) == 0).all()
     black = draw_overlay(np.zeros((20, 20), np.uint8), Segmentation.empty((20, 20)))
     assert (black == 0).all()
-    # A chromosome that fills a tiny image, with a text larger than it.
+    # A chromosome that fills a tiny image, with a larger text.
     full = Segmentation.from_masks(np.ones((1, 6, 6), bool))
     assert draw_overlay(np.eye(6), full, ["a long text"]).shape == (6, 6, 3)
 
 
 def test_more_chromosomes_than_colours() -> None:
     boxes = np.array([[9 * k, 0, 9 * k + 8, 8] for k in range(60)], np.float32)
-    chosen = overlay._distinct(boxes, len(overlay.PALETTE), 4)
+    chosen = overlay.choose_colours(boxes, len(overlay.PALETTE), 4)
     assert set(chosen) == set(range(len(overlay.PALETTE)))
     assert np.diff(chosen).all()
     heap = np.tile(np.array([[0, 0, 9, 9]], np.float32), (25, 1))
-    counts = np.bincount(overlay._distinct(heap, len(overlay.PALETTE), 4))
+    counts = np.bincount(overlay.choose_colours(heap, len(overlay.PALETTE), 4))
     assert counts.max() == 3
 
 
@@ -137,7 +137,7 @@ def test_more_chromosomes_than_colours() -> None:
     ("shape", "said"),
     [
         ((240, 320, 4), r"shape \(240, 320, 4\)"),
-        ((120, 160), "of 320x240 pixels, this one has 160"),
+        ((120, 160), "160x120 pixels, its segmentation 320x240"),
     ],
 )
 def test_an_image_of_another_shape_is_refused(shape: tuple[int, ...], said: str) -> None:

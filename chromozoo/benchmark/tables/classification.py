@@ -1,4 +1,4 @@
-"""Result files and the tables that the README shows of them.
+"""Result files of classifiers, and their leaderboard.
 
 ``benchmarks/results/classification.csv`` holds what ``chromozoo benchmark`` measured, one row for
 each (model, weights, data set, split, test-time averaging), and nothing else writes it.
@@ -65,12 +65,12 @@ OPTIONAL_COLUMNS = frozenset(
 )
 # Ends what is said of the averaging of models that see all chromosomes of a cell together.
 WHOLE_CELLS = "whole cells"
-# A second measurement of the same thing replaces the first.
+# A second measurement with the same key replaces the first.
 KEY_COLUMNS = ("model", "weights_sha256", "dataset", "split_sha256", "split", "tta")
 
 
 def append_row(csv_path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
-    """Adds one measurement to a result file, which is created where there is none.
+    """Add one measurement to a result file, which is created if it does not exist.
 
     A row with the same :data:`KEY_COLUMNS` REPLACES the earlier one, in its place: measuring
     again never doubles.
@@ -98,7 +98,7 @@ def read_results(csv_path: str | os.PathLike[str]) -> list[Row]:
         ``''`` where the file says nothing.
 
     Raises:
-        ResultsError: no such file, unknown or doubled columns, or a row that is too long or short.
+        ResultsError: The file is missing, or has unknown or repeated columns or incomplete rows.
     """
     path = Path(csv_path)
     if not path.is_file():
@@ -152,7 +152,7 @@ def _cells(row: Mapping[str, str]) -> list[str]:
         input_size += f", {row['tta']}"
     is_measured = row["source"] == "measured"
     # Such as "not shipped": without it a reader would look for the file. What follows a semicolon,
-    # such as the changes of a fold's config, is told by the CSV.
+    # such as the changes of a fold's config, is in the CSV file.
     note = row["note"].partition(";")[0]
     weights = f"{row['weights']} ({note})" if is_measured and note else row["weights"]
     return [
@@ -185,7 +185,7 @@ def _caption(
     if split.endswith("/folds"):
         caption += (
             " Each cell is named by weights that were trained without it, one set for each fold "
-            "(`chromozoo cross-validate`)."
+            "(`chromozoo zoo cross-validate`)."
         )
     if published:
         caption += (

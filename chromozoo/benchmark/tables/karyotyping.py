@@ -1,4 +1,4 @@
-"""Result files of whole-cell karyotyping, and the table that the README shows of them.
+"""Result files of whole-cell karyotyping, and their leaderboard.
 
 ``benchmarks/results/karyotyping.csv`` holds what ``chromozoo benchmark`` measured, one row for each
 (segmenter, classifier, weights of both, assignment, data set, split), and nothing else writes it.
@@ -52,15 +52,15 @@ RESULT_COLUMNS = (
     "source",  # measured | paper
     "note",
 )
-# Without assignment there is no unassigned_, without flags no review_, and a figure that the images do
-# not define is empty.
+# unassigned_ needs an assignment, review_ needs flags. A metric that the images do not define is
+# empty.
 OPTIONAL_COLUMNS = frozenset(
     {*METRIC_COLUMNS, "precision", "torchvision", "timm", "lightning", "commit", "note"}
 )
 FRACTIONS = frozenset(
     column for column in METRIC_COLUMNS if not column.startswith(("edits", "count_"))
 )
-# A second measurement of the same thing replaces the first.
+# A second measurement with the same key replaces the first.
 KEY_COLUMNS = (
     "segmenter",
     "segmenter_sha256",
@@ -79,7 +79,7 @@ read_results = _TABLE.read
 
 
 def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> str:
-    """The README's table of one split, by full karyotyping accuracy, best first.
+    """Return the leaderboard of one split, by full karyotyping accuracy, best first.
 
     Published figures of the same data set stand among the measured ones in italics and without a
     rank.
@@ -124,7 +124,7 @@ def _cells(row: Mapping[str, str]) -> list[str]:
         percent(row, "fka"),
         percent_value(row, "unassigned_fka"),
         percent(row, "oca"),
-        # As the paper counts it: see `evaluate_karyotyping`.
+        # Counted as in the paper, see `evaluate_karyotyping`.
         percent(row, "macro_precision_found"),
         percent_value(row, "macro_recall"),
         percent_value(row, "exact_match_rate"),
@@ -135,7 +135,7 @@ def _cells(row: Mapping[str, str]) -> list[str]:
 
 
 def named(row: Mapping[str, str], model: str) -> str:
-    """The model and, where it has one, the tag of its weights."""
+    """Return the model and the tag of its weights, if it has one."""
     weights = row[f"{model}_weights"]
     return f"{row[model]} ({weights})" if weights else row[model]
 

@@ -1,4 +1,4 @@
-"""The README's tables of how models hold in other laboratories and stains."""
+"""Tables of in-domain and cross-domain accuracy, over laboratories and stains."""
 
 from collections.abc import Iterable, Mapping
 
@@ -46,8 +46,8 @@ def classification_table(rows: Iterable[Mapping[str, str]]) -> str:
         if by_set.keys() <= {"bioimlab"}:
             continue
         cells = [_figures(by_set.get(name)) for name in CLASSIFICATION_SETS]
-        told = [row for row in by_set.values() if row.get("polarity_accuracy")]
-        polarity = percent(told[0], "polarity_accuracy") if told else "–"
+        with_polarity = [row for row in by_set.values() if row.get("polarity_accuracy")]
+        polarity = percent(with_polarity[0], "polarity_accuracy") if with_polarity else "–"
         lines.append("| " + " | ".join([model, weights, *cells, polarity]) + " |")
     return "\n".join(lines)
 

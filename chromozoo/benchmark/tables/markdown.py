@@ -1,4 +1,4 @@
-"""Markdown tables of result rows, and the markers between which they stand."""
+"""Markdown tables of result rows, and the markers that enclose them in a file."""
 
 import os
 import re
@@ -24,11 +24,11 @@ NOT_KNOWN = "–"
 
 @dataclass(frozen=True)
 class ResultTable:
-    """What the rows of one task's result file are.
+    """Columns of the result file of one task.
 
     Attributes:
-        columns: All that a row has, in the order of the file.
-        key: Columns that say what was measured; a second measurement replaces the first.
+        columns: All columns of a row, in the order of the file.
+        key: Columns that identify a measurement; a second one replaces the first.
         optional: Columns that may be empty.
         fractions: Columns that hold values of 0..1.
     """
@@ -39,25 +39,25 @@ class ResultTable:
     fractions: Collection[str]
 
     def append(self, csv_path: str | os.PathLike[str], row: Mapping[str, Any]) -> None:
-        """Adds one measurement to a result file; one of the same key is replaced in its place.
+        """Add one measurement to a result file; a row of the same key is replaced.
 
         Args:
-            csv_path: Created where there is none.
+            csv_path: Created if it does not exist.
             row: Values by column; optional ones may be missing, None or NaN.
 
         Raises:
             ResultsError: Unknown or missing columns, values out of range (all of them are named),
-                or a file on disk that is no such result file.
+                or a file on disk with other columns.
         """
-        # The published figures have a citation, which this would lose: they are refused.
+        # Published figures have a citation, a column that this would drop: they are refused.
         file = ResultsFile(Path(csv_path), self.columns, self.key, "benchmark")
         file.add([checked_row(row, file, self.optional, self.fractions)])
 
     def read(self, csv_path: str | os.PathLike[str]) -> list[Row]:
-        """Rows of a result file, or of published figures, as text; none where there is no file.
+        """Read the rows of a result file, or of published figures, as text.
 
         Raises:
-            ResultsError: Unknown or doubled columns, or a row that is too long or short.
+            ResultsError: Unknown or repeated columns, or a row of another length.
         """
         columns = (*self.columns, CITATION)
         return ResultsFile(Path(csv_path), columns, self.key, "benchmark").read()
@@ -69,7 +69,7 @@ def checked_row(
     optional: Collection[str],
     fractions: Collection[str],
 ) -> Row:
-    """A row as text in the order of the columns.
+    """Check a row, and return it as text in the order of the columns.
 
     Args:
         row: Values by column.
@@ -100,7 +100,7 @@ def checked_row(
 def rows_of_split(
     rows: Iterable[Mapping[str, str]], split: str
 ) -> tuple[list[Mapping[str, str]], list[Mapping[str, str]]]:
-    """The rows measured on a split, and those published of the same data sets.
+    """Return the rows measured on a split, and those published for the same data sets.
 
     Raises:
         ResultsError: Nothing was measured on ``split``, or the rows were measured on different
@@ -130,13 +130,13 @@ def rows_of_split(
 def ranked_lines(
     rows: Iterable[Mapping[str, str]], cells: Callable[[Mapping[str, str]], Sequence[str]]
 ) -> list[str]:
-    """Lines of a Markdown table: rank, the cells of each row, and where its figures come from.
+    """Return the lines of a Markdown table: rank, cells and source of each row.
 
     Published rows are in italics and have no rank.
 
     Args:
         rows: Best first.
-        cells: Makes the texts of a row; empty ones are shown as not known.
+        cells: Returns the texts of a row; empty ones are shown as unknown.
     """
     lines = []
     rank = 0
@@ -153,7 +153,7 @@ def ranked_lines(
 
 
 def replace_table(readme_path: str | os.PathLike[str], marker_name: str, table: str) -> None:
-    """Replaces what stands between the markers of one leaderboard.
+    """Replace the text between the markers of a table.
 
     The markers are ``<!-- leaderboard:NAME:begin -->`` and ``<!-- leaderboard:NAME:end -->``.
 
@@ -166,7 +166,7 @@ def replace_table(readme_path: str | os.PathLike[str], marker_name: str, table: 
 
 
 def table_is_current(readme_path: str | os.PathLike[str], marker_name: str, table: str) -> bool:
-    """Whether the README shows exactly ``table`` between the markers of that leaderboard.
+    """Whether a file shows exactly ``table`` between the markers of that name.
 
     Raises:
         ResultsError: as :func:`replace_table`.
@@ -176,7 +176,7 @@ def table_is_current(readme_path: str | os.PathLike[str], marker_name: str, tabl
 
 
 def _what_is_expected(name: str, value: str, fraction: bool) -> str | None:
-    """None where the value fits its column, else what would."""
+    """Return None if a value fits its column, else what would fit."""
     if fraction and not _is_fraction(value):
         return "a fraction, 0..1 (not percent)"
     if name in WHOLE_NUMBERS and not value.isdecimal():
@@ -198,7 +198,7 @@ def _is_fraction(value: str) -> bool:
 
 
 def percent(row: Mapping[str, str], metric: str) -> str:
-    """'97.52 [96.12, 98.60]', '97.52', or '' where nothing is known."""
+    """Return per cent with interval: '97.52 [96.1, 98.6]', '97.52', or '' if unknown."""
     if not row[metric]:
         return ""
     figure = f"{float(row[metric]):.2%}"[:-1]
@@ -209,14 +209,14 @@ def percent(row: Mapping[str, str], metric: str) -> str:
 
 
 def percent_value(row: Mapping[str, str], metric: str) -> str:
-    """Without its interval, which stands in the CSV: '97.52', or '' where nothing is known."""
+    """Return per cent without interval: '97.52', or '' if unknown."""
     return f"{100 * float(row[metric]):.2f}" if row[metric] else ""
 
 
 def _split_readme(path: Path, marker_name: str) -> tuple[str, str, str]:
-    """The text up to and with the begin marker, what is between, and the rest."""
+    """Return the text up to the begin marker, the text between the markers, and the rest."""
     if not path.is_file():
-        raise ResultsError(f"{path}: no such file.")
+        raise ResultsError(f"{path}: no such file; restore it from git")
     text = path.read_text(encoding="utf-8")
     begin, end = (f"<!-- leaderboard:{marker_name}:{side} -->" for side in ("begin", "end"))
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):

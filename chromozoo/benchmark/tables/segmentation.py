@@ -1,4 +1,4 @@
-"""Result files of segmenters, and the table that the README shows of them.
+"""Result files of segmenters, and their leaderboard.
 
 ``benchmarks/results/segmentation.csv`` holds what ``chromozoo benchmark`` measured, one row for
 each (model, weights, data set, split), and nothing else writes it. In
@@ -26,7 +26,8 @@ RESULT_COLUMNS = (
     "split_sha256",  # first 12 hex digits of the split file
     "n_images",
     "n_chromosomes",
-    # Fractions, 0..1; relative_count_error may be larger, count_error and count_bias are chromosomes.
+    # Fractions, 0..1; relative_count_error may be larger; count_error and count_bias count
+    # chromosomes.
     *interval_columns(METRICS),
     "score_threshold",  # of exact_match_rate and the following
     "image_scale",  # width x height of the images: APs and APm depend on it
@@ -58,7 +59,7 @@ OPTIONAL_COLUMNS = frozenset(
     }
 )
 FRACTIONS = frozenset(interval_columns((*PRECISION_METRICS, "exact_match_rate")))
-# A second measurement of the same thing replaces the first.
+# A second measurement with the same key replaces the first.
 KEY_COLUMNS = ("model", "weights_sha256", "dataset", "split_sha256", "split")
 
 
@@ -68,7 +69,7 @@ read_results = _TABLE.read
 
 
 def leaderboard_markdown(rows: Iterable[Mapping[str, str]], *, split: str) -> str:
-    """The README's table of one split, by average precision of the boxes, best first.
+    """Return the leaderboard of one split, by average precision of the boxes, best first.
 
     Published figures of the same data set stand among the measured ones in italics and without a
     rank. They have no masks: nobody published these.

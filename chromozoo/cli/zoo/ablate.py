@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     path: Path = arguments.output or own
     for ablation in [read_ablation(name) for name in arguments.names]:
         epochs = arguments.epochs or ablation.epochs
-        variants = (*ablation.variants, *ablation.judged)
+        variants = (*ablation.variants, *ablation.reused)
         print(f"{path}: rows of {ablation.name}: {', '.join(variants)}; {epochs} epochs each")
         if arguments.dry_run:
             continue

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Base classes that the data sets share."""

@@ -1,4 +1,4 @@
-"""Sets of annotated metaphases: what their DataModules share, whatever the files are called."""
+"""Base class of the DataModules of annotated metaphases."""
 
 import os
 from typing import Any, ClassVar
@@ -6,14 +6,16 @@ from typing import Any, ClassVar
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from chromozoo.data.base.arguments import as_dataclass
+from chromozoo.data.base.metaphase_augmentation import IDENTITY, MetaphaseAugmentation
 from chromozoo.data.base.metaphase_dataset import (
-    IDENTITY,
-    MetaphaseAugmentation,
     MetaphaseCropDataset,
     MetaphaseDataset,
-    MetaphaseStore,
-    collate,
+    SplitMetaphaseDataset,
+    select_keys,
 )
+from chromozoo.data.base.metaphase_store import MetaphaseStore
+from chromozoo.data.base.metaphase_targets import collate_metaphases
 from chromozoo.data.base.workers import limit_opencv_threads
 from chromozoo.data.splits import Split, load_split
 from chromozoo.errors import DatasetError
@@ -23,121 +25,124 @@ from chromozoo.synthetic.cut_and_paste import Bank, cut_bank
 
 
 class MetaphaseDataModule(LightningDataModule):
-    """Metaphases with amodal outlines, split by image list and grouped.
+    """Metaphases with amodal outlines, split by image and grouped.
 
-    Training gives square crops, evaluation whole images of their own sizes, one a batch. A set is a
-    subclass that says what it is called and lists its files.
+    Training uses square crops; evaluation uses whole images of their own sizes, one in a batch.
+    Images are decoded on first use, so there is nothing to prepare. Each data set is a subclass
+    with its ``dataset_class``.
 
     Attributes:
-        dataset_name: In the catalogue.
-        split_name: Of the committed id lists.
-        with_classes: Targets are labelled 1 to 24 by class, and ``synthetic`` must be 0, for
-            composed crops have no classes; else all are 1.
+        dataset_class: The data set, which can also be used alone.
 
     Args:
         root: Folder that holds the zip file or the unpacked folder, or one of these itself; None
-            looks in ``CHROMOZOO_DATA`` and beside the repository.
-        preset: Arguments of :class:`MetaphasePreset`; None takes the model's own.
-        batch_size: Crops a batch (and a process, under DDP).
+            looks in ``CHROMOZOO_DATA`` and in the data folders of
+            :func:`chromozoo.folders.data_folders`.
+        preset: A :class:`MetaphasePreset` or a dict of its fields; None takes the model's own.
+        batch_size: Crops in a batch of one process.
         crop: Side of the crops in pixels.
-        samples_per_epoch: Crops that make an epoch.
-        synthetic: Share of the crops, 0..1, that are composed by cut-and-paste from the training
-            images (:mod:`chromozoo.synthetic.cut_and_paste`).
-        overlap: Share of the chromosomes of a composed crop that cross or touch another.
-        augmentation: Arguments of :class:`MetaphaseAugmentation`; None trains on bare crops.
+        samples_per_epoch: Number of crops in one epoch.
+        synthetic: Fraction of the crops, 0..1, that are composed by cut-and-paste from the training
+            images (:mod:`chromozoo.synthetic.cut_and_paste`). It must be 0 for data sets with
+            classes, because composed crops have none.
+        overlap: Fraction of the chromosomes of a composed crop that cross or touch another.
+        augmentation: A :class:`MetaphaseAugmentation` or a dict of its fields; None trains on bare
+            crops.
         num_workers: Processes that make crops.
-        seed: Of the crops, together with the epoch: a run that is resumed sees what the
-            uninterrupted one would have seen.
-        split: Name of the id lists; None takes the set's own.
+        seed: Seed of the crops. They depend on the seed and the epoch only, so a resumed run sees
+            the same crops as an uninterrupted one.
+        split: Name of the split; None takes that of the data set.
     """
 
-    dataset_name: ClassVar[str]
-    split_name: ClassVar[str]
-    with_classes: ClassVar[bool] = False
+    dataset_class: ClassVar[type[SplitMetaphaseDataset]]
 
     def __init__(
         self,
         root: str | os.PathLike[str] | None = None,
-        preset: dict[str, int | float] | None = None,
+        preset: MetaphasePreset | None = None,
         batch_size: int = 4,
         crop: int = 320,
         samples_per_epoch: int = 500,
         synthetic: float = 0.0,
         overlap: float = 0.4,
-        augmentation: dict[str, float | bool | list[float]] | None = None,
+        augmentation: MetaphaseAugmentation | None = None,
         num_workers: int = 2,
         seed: int = 0,
         split: str | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= synthetic <= 1:
-            raise ValueError(f"synthetic is {synthetic:g}; give a share of the crops from 0 to 1")
-        if synthetic and self.with_classes:
+            raise ValueError(f"synthetic is {synthetic:g}; give a fraction of the crops, 0 to 1")
+        if synthetic and self.dataset_class.with_classes:
             raise ValueError(
                 f"synthetic is {synthetic:g}, but composed crops have no classes; set it to 0"
             )
         self.root = root
-        self.preset = preset
+        self.preset = as_dataclass(MetaphasePreset, preset, "preset")
         self.batch_size = batch_size
         self.crop = crop
         self.samples_per_epoch = samples_per_epoch
         self.synthetic = synthetic
         self.overlap = overlap
         self.augmentation = (
-            IDENTITY if augmentation is None else MetaphaseAugmentation(**augmentation)  # type: ignore[arg-type]
+            as_dataclass(MetaphaseAugmentation, augmentation, "augmentation") or IDENTITY
         )
         self.num_workers = num_workers
         self.seed = seed
-        self.split: Split = load_split(split or self.split_name)
-
-    def files(self) -> MetaphaseFiles:
-        """Finds the set and lists it.
-
-        Raises:
-            DatasetNotFoundError: The set is not on this machine.
-            DatasetError: The list of its files is damaged.
-        """
-        raise NotImplementedError
-
-    def setup(self, stage: str | None = None) -> None:
-        """Finds the set and lists it; images are decoded when they are asked for.
-
-        Raises:
-            DatasetNotFoundError: The set is not on this machine.
-            DatasetError: The list of its files is damaged.
-        """
-        transforms = self._transforms()
-        if hasattr(self, "images") and self.images.preset == transforms:
-            return
-        self.images: MetaphaseStore = MetaphaseStore(self.files(), transforms, self.with_classes)
+        self.split: Split = load_split(split or self.dataset_class.split_name)
+        self._images: MetaphaseStore | None = None
         self._bank: Bank | None = None
 
-    def keys(self, stage: str) -> list[str]:
-        """Names of the images of ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
+    def files(self) -> MetaphaseFiles:
+        """Find the data set and list its images; none is decoded.
 
         Raises:
-            DatasetError: The set has none of them.
+            DatasetNotFoundError: The data set is not on this machine.
+            DatasetError: The list of its files is damaged.
         """
+        return self.dataset_class.open_files(self.root)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find the data set and list its images; they are decoded on first use.
+
+        Raises:
+            DatasetNotFoundError: The data set is not on this machine.
+            DatasetError: The list of its files is damaged.
+        """
+        preset = self._find_preset()
+        if self._images is None or self._images.preset != preset:
+            self._images = MetaphaseStore(self.files(), preset, self.dataset_class.with_classes)
+            self._bank = None
+
+    @property
+    def images(self) -> MetaphaseStore:
+        """All metaphases of the data set, prepared for the current model."""
         self.setup()
-        ids = set(self.split.ids(stage))
-        found = [key for key in self.images.files.keys() if key in ids]  # noqa: SIM118
-        if not found:
-            raise DatasetError(
-                f"none of the {stage} images of {self.split.name} is in the data set; "
-                f"run `chromozoo data verify {self.dataset_name}`"
-            )
-        return found
+        assert self._images is not None
+        return self._images
+
+    def keys(self, stage: str) -> list[str]:
+        """Return the names of the images of ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
+
+        Raises:
+            DatasetError: The data set has none of them.
+        """
+        return select_keys(self.dataset_class.dataset_name, self.images.files, self.split, stage)
 
     def training_keys(self) -> list[str]:
-        """Names of the images that training crops are cut from; repeated where they count more."""
+        """Return the images that training crops are cut from, repeated by their weight."""
         return self.keys("train")
 
     def dataset(self, stage: str) -> MetaphaseDataset:
-        """The whole images of ``"train"``, ``"val"``, ``"test"`` or ``"all"``, not augmented."""
+        """Return the whole images of ``"train"``, ``"val"``, ``"test"`` or ``"all"``."""
         return MetaphaseDataset(self.keys(stage), self.images)
 
     def bank(self) -> Bank:
-        """What metaphases are composed of, cut from the training images alone."""
+        """Return the chromosomes and backgrounds for composed crops, from training images only.
+
+        Raises:
+            DatasetError: No chromosome lies apart from the others.
+        """
         keys = self.keys("train")
         if self._bank is None:
             images = (self.images[key] for key in keys)
@@ -146,13 +151,13 @@ class MetaphaseDataModule(LightningDataModule):
             )
             if not self._bank.chromosomes:
                 raise DatasetError(
-                    f"{self.dataset_name}: no chromosome of the training images lies free of the "
-                    "others, so none can be cut out; set synthetic to 0"
+                    f"{self.dataset_class.dataset_name}: no chromosome of the training images lies "
+                    "free of the others, so none can be cut out; set synthetic to 0"
                 )
         return self._bank
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        # With `reload_dataloaders_every_n_epochs: 1` every epoch depends on its number alone, so a
+        # With `reload_dataloaders_every_n_epochs: 1` every epoch depends on its number only, so a
         # resumed run repeats an uninterrupted one.
         crops = MetaphaseCropDataset(
             self.training_keys(),
@@ -172,25 +177,26 @@ class MetaphaseDataModule(LightningDataModule):
             batch_size=self.batch_size,
             drop_last=len(crops) > self.batch_size,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=collate_metaphases,
         )
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        return self._whole("val")
+        return self._load_whole_images("val")
 
     def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        return self._whole("test")
+        return self._load_whole_images("test")
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        return self._whole("test")
+        return self._load_whole_images("test")
 
-    def _whole(self, stage: str) -> DataLoader[dict[str, Any]]:
-        # Lightning makes loaders anew for `predict`, which fails on a positional batch size.
-        return DataLoader(self.dataset(stage), batch_size=1, collate_fn=collate)
+    def _load_whole_images(self, stage: str) -> DataLoader[dict[str, Any]]:
+        # Lightning builds loaders again for `predict`, which fails on a positional batch size.
+        return DataLoader(self.dataset(stage), batch_size=1, collate_fn=collate_metaphases)
 
-    def _transforms(self) -> MetaphasePreset:
+    def _find_preset(self) -> MetaphasePreset:
+        """Return the given preset, else the model's own, else the default."""
         if self.preset is not None:
-            return MetaphasePreset(**self.preset)  # type: ignore[arg-type]
+            return self.preset
         module = self.trainer.lightning_module if self.trainer else None
         transforms = getattr(module, "transforms", None)
         return transforms if isinstance(transforms, MetaphasePreset) else MetaphasePreset()

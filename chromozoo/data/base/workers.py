@@ -1,13 +1,16 @@
-"""What the worker processes of a DataLoader need."""
+"""Preparation of a process before it forks the workers of a DataLoader."""
 
 import cv2
 
 
 def limit_opencv_threads(num_workers: int) -> None:
-    """To be called before ``num_workers`` worker processes are forked; with 0 it does nothing.
+    """Stop the thread pool of OpenCV before worker processes are forked.
 
-    A forked process inherits OpenCV's thread pool without its threads and waits for them for ever,
-    also in ``cv2.setNumThreads``; so the pool goes before the fork, in the process that forks.
+    A forked process inherits the pool without its threads and waits for them forever, also in
+    ``cv2.setNumThreads``, so the parent has to stop it.
+
+    Args:
+        num_workers: Number of workers; 0 changes nothing.
     """
     if num_workers:
         cv2.setNumThreads(1)

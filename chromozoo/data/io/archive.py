@@ -1,4 +1,4 @@
-"""Finding a data set, and reading its files whether it is zipped or unpacked."""
+"""Location of data sets, and reading of their files from folders and zip files."""
 
 import os
 import re
@@ -11,13 +11,13 @@ from typing import Protocol
 
 from chromozoo.errors import DatasetError, DatasetNotFoundError
 from chromozoo.folders import data_folders
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 
-# What a file of a data set may have at most, also as a zip file claims it: it is read as a whole.
+# Largest size of a file of a data set, because files are read as a whole.
 MAX_FILE_BYTES = 512 << 20
-# Bit of a zip entry's flags.
+# Bit of the flags of a zip entry.
 ENCRYPTED = 0x1
-# Of the others, which are rare, a few bytes may become gigabytes before anybody can count them.
+# Other methods are rare, and decompressing a few bytes may yield gigabytes before they are counted.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 STEP = 1 << 20
 
@@ -26,29 +26,29 @@ class Archive(Protocol):
     """A folder or a zip file: names with forward slashes, relative to its root."""
 
     def names(self) -> list[str]:
-        """Of all files, sorted."""
+        """Return the names of all files, sorted."""
 
     def read(self, name: str) -> bytes:
-        """The content of one file.
+        """Read one file.
 
         Raises:
-            DatasetError: It is not there, damaged, encrypted or far too large.
+            DatasetError: The file is missing, damaged, encrypted or too large.
         """
 
 
 def find_dataset(
     file_name: str, instructions: str, root: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Path of a data set: its zip file or, beside it, the folder unpacked from it.
+    """Find the zip file of a data set or the folder unpacked from it.
 
     Args:
-        file_name: Name of the zip file, ``"bioimlab-classification.zip"``; the folder is expected
-            under the same name without the suffix. ``root`` itself may also be either of them.
-        instructions: Numbered steps to get the data, with ``{folder}`` where it should lie.
+        file_name: Name of the zip file, ``"bioimlab-classification.zip"``; the folder has the same
+            name without the suffix. ``root`` itself may also be either of them.
+        instructions: Numbered steps to get the data, with ``{folder}`` in place of its folder.
         root: See :func:`chromozoo.folders.data_folders`.
 
     Raises:
-        DatasetNotFoundError: Not found; the message holds the steps.
+        DatasetNotFoundError: The data set is not on this machine; the message has the steps.
     """
     folders = data_folders(root)
     for folder in folders:
@@ -67,11 +67,11 @@ def find_dataset(
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[Archive]:
-    """Opens a zip file or a folder for reading. Nothing is ever unpacked to the disk.
+    """Open a zip file or a folder for reading. Nothing is unpacked to the disk.
 
     Raises:
-        DatasetError: There is none; the zip file is damaged or of a kind that cannot be read, or
-            has two files of one name or one that leads out of it.
+        DatasetError: The path does not exist; the zip file is damaged, of an unsupported kind, has
+            two files of one name, or a name that leads out of it.
     """
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
@@ -103,7 +103,7 @@ def open_archive(path: Path) -> Iterator[Archive]:
 
 
 def name_bytes(name: str) -> bytes:
-    """A name of an archive for a hash: in UTF-8, or as the file system has it where it is not."""
+    """Return the bytes of a name in an archive: UTF-8, or the bytes of the file system."""
     return name.encode("utf-8", "surrogateescape")
 
 
@@ -132,10 +132,10 @@ class _Folder:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a file or folder; False also where the system cannot say."""
+    """Return whether a file or folder exists; False also where the system cannot tell."""
     try:
         return path.exists()
-    except OSError:  # a name that is too long, a folder that may not be entered
+    except OSError:  # the name is too long, or the folder may not be entered
         return False
 
 
@@ -149,17 +149,17 @@ class _Zip:
         self.path = path
         self.members: dict[str, zipfile.ZipInfo] = {}
         for member in archive.infolist():
-            # Old packers on Windows write its separators.
+            # Old packers on Windows write backslashes.
             name = member.filename.replace("\\", "/")
             if name.endswith("/"):
                 continue
             if name.startswith("/") or ".." in name.split("/"):
                 raise DatasetError(
-                    f"{path}: the name {shown(name)} leads out of the zip file; pack it again"
+                    f"{path}: the name {short_repr(name)} leads out of the zip file; pack it again"
                 )
             if name in self.members:
                 raise DatasetError(
-                    f"{path}: holds two files named {shown(name)}; pack it again with one"
+                    f"{path}: holds two files named {short_repr(name)}; pack it again with one"
                 )
             self.members[name] = member
 
@@ -183,7 +183,7 @@ class _Zip:
             )
         _check_size(member.file_size, source)
         try:
-            # In steps: a stream that holds more than it claims is never decompressed as a whole.
+            # In steps: a stream may be longer than its header says.
             with self.archive.open(member) as file:
                 return b"".join(iter(partial(file.read, STEP), b""))
         except Exception as error:  # BadZipFile, zlib.error, NotImplementedError, EOFError, ...
@@ -202,11 +202,11 @@ _DIGITS = re.compile("[0-9]+")
 
 
 def natural_order(keys: Iterable[str]) -> list[str]:
-    """Sorted as people count: 5, 24a, 24b, 107."""
-    return sorted(keys, key=lambda key: ([_number(run) for run in _DIGITS.findall(key)], key))
+    """Sort names by the numbers in them: 5, 24a, 24b, 107."""
+    return sorted(keys, key=lambda key: ([_number_key(run) for run in _DIGITS.findall(key)], key))
 
 
-def _number(digits: str) -> tuple[int, str]:
-    """Sorts as the number does; Python makes none of thousands of digits."""
+def _number_key(digits: str) -> tuple[int, str]:
+    """Return a key that sorts digits by value; Python refuses to parse thousands of digits."""
     significant = digits.lstrip("0")
     return len(significant), significant

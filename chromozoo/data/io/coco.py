@@ -1,4 +1,4 @@
-"""Metaphases in COCO instance format: one JSON of all outlines, and the image files."""
+"""Metaphases in COCO instance format: one JSON with all instances, and the image files."""
 
 import json
 import os
@@ -24,9 +24,9 @@ from chromozoo.data.io.result_files import (
     sha256_in,
 )
 from chromozoo.errors import ChromozooError, DatasetError
-from chromozoo.strict_json import shown, whole
+from chromozoo.strict_json import parse_int, short_repr
 from chromozoo.structures.metaphase import Metaphase
-from chromozoo.structures.polygons import check_size, mask_box, polygon_mask, read_polygon
+from chromozoo.structures.polygons import check_annotated_size, mask_box, polygon_mask, read_polygon
 
 FILE_NAME = "annotations.json"
 
@@ -34,23 +34,23 @@ FILE_NAME = "annotations.json"
 class CocoFiles:
     """A COCO instance file and its images, in a folder or zip file.
 
-    Chromosomes are outlined by one polygon or by a mask in run lengths (RLE), also where CVAT marks
-    a mask of its brush as a crowd. Numbers may be text. Names of images may have the separators of
-    Windows, and folders of another machine.
+    Each chromosome has one polygon or a mask in run lengths (RLE), which CVAT marks as a crowd when
+    it was drawn with a brush. Numbers may be text. Names of images may have the separators of
+    Windows and the folders of another machine.
 
     Args:
         path: Folder or zip file.
-        name: Of the JSON in it. Images are looked for beside it, in ``images/`` beside it, and in
-            ``images/`` beside its folder; those of a file that ``chromozoo segment`` wrote also
-            where it found them, and they must not have changed.
+        name: Name of the JSON in it. Images are searched in the folder of the JSON, in its
+            subfolder ``images/`` and in the neighbouring folder ``images/``. Images of a result of
+            ``chromozoo segment`` are also searched at their original path, and they must not have
+            changed.
 
     Attributes:
-        left_out: What is no chromosome to learn from, and how much of it: crowds without a mask,
-            and annotations of images that are not listed. A warning says it, too.
+        left_out: Counts of annotations that are no training instances: crowds without a mask, and
+            annotations of unlisted images. A warning repeats them.
 
     Raises:
-        DatasetError: The JSON is damaged or no COCO file, names an image twice or one that is
-            missing.
+        DatasetError: The JSON is damaged or no COCO file, or an image is listed twice or missing.
     """
 
     def __init__(self, path: Path, name: str = FILE_NAME) -> None:
@@ -66,7 +66,7 @@ class CocoFiles:
         self.images: dict[str, dict[str, Any]] = {}
         self.files: dict[str, ImageFile] = {}
         self.annotations: dict[int | str, list[dict[str, Any]]] = {}
-        # Its images are the user's own, and lie where they lay when they were segmented.
+        # Images of a result are the user's own and stay at their original path.
         self.is_of_segment = _is_of_segment(data)
         folder = PurePosixPath(name).parent
         for row in self._rows(data, "images"):
@@ -74,8 +74,8 @@ class CocoFiles:
             file = find_image(row, "file_name", folder, names, path, follow=self.is_of_segment)
             if file is None:
                 raise DatasetError(
-                    f"{self.source}: image {file_name} is not there; put it beside the file or "
-                    "into images/"
+                    f"{self.source}: image {file_name} is missing; put it into the folder of "
+                    "the file or into images/"
                 )
             self._add_image(row, file)
         self.left_out = self._sort_annotations(self._rows(data, "annotations"))
@@ -83,11 +83,11 @@ class CocoFiles:
             warnings.warn(f"{self.source}: left out: {', '.join(self.left_out)}", stacklevel=2)
 
     def keys(self) -> list[str]:
-        """Names of the images, in natural order."""
+        """Return the names of the images, in natural order."""
         return natural_order(self.images)
 
     def read(self, key: str) -> Metaphase:
-        """Decodes one image and its outlines.
+        """Decode one image and its outlines.
 
         Raises:
             DatasetError: The image is damaged or of another size, or an outline is neither one
@@ -97,11 +97,11 @@ class CocoFiles:
         with open_archive(self.path) as archive:
             sha256 = sha256_in(row) if self.is_of_segment else None
             image, source = read_image(self.files[key], archive, self.path, sha256)
-        check_size(row.get("width"), row.get("height"), image.shape, source, self.source)
+        check_annotated_size(row.get("width"), row.get("height"), image.shape, source, self.source)
         annotations = self.annotations[self._id(row, "id")]
-        shapes = [f"annotation {shown(annotation.get('id'))}" for annotation in annotations]
+        shapes = [f"annotation {short_repr(annotation.get('id'))}" for annotation in annotations]
         polygons = [
-            _outline(annotation.get("segmentation"), image, f"{source}: {shape}")
+            _read_outline(annotation.get("segmentation"), image, f"{source}: {shape}")
             for annotation, shape in zip(annotations, shapes, strict=True)
         ]
         labels = [
@@ -115,9 +115,9 @@ class CocoFiles:
     def _add_image(self, row: dict[str, Any], file: ImageFile) -> None:
         image_id = self._id(row, "id")
         if image_id in self.annotations:
-            raise self._fault(f"two images have the id {shown(image_id)}")
+            raise self._error(f"two images have the id {short_repr(image_id)}")
         self.annotations[image_id] = []
-        # The stem, as split lists have it; more where images of several folders or kinds share it.
+        # The stem, as in the splits, or a longer name where several images share the stem.
         stem, *longer = names_of(file)
         names = (stem.removeprefix(PREFIX), *longer)
         key = next((name for name in names if name not in self.images), None)
@@ -126,7 +126,7 @@ class CocoFiles:
         self.images[key], self.files[key] = row, file
 
     def _sort_annotations(self, rows: list[dict[str, Any]]) -> list[str]:
-        """Gives the outlines to their images; says what is none, and how much of it."""
+        """Assign the annotations to their images, and return the counts of those left out."""
         crowds, strays = Counter[Any](), Counter[Any]()
         for row in rows:
             image_id = self._id(row, "image_id")
@@ -134,53 +134,53 @@ class CocoFiles:
             if image_id not in self.annotations:
                 strays[image_id] += 1
             elif self._is_crowd(row) and not is_mask:
-                # A region that nobody outlined one by one.
+                # A region whose chromosomes have no outlines.
                 crowds[image_id] += 1
             else:
                 self.annotations[image_id].append(row)
         return [
-            f"{found.total()} {what} (image_id {', '.join(map(str, [*found][:5]))}"
-            f"{', ...' if len(found) > 5 else ''})"
-            for found, what in (
+            f"{counts.total()} {kind} (image_id {', '.join(map(str, [*counts][:5]))}"
+            f"{', ...' if len(counts) > 5 else ''})"
+            for counts, kind in (
                 (crowds, "crowds without a mask"),
                 (strays, "annotations of images that are not listed"),
             )
-            if found
+            if counts
         ]
 
     def _is_crowd(self, row: dict[str, Any]) -> bool:
         value = row.get("iscrowd")
         try:
             return value is not None and bool(
-                whole(int(value) if value in (True, False) else value)
+                parse_int(int(value) if value in (True, False) else value)
             )
         except ValueError as error:
-            raise self._fault(f"iscrowd is {shown(value)}") from error
+            raise self._error(f"iscrowd is {short_repr(value)}") from error
 
     def _rows(self, data: dict[str, Any], name: str) -> list[dict[str, Any]]:
         rows = data.get(name)
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise self._fault(f"{name!r} is missing or no list of objects")
+            raise self._error(f"{name!r} is missing or no list of objects")
         return rows
 
     def _field(self, row: dict[str, Any], name: str, *kinds: type) -> str:
         value = row.get(name)
         if not isinstance(value, kinds) or value == "":
-            raise self._fault(f"{name!r} is missing or no text: {shown(value)}")
+            raise self._error(f"{name!r} is missing or no text: {short_repr(value)}")
         return str(value)
 
     def _id(self, row: dict[str, Any], name: str) -> int | str:
-        """An id; numbers are the same as text."""
+        """Return an id; a number and its text are the same."""
         value = row.get(name)
         try:
-            return whole(value)
+            return parse_int(value)
         except ValueError as error:
             if isinstance(value, str) and value:
                 return value
-            raise self._fault(f"{name!r} is missing or no id: {shown(value)}") from error
+            raise self._error(f"{name!r} is missing or no id: {short_repr(value)}") from error
 
-    def _fault(self, what: str) -> DatasetError:
-        return DatasetError(f"{self.source}: not a COCO instance file ({what}); export it again")
+    def _error(self, reason: str) -> DatasetError:
+        return DatasetError(f"{self.source}: not a COCO instance file ({reason}); export it again")
 
 
 def write_coco(
@@ -189,21 +189,21 @@ def write_coco(
     description: str = "",
     overwrite: bool = False,
 ) -> int:
-    """Writes ``annotations.json`` and ``images/<key>.png`` into a new folder.
+    """Write ``annotations.json`` and ``images/<key>.png`` into a new folder.
 
-    The folder appears when it is complete: an interrupted run leaves nothing.
+    The folder appears when it is complete, so an interrupted run leaves nothing.
 
     Args:
-        metaphases: With images of 0..255; all get the category ``chromosome``.
-        folder: Must not exist.
-        description: Goes into the JSON: where the images come from.
-        overwrite: Replace a folder that holds an ``annotations.json``.
+        metaphases: Metaphases with images of 0..255; all instances get the category ``chromosome``.
+        folder: New folder.
+        description: Origin of the images, written into the JSON.
+        overwrite: Replace a folder with an ``annotations.json``.
 
     Returns:
         Number of metaphases.
 
     Raises:
-        ChromozooError: The folder exists or cannot be made.
+        ChromozooError: The folder exists or cannot be written.
     """
     if folder.exists() and not (overwrite and (folder / FILE_NAME).is_file()):
         remedy = f"it holds no {FILE_NAME}, so it is not replaced" if overwrite else "or overwrite"
@@ -211,17 +211,17 @@ def write_coco(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work:
-            made = Path(work, "new")
-            count = _write(metaphases, made, description)
+            new = Path(work, "new")
+            count = _write_files(metaphases, new, description)
             if folder.exists():
                 os.replace(folder, Path(work, "old"))
-            os.replace(made, folder)
+            os.replace(new, folder)
     except OSError as error:
         raise ChromozooError(f"{folder}: cannot be written ({error}); choose another") from error
     return count
 
 
-def _write(metaphases: Iterable[Metaphase], folder: Path, description: str) -> int:
+def _write_files(metaphases: Iterable[Metaphase], folder: Path, description: str) -> int:
     (folder / "images").mkdir(parents=True)
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
@@ -232,7 +232,7 @@ def _write(metaphases: Iterable[Metaphase], folder: Path, description: str) -> i
         Image.fromarray(grey).save(folder / "images" / file_name)
         images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         for exact in metaphase.polygons:
-            # What is written of the outline must be true of what is read again.
+            # The mask and the box must be those of the rounded outline, which is read again.
             polygon = exact.round(2)
             mask = polygon_mask(polygon, height, width)
             x0, y0, x1, y1 = mask_box(mask).tolist()
@@ -258,13 +258,13 @@ def _write(metaphases: Iterable[Metaphase], folder: Path, description: str) -> i
 
 
 def _is_of_segment(data: dict[str, Any]) -> bool:
-    """Whether ``chromozoo segment`` wrote it, whose images are where the user has them."""
+    """Return whether ``chromozoo segment`` wrote the file."""
     info = data.get("info")
-    said = info.get("description") if isinstance(info, dict) else None
-    return isinstance(said, str) and said.startswith("ChromoZoo ")
+    description = info.get("description") if isinstance(info, dict) else None
+    return isinstance(description, str) and description.startswith("ChromoZoo ")
 
 
-def _outline(segmentation: Any, image: NDArray[np.float32], name: str) -> NDArray[np.float64]:
+def _read_outline(segmentation: Any, image: NDArray[np.float32], name: str) -> NDArray[np.float64]:
     if isinstance(segmentation, dict):
         height, width = image.shape
         return outline_of_runs(segmentation, (height, width), name)

@@ -1,6 +1,6 @@
-"""Metaphases with one JSON file an image: those of labelme, and results of ChromoZoo.
+"""Metaphases with one JSON file per image: labelme files and results of ChromoZoo.
 
-A file of labelme holds its image, or has it beside it.
+The image is embedded in a labelme file or lies in its folder.
 """
 
 import base64
@@ -14,11 +14,11 @@ from chromozoo.data.io.archive import Archive, natural_order, open_archive
 from chromozoo.data.io.result_files import is_result, read_result
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import read_bytes, read_grey
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 from chromozoo.structures.metaphase import Metaphase
-from chromozoo.structures.polygons import check_size, read_polygon
+from chromozoo.structures.polygons import check_annotated_size, read_polygon
 
-# BioImLab's files are original_<key>.json.
+# The files of BioImLab are named original_<key>.json.
 PREFIX = "original_"
 
 
@@ -30,10 +30,10 @@ class LabelmeFiles:
         only: Name of the one file to read; None reads all ``*.json``.
 
     Attributes:
-        left_out: Always empty: what cannot be read is an error.
+        left_out: Always empty, because every unreadable shape is an error.
 
     Raises:
-        DatasetError: There is no JSON file, or two of one name.
+        DatasetError: There is no JSON file, or two have one name.
     """
 
     left_out: Sequence[str] = ()
@@ -54,14 +54,16 @@ class LabelmeFiles:
                     )
                 self.names[key] = name
         if not self.names:
-            raise DatasetError(f"{path}: holds no labelme file (*.json); this is no such data set")
+            raise DatasetError(
+                f"{path}: holds no labelme file (*.json); this is no labelme data set"
+            )
 
     def keys(self) -> list[str]:
-        """Names of the images, in natural order."""
+        """Return the names of the images, in natural order."""
         return natural_order(self.names)
 
     def read(self, key: str) -> Metaphase:
-        """Decodes one image and its polygons.
+        """Decode one image and its polygons.
 
         Raises:
             DatasetError: The file is damaged; the message names it.
@@ -76,16 +78,16 @@ class LabelmeFiles:
 
 
 def read_labelme(data: dict[str, Any], archive: Archive, name: str, source: str) -> Metaphase:
-    """Reads one labelme file.
+    """Read one labelme file.
 
     Args:
-        data: Its JSON.
-        archive: Where the file and, without embedded image, the image file lie.
-        name: Of the JSON file in the archive.
-        source: What errors call it.
+        data: The parsed JSON.
+        archive: Archive of the JSON file and, where none is embedded, of the image file.
+        name: Name of the JSON file in the archive.
+        source: Name of the file in errors.
 
     Returns:
-        The metaphase; its polygons are not yet judged (:func:`chromozoo.structures.metaphase.faults`).
+        The metaphase; its polygons are not checked (:func:`chromozoo.structures.metaphase.faults`).
 
     Raises:
         DatasetError: The JSON is not of labelme, the image is damaged or missing, or their sizes
@@ -99,7 +101,7 @@ def read_labelme(data: dict[str, Any], archive: Archive, name: str, source: str)
         shape_name = f"{source}: shape {number}"
         kind = (shape.get("shape_type") or "polygon") if isinstance(shape, dict) else "unknown"
         if kind != "polygon":
-            kind = kind if isinstance(kind, str) else shown(kind)
+            kind = kind if isinstance(kind, str) else short_repr(kind)
             raise DatasetError(
                 f"{shape_name} is of type {kind}; draw it again as a polygon or remove it"
             )
@@ -107,15 +109,17 @@ def read_labelme(data: dict[str, Any], archive: Archive, name: str, source: str)
         label = shape.get("label", "")
         if not isinstance(label, str | int | float | None):
             raise DatasetError(
-                f"{shape_name} has the label {shown(label)}; give it a name or remove it"
+                f"{shape_name} has the label {short_repr(label)}; give it a name or remove it"
             )
         labels.append("" if label is None else str(label))
     try:
-        image = read_grey(read_bytes(_image_bytes(archive, name, data, source), source), source)
+        image = read_grey(
+            read_bytes(_read_image_bytes(archive, name, data, source), source), source
+        )
     except ImageError as error:
         raise DatasetError(str(error)) from error
     width, height = data.get("imageWidth"), data.get("imageHeight")
-    check_size(width, height, image.shape, f"{source}: its image", "the file")
+    check_annotated_size(width, height, image.shape, f"{source}: its image", "the file")
     key = PurePosixPath(name).stem.removeprefix(PREFIX)
     return Metaphase(
         key, image, polygons, labels, source, [f"shape {number}" for number in range(len(polygons))]
@@ -123,13 +127,13 @@ def read_labelme(data: dict[str, Any], archive: Archive, name: str, source: str)
 
 
 def parse_json(data: bytes, source: str) -> dict[str, Any]:
-    """A JSON object.
+    """Parse a JSON object.
 
     Raises:
-        DatasetError: It is damaged or no object; the message begins with the source.
+        DatasetError: The JSON is damaged or no object; the message begins with the source.
     """
     try:
-        parsed = strict_json.parse(data)
+        parsed = strict_json.loads(data)
     except ValueError as error:
         raise DatasetError(f"{source}: damaged JSON ({error}); fetch or export it again") from error
     if not isinstance(parsed, dict):
@@ -137,7 +141,7 @@ def parse_json(data: bytes, source: str) -> dict[str, Any]:
     return parsed
 
 
-def _image_bytes(archive: Archive, name: str, data: dict[str, Any], source: str) -> bytes:
+def _read_image_bytes(archive: Archive, name: str, data: dict[str, Any], source: str) -> bytes:
     if embedded := data.get("imageData"):
         try:
             return base64.b64decode(embedded, validate=True)
@@ -145,17 +149,18 @@ def _image_bytes(archive: Archive, name: str, data: dict[str, Any], source: str)
             raise DatasetError(
                 f"{source}: imageData is damaged ({error}); fetch or export the file again"
             ) from error
-    # Written on Windows, imagePath has backslashes; its folders are those of another machine.
+    # On Windows imagePath has backslashes, and its folders are those of the other machine.
     path = data.get("imagePath") or ""
     if not isinstance(path, str):
         raise DatasetError(
-            f"{source}: imagePath is {shown(path)}, no name of a file; export it again"
+            f"{source}: imagePath is {short_repr(path)}, no name of a file; export it again"
         )
     file_name = path.replace("\\", "/")
-    beside = (PurePosixPath(name).parent / PurePosixPath(file_name).name).as_posix()
-    if not file_name or beside not in archive.names():
+    neighbour = (PurePosixPath(name).parent / PurePosixPath(file_name).name).as_posix()
+    if not file_name or neighbour not in archive.names():
+        missing = file_name or "its image"
         raise DatasetError(
-            f"{source}: holds no image, and {file_name or 'its image'} is not beside it; put the "
-            "image there or save with its data"
+            f"{source}: has no embedded image, and {missing} is not in its folder; put the image "
+            "there or save the file with its image data"
         )
-    return archive.read(beside)
+    return archive.read(neighbour)

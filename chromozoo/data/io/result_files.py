@@ -1,8 +1,8 @@
-"""What ``chromozoo segment`` and ``chromozoo karyotype`` write, read again as annotated metaphases.
+"""Results of ``chromozoo segment`` and ``chromozoo karyotype``, read as annotated metaphases.
 
-So results that somebody has looked through can be learnt from and judged by. The outlines are
-exactly those that were found. The images are the user's own and lie where they lay when the command
-saw them, or beside its results.
+Reviewed results can then serve for training and evaluation. The masks are exactly those of the
+result. The images are the user's own and are read from their original path or from the folder of
+the results.
 """
 
 import hashlib
@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 from chromozoo.data.io.archive import Archive
 from chromozoo.errors import DatasetError, ImageError
 from chromozoo.images.reading import ImagePage, read_bytes, read_grey
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 from chromozoo.structures.metaphase import Metaphase
-from chromozoo.structures.polygons import check_size, mask_outline
+from chromozoo.structures.polygons import check_annotated_size, mask_outline
 from chromozoo.structures.run_lengths import read_mask
 
-# A file in the archive, or one that lies elsewhere; of a file with several images, one of them.
+# A file in the archive, a file elsewhere, or one image of a file with several.
 ImageFile = str | Path | ImagePage
 
 _PART = re.compile(r"(?:page([0-9]{1,9}))?-?(?:channel([0-9]{1,9}))?-?(max|min)?", re.ASCII)
-# Where images may lie, from the folder of the annotation.
+# Folders of images, relative to the folder of the annotation.
 _PLACES = (".", "images", "../images")
 
 
 def is_result(data: Mapping[str, Any]) -> bool:
-    """Whether a JSON object is the result of one image."""
+    """Return whether a JSON object is the result of one image."""
     return isinstance(data.get("chromozoo"), str) and ("instances" in data or "chromosomes" in data)
 
 
@@ -43,18 +43,18 @@ def read_result(
     path: Path,
     names: Set[str],
 ) -> Metaphase:
-    """The metaphase of the result of one image; labels are names of classes, or categories.
+    """Read the result of one image as a metaphase; labels are class names or categories.
 
     Args:
-        data: The JSON of the result.
-        key: What the metaphase is called.
-        archive: Where the JSON lies.
-        name: Of the JSON in the archive.
+        data: The parsed JSON of the result.
+        key: Name of the metaphase.
+        archive: Archive of the JSON file.
+        name: Name of the JSON file in the archive.
         path: Folder or zip file of the archive.
-        names: In the archive.
+        names: Names of all files in the archive.
 
     Raises:
-        DatasetError: The result is damaged, or its image is not there or is another one.
+        DatasetError: The result is damaged, or its image is missing or has changed.
     """
     source = f"{path}: {name}"
     rows = data.get("chromosomes", data.get("instances"))
@@ -63,11 +63,11 @@ def read_result(
     file = find_image(data, "image", PurePosixPath(name).parent, names, path)
     if file is None:
         raise DatasetError(
-            f"{source}: its image {shown(data.get('image'))} is not there any more; put it beside "
-            "the result"
+            f"{source}: its image {short_repr(data.get('image'))} is missing; put it into the "
+            "folder of the result"
         )
     image, image_source = read_image(file, archive, path, sha256_in(data))
-    check_size(data.get("width"), data.get("height"), image.shape, image_source, source)
+    check_annotated_size(data.get("width"), data.get("height"), image.shape, image_source, source)
     height, width = image.shape
     shapes = [f"chromosome {number}" for number in range(1, len(rows) + 1)]
     polygons = [
@@ -77,16 +77,18 @@ def read_result(
     labels = [row.get("class", row.get("category")) for row in rows]
     if wrong := [label for label in labels if not isinstance(label, str)]:
         raise DatasetError(
-            f"{source}: a chromosome has the class {shown(wrong[0])}; make the result again"
+            f"{source}: a chromosome has the class {short_repr(wrong[0])}; make the result again"
         )
     return Metaphase(key, image, polygons, labels, source, shapes)
 
 
 def outline_of_runs(runs: Any, shape: tuple[int, int], name: str) -> NDArray[np.float64]:
-    """Outline of a mask in run lengths, see :func:`chromozoo.structures.polygons.mask_outline`.
+    """Return the outline of a mask in run lengths.
+
+    See :func:`chromozoo.structures.polygons.mask_outline`.
 
     Raises:
-        DatasetError: It is no mask, or noise; the message begins with the name.
+        DatasetError: The runs are no mask, or noise; the message begins with the name.
     """
     mask = read_mask(runs, shape, name)
     try:
@@ -98,16 +100,19 @@ def outline_of_runs(runs: Any, shape: tuple[int, int], name: str) -> NDArray[np.
 def read_image(
     file: ImageFile, archive: Archive, path: Path, sha256: Any = None
 ) -> tuple[NDArray[np.float32], str]:
-    """An image that :func:`find_image` found, and what errors call it.
+    """Read an image that :func:`find_image` found.
 
     Args:
         file: The image.
-        archive: Where it lies, if it does not lie elsewhere.
+        archive: Archive of the image, unless the image lies elsewhere.
         path: Folder or zip file of the archive.
-        sha256: Of the file's content where that is known.
+        sha256: Hash of the content of the file; None where unknown.
+
+    Returns:
+        ``(H, W)`` float32 grey, and the name of the image in errors.
 
     Raises:
-        DatasetError: It is damaged, or another image than the one that was annotated.
+        DatasetError: The image is damaged or has changed since it was annotated.
     """
     source = f"{path}: {file}" if isinstance(file, str) else str(file)
     try:
@@ -117,7 +122,7 @@ def read_image(
             image = read_grey(read_bytes(data, source), source)
         else:
             image = read_grey(file)
-            found = _digest(file.path if isinstance(file, ImagePage) else file)
+            found = _hash_file(file.path if isinstance(file, ImagePage) else file)
     except (ImageError, OSError) as error:
         if isinstance(error, DatasetError):
             raise
@@ -138,31 +143,31 @@ def find_image(
     path: Path,
     follow: bool = True,
 ) -> ImageFile | None:
-    """The image that an annotation speaks of.
+    """Find the image of an annotation.
 
-    It is looked for beside the annotation and in folders called ``images``; if need be without the
-    folders of the machine that wrote the annotation, also where that is a Windows machine.
+    The folder of the annotation and folders named ``images`` are searched, with and without the
+    folders of the machine that wrote the annotation, which may run Windows.
 
     Args:
-        row: Of the annotation; has the name of the image, and in results its ``path`` and, as their
-            ``content``, which part of the file it is.
-        column: Where the name stands.
-        folder: Of the annotation in the archive.
-        names: In the archive.
+        row: The annotation, with the name of the image and, in results, its ``path`` and the part
+            of the file.
+        column: Key of the name in the annotation.
+        folder: Folder of the annotation in the archive.
+        names: Names of all files in the archive.
         path: Folder or zip file of the archive.
-        follow: Look for the image out of the archive, too, where its path leads.
+        follow: Also follow the path of the image out of the archive.
 
     Returns:
-        None where it is not there.
+        The image, or None where it is missing.
     """
     given = [row.get(column), row.get("path") if follow else None]
     candidates = [one for one in given if isinstance(one, str) and one]
-    part = _part(row) if follow and path.is_dir() else {}
+    part = _parse_part(row) if follow and path.is_dir() else {}
     for candidate in candidates:
         windows = candidate.replace("\\", "/")
         for place in (candidate, windows, PurePosixPath(windows).name):
             for inside in _PLACES:
-                name = _joined(folder, inside, place)
+                name = _join(folder, inside, place)
                 if name in names:
                     return ImagePage(path / name, **part) if part else name
     if not follow or not path.is_dir():
@@ -172,44 +177,44 @@ def find_image(
             try:
                 if file.is_file():
                     return ImagePage(file, **part) if part else file
-            except OSError:  # a name that is too long, a folder that may not be entered
+            except OSError:  # the name is too long, or the folder may not be entered
                 continue
     return None
 
 
 def names_of(file: ImageFile) -> tuple[str, ...]:
-    """Names that an image may have: its stem, and longer ones for where several have it."""
+    """Return the possible names of an image: its stem, and longer ones for ambiguous stems."""
     path = PurePath(file.path if isinstance(file, ImagePage) else file)
     part = f"-{file.suffix}" if isinstance(file, ImagePage) else ""
     without_suffix = path.parent / path.stem
     return path.stem + part, without_suffix.as_posix() + part, path.as_posix() + part
 
 
-def _joined(folder: PurePosixPath, inside: str, name: str) -> str:
+def _join(folder: PurePosixPath, inside: str, name: str) -> str:
     if inside.startswith("../"):
         folder, inside = folder.parent, inside.removeprefix("../")
     return (folder / inside / name).as_posix()
 
 
 def sha256_in(row: Mapping[str, Any]) -> Any:
-    """Hash of the content of the image's file as a result has it; None where it does not."""
+    """Return the hash of the image file in a result; None where the result has none."""
     return _content(row).get("sha256")
 
 
-def _digest(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _content(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is known of the content of the image's file: ``sha256``, ``part``."""
+    """Return the description of the image file in a result: ``sha256``, ``part``."""
     identity = row.get("identity")
     content = identity.get("content") if isinstance(identity, Mapping) else row.get("content")
     return content if isinstance(content, Mapping) else {}
 
 
-def _part(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Which image of its file it is: arguments of :class:`ImagePage`."""
+def _parse_part(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of the file that shows the image: arguments of :class:`ImagePage`."""
     part = _content(row).get("part")
     match = _PART.fullmatch(part) if isinstance(part, str) else None
     if match is None:

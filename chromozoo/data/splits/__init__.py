@@ -1,6 +1,7 @@
-"""Committed id lists: which cells or patients train, choose and judge a model.
+"""Splits: which cells or patients form the train, validation and test parts of a data set.
 
-A split is by cell or patient, never by image, for one metaphase gives 46 chromosomes.
+Data sets of single chromosomes are split by cell or patient and never by image, because one
+metaphase gives 46 chromosomes.
 """
 
 import hashlib
@@ -19,13 +20,13 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Split:
-    """One division of a data set.
+    """The division of a data set into train, validation and test parts.
 
     Attributes:
         name: ``"bioimlab_v1"``, or ``"bioimlab_v1/fold0"`` for a fold.
-        sha256: Of the whole id list file, so all folds of one file share it.
-        train, val, test: Ids: numbers of cells or patients, or names of images.
-        excluded: Ids that no stage uses; the file says why.
+        sha256: Hash of the split's file, which all folds share; of the parts for a drawn split.
+        train, val, test: Ids of the units: numbers of cells, or names of cells or images.
+        excluded: Ids that no part uses; the file gives the reason.
     """
 
     name: str
@@ -36,7 +37,11 @@ class Split:
     excluded: tuple[Any, ...] = ()
 
     def ids(self, stage: str) -> tuple[Any, ...]:
-        """Ids of ``"train"``, ``"val"``, ``"test"`` or ``"all"``."""
+        """Return the ids of ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
+
+        Raises:
+            UnknownNameError: No such part.
+        """
         if stage == "all":
             return tuple(sorted(self.train + self.val + self.test))
         if stage not in STAGES:
@@ -44,11 +49,11 @@ class Split:
         ids: tuple[Any, ...] = getattr(self, stage)
         return ids
 
-    def of_members(self, owners: Mapping[str, str]) -> "Split":
-        """The same division one level below: of what the ids own.
+    def divide_members(self, owners: Mapping[str, str]) -> "Split":
+        """Return the same division of the members of the ids, such as the cells of patients.
 
         Args:
-            owners: Id of this split by member, such as the patient by cell.
+            owners: Id in this split by member, such as the patient by cell.
         """
         parts = (
             tuple(sorted(member for member, owner in owners.items() if owner in ids))
@@ -58,9 +63,9 @@ class Split:
 
 
 def load_split(name: str, fold: int | None = None) -> Split:
-    """Reads a committed split, or one of its folds.
+    """Read a committed split, or one of its folds.
 
-    Fold k tests on part k and chooses on part k + 1; the rest trains.
+    Fold k tests on part k, validates on part k + 1 and trains on the others.
 
     Args:
         name: Stem of the file, such as ``"bioimlab_v1"``.
@@ -90,14 +95,14 @@ def load_split(name: str, fold: int | None = None) -> Split:
 
 
 def draw_split(name: str, ids: Iterable[str], fold: int | None = None) -> Split:
-    """Divides ids for which there is no committed list.
+    """Divide the ids of a data set without a committed split.
 
-    Every id falls by its own hash, so it stays where it is when others come or go: 70 % train, 10 %
-    val, 20 % test, or one of five folds as in :func:`load_split`.
+    The hash of an id decides its part, so ids do not move when others are added or removed: 70 %
+    train, 10 % val, 20 % test, or one of five folds as in :func:`load_split`.
 
     Args:
-        name: Of the data; the split is called ``"<name>_drawn"``.
-        ids: Of cells or files.
+        name: Name of the data set; the split is named ``"<name>_drawn"``.
+        ids: Ids of cells, patients or files.
         fold: None for train/val/test, else 0 to 4.
 
     Raises:

@@ -1,1 +1,1 @@
-"""Classifiers: one file for each published system. The class of one chromosome from its image."""
+"""Classifiers of single chromosomes: one file a model, each with its builder."""

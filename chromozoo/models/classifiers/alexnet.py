@@ -5,16 +5,15 @@ Papers: A. Krizhevsky, "One weird trick for parallelizing convolutional neural n
 (table 1, beside EResNet) and Wei et al. 2022 (table 2, beside IAPP-CNN).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torchvision.models import alexnet as torchvision_alexnet
 
-from chromozoo.models.layers.backbone import Backbone, BackboneClassifier, resize_pool, without_head
+from chromozoo.models.layers.backbone import Backbone, BackboneClassifier, remove_head, resize_pool
 from chromozoo.models.registry import register_model
 
 FEATURES = 4096
 MIN_INPUT_SIDE = 63
-CANVAS = {"height": 160, "width": 80, "scale": 1.6}
 
 
 class AlexNet(BackboneClassifier):
@@ -23,21 +22,17 @@ class AlexNet(BackboneClassifier):
     Args:
         pool: Height and width of the grid before the first linear layer; None keeps the 6x6 of the
             paper, see :func:`chromozoo.models.layers.backbone.resize_pool`.
-        preset: What it leaves open of height, width and scale is 160, 80 and 1.6.
-        **kwargs: See :class:`BackboneClassifier`.
+        **recipe: See :class:`BackboneClassifier`. The preset is 160x80 at scale 1.6 by default.
     """
 
-    def __init__(
-        self,
-        pool: tuple[int, int] | None = None,
-        preset: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    default_preset: ClassVar[dict[str, Any]] = {"height": 160, "width": 80, "scale": 1.6}
+
+    def __init__(self, pool: tuple[int, int] | None = None, **recipe: Any) -> None:
         body = torchvision_alexnet()
         if pool is not None:
             resize_pool(body, pool, "classifier.1")
-        network = Backbone(without_head(body, "classifier.6"), FEATURES, least=MIN_INPUT_SIDE)
-        super().__init__(network, FEATURES, preset=CANVAS | (preset or {}), **kwargs)
+        network = Backbone(remove_head(body, "classifier.6"), FEATURES, min_side=MIN_INPUT_SIDE)
+        super().__init__(network, FEATURES, **recipe)
 
 
 @register_model(

@@ -2,8 +2,8 @@
 
 Paper: C. Wang et al., "Fully Automatic Karyotyping via Deep Convolutional Neural Networks"
 (Render-Attention-Architecture), IEEE Access 12:46081, 2024. The network is figure 3 of the paper
-and has 16,355,160 parameters (62.39 MiB), as published. What the paper leaves open (optimiser,
-schedule, LeakyReLU slope, loss reduction) is stated where it is set.
+and has 16,355,160 parameters (62.39 MiB), as published. Our choices for what the paper leaves
+open (optimiser, schedule, LeakyReLU slope, loss reduction) are stated where they are set.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from chromozoo.losses.embedding import CentreLossPreset
 from chromozoo.models.init_from import initialise_from
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.networks import ClassifierNetwork
 
 BLOCKS_PER_STAGE = (2, 3, 3, 2)
 STAGE_WIDTHS = (64, 128, 256, 512)
@@ -26,10 +26,10 @@ FEATURES = STAGE_WIDTHS[-1] * EXPANSION
 
 
 class ChannelAttention(nn.Module):
-    """Weights each channel by what the whole feature map holds (figure 3a of the paper).
+    """Channel attention: weights of the channels from their means (figure 3a of the paper).
 
-    ``(B, C, H, W) -> (B, C, H, W)``. The linear layers carry no bias: only so does the parameter
-    count of the paper come out.
+    ``(B, C, H, W) -> (B, C, H, W)``. The linear layers have no bias, as the parameter count of
+    the paper demands.
     """
 
     def __init__(self, channels: int) -> None:
@@ -49,7 +49,7 @@ class ChannelAttention(nn.Module):
 class ChrBlock(nn.Module):
     """1x1 - grouped 3x3 - 1x1 bottleneck, channel attention, shortcut.
 
-    ``(B, in_channels, H, W) -> (B, 4 * width, H / stride, W / stride)``. The layers carry the
+    ``(B, in_channels, H, W) -> (B, 4 * width, H / stride, W / stride)``. The layers have the
     names of torchvision's and timm's ResNeXt, so ImageNet tensors of a ResNeXt-50 32x4d fit.
     """
 
@@ -81,13 +81,13 @@ class ChrBlock(nn.Module):
         return result
 
 
-class ChrNet4Network(nn.Module):
+class ChrNet4Network(ClassifierNetwork):
     """The pure network.
 
     Input ``(B, 1, H, W)`` or ``(B, 3, H, W)`` float, any H and W from 32 up (the paper: 224x224;
     a chromosome is tall and narrow, and 128x64 costs a sixth of that). Output: logits
-    ``(B, num_classes)``. A grey input gives what the same image in three equal channels gives,
-    at a third of the stem's cost.
+    ``(B, num_classes)``. A grey input gives the same logits as three equal channels, at a
+    third of the stem's cost.
 
     Example:
         >>> ChrNet4Network()(torch.zeros(2, 1, 128, 64)).shape
@@ -119,7 +119,7 @@ class ChrNet4Network(nn.Module):
                 nn.init.zeros_(module.bn3.weight)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pooled features ``(B, 2048)``, the ones that the centre loss pulls together."""
+        """Return the pooled features ``(B, 2048)``, which the centre loss pulls together."""
         stem = self.conv1.weight.sum(1, keepdim=True) if x.shape[1] == 1 else self.conv1.weight
         x = nn.functional.conv2d(x, stem, stride=2, padding=3)
         x = self.maxpool(self.relu(self.bn1(x)))
@@ -128,12 +128,9 @@ class ChrNet4Network(nn.Module):
         return x.mean(dim=(2, 3))
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of pooled features ``(B, 2048)``."""
+        """Return the logits ``(B, num_classes)`` of pooled features ``(B, 2048)``."""
         logits: Tensor = self.fc(features)
         return logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 class ChrNet4(ChromosomeClassifier):
@@ -143,44 +140,26 @@ class ChrNet4(ChromosomeClassifier):
     flipped copies of the training images are the vertical flips of our augmentation.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`.
         centre_loss: ``"wen"``, ``"paper-literal"`` or None, see
             :class:`chromozoo.losses.embedding.CentreLoss`.
+        lr: Highest learning rate.
         init_from: Name of a timm model with ImageNet weights whose tensors are taken over where
             name and shape agree (``"resnext50_32x4d.tv_in1k"``: all but attention and head), for
             strategies (b) to (d) of table II; a checkpoint (``.ckpt``) of this model, or
             ``"chromozoo/chrnet4"``, to tune further; None starts from random numbers, strategy (e).
-        contrastive, optimizer, lr, weight_decay, label_smoothing, flip_average, polarity: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
+
+    network: ChrNet4Network
 
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
         centre_loss: CentreLossPreset | None = "wen",
-        init_from: str | None = None,
-        contrastive: float = 0.0,
-        optimizer: OptimizerName = "adamw",
         lr: float = 2e-3,
-        weight_decay: float = 0.05,
-        label_smoothing: float = 0.1,
-        flip_average: bool = True,
-        polarity: bool = False,
+        init_from: str | None = None,
+        **recipe: Any,
     ) -> None:
-        self.save_hyperparameters(ignore=["init_from"])
-        super().__init__(
-            ChrNet4Network(),
-            FEATURES,
-            preset=preset,
-            centre_loss=centre_loss,
-            contrastive=contrastive,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            flip_average=flip_average,
-            polarity=polarity,
-        )
+        super().__init__(ChrNet4Network(), FEATURES, centre_loss=centre_loss, lr=lr, **recipe)
         if init_from is not None:
             initialise_from(self.network, init_from)
 

@@ -1,13 +1,13 @@
-"""The large classifier: ChrNet4's trunk looks at a chromosome twice, upright and straightened.
+"""The large classifier: ChrNet4's trunk on two views of a chromosome, upright and straightened.
 
-Ours. One trunk sees both views, so it has ChrNet4's size and starts from ChrNet4's weights; a
-chromosome that is bent shows its bands in the second view, one whose axis is hard to trace shows
-them in the first. What was tried for it: ``benchmarks/README.md``.
+Ours. One trunk reads both views, so it has ChrNet4's size and starts from ChrNet4's weights. The
+straightened view shows the bands of a bent chromosome, the upright view those of a chromosome whose
+axis is hard to trace. Experiments: ``benchmarks/README.md``.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,25 +15,17 @@ from torch import Tensor, nn
 from chromozoo.classes import CLASSES
 from chromozoo.losses.embedding import CentreLossPreset
 from chromozoo.models.classifiers.chrnet4 import FEATURES, ChrNet4Network
-from chromozoo.models.init_from import ZOO, initialise_from, published
+from chromozoo.models.init_from import ZOO, initialise_from, load_published
 from chromozoo.models.registry import register_model
 from chromozoo.models.weights.checkpoint import load_checkpoint
 from chromozoo.models.weights.storage import load_tensors
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
 
 VIEWS = ("upright", "straight")
 
-DEFAULT_PRESET: dict[str, Any] = {
-    "height": 144,
-    "width": 60,
-    "scale": 1.5,
-    "views": list(VIEWS),
-}
-
 
 class ChromozooLargeNetwork(ChrNet4Network):
-    """The pure network: one trunk for both views, whose vectors are joined before the last layer.
+    """The pure network: one trunk for both views, and one layer on their concatenated features.
 
     Input ``(B, 2, H, W)`` float, H and W from 32 up; channel 0 is the upright chromosome, 1 the
     straightened. Output: logits ``(B, num_classes)``.
@@ -48,7 +40,7 @@ class ChromozooLargeNetwork(ChrNet4Network):
         self.fc = nn.Linear(len(VIEWS) * FEATURES, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pooled features ``(B, 4096)``: 2048 of the upright, then 2048 of the straightened.
+        """Return pooled features ``(B, 4096)``: 2048 of the upright, then of the straightened view.
 
         Raises:
             ValueError: Not two views.
@@ -58,16 +50,16 @@ class ChromozooLargeNetwork(ChrNet4Network):
                 f"chromozoo_large looks at 2 views of a chromosome, not at {x.shape[1]}; let its "
                 "preset prepare the images (model.transforms)"
             )
-        # The views of one chromosome stand side by side in the batch.
+        # The views of one chromosome are neighbours in the batch.
         images = x.flatten(0, 1)[:, None].contiguous(memory_format=torch.channels_last)
         return super().forward_features(images).reshape(len(x), -1)
 
-    def take_over(self, chrnet4: Mapping[str, Tensor], path: Path) -> None:
-        """Begins as a trained ChrNet4 that averages its logits over both views.
+    def load_chrnet4(self, chrnet4: Mapping[str, Tensor], path: Path) -> None:
+        """Initialise as a trained ChrNet4 that averages its logits over both views.
 
         Args:
-            chrnet4: Its tensors.
-            path: Where they come from, to name in an error.
+            chrnet4: Tensors of the ChrNet4.
+            path: Their source, named in an error.
 
         Raises:
             WeightsError: They are not those of a ChrNet4.
@@ -81,62 +73,53 @@ class ChromozooLarge(ChromosomeClassifier):
     """The large classifier with its training.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`; what is not given is
-            144x60, scale 1.5, views upright and straight.
         centre_loss: ``"wen"``, ``"paper-literal"`` or None, see
             :class:`chromozoo.losses.embedding.CentreLoss`.
+        lr: Highest learning rate.
         init_from: ``"chromozoo/chrnet4:<tag>"`` or a checkpoint (``.ckpt``) of ChrNet4, for the
             trunk; ``"chromozoo/chromozoo_large:<tag>"`` or a checkpoint of this model, to tune it
             further; None starts from random numbers.
-        contrastive, optimizer, lr, weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`. The preset is
+            144x60 at scale 1.5, views upright and straight, by default.
 
     Raises:
         ValueError: The preset does not give two views.
     """
 
+    default_preset: ClassVar[dict[str, Any]] = {
+        "height": 144,
+        "width": 60,
+        "scale": 1.5,
+        "views": list(VIEWS),
+    }
+
+    network: ChromozooLargeNetwork
+
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
         centre_loss: CentreLossPreset | None = "wen",
-        init_from: str | None = None,
-        contrastive: float = 0.0,
-        optimizer: OptimizerName = "adamw",
         lr: float = 5e-4,
-        weight_decay: float = 0.05,
-        label_smoothing: float = 0.1,
-        flip_average: bool = True,
+        init_from: str | None = None,
+        **recipe: Any,
     ) -> None:
-        self.save_hyperparameters(ignore=["init_from"])
         network = ChromozooLargeNetwork()
-        super().__init__(
-            network,
-            len(VIEWS) * FEATURES,
-            preset=DEFAULT_PRESET | (preset or {}),
-            centre_loss=centre_loss,
-            contrastive=contrastive,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            flip_average=flip_average,
-        )
+        super().__init__(network, len(VIEWS) * FEATURES, centre_loss=centre_loss, lr=lr, **recipe)
         if len(self.transforms.views) != len(VIEWS):
             raise ValueError(
                 f"chromozoo_large looks at 2 views of a chromosome, the preset gives "
                 f"{list(self.transforms.views)}; give for example {list(VIEWS)}"
             )
         if init_from is not None and init_from.startswith(f"{ZOO}chrnet4"):
-            tensors = published(init_from.removeprefix(ZOO)).state_dict()
-            network.take_over(tensors, Path(init_from))
-        elif init_from is not None and _is_of_chrnet4(init_from):
-            network.take_over(load_checkpoint(init_from)[1], Path(init_from))
+            tensors = load_published(init_from.removeprefix(ZOO)).state_dict()
+            network.load_chrnet4(tensors, Path(init_from))
+        elif init_from is not None and _is_chrnet4_checkpoint(init_from):
+            network.load_chrnet4(load_checkpoint(init_from)[1], Path(init_from))
         elif init_from is not None:
             initialise_from(network, init_from)
 
 
-def _is_of_chrnet4(path: str) -> bool:
-    """Whether a path is that of a checkpoint whose last layer sees one view."""
+def _is_chrnet4_checkpoint(path: str) -> bool:
+    """Return whether a path is that of a checkpoint whose last layer takes one view."""
     head = load_checkpoint(path)[1].get("fc.weight") if path.endswith(".ckpt") else None
     return head is not None and head.shape[1] == FEATURES
 
@@ -147,9 +130,9 @@ def _is_of_chrnet4(path: str) -> bool:
     default_weights="bioimlab",
 )
 def chromozoo_large(**kwargs: Any) -> ChromozooLarge:
-    """Large, two views of a chromosome, 16.4 M parameters; input ``(B, 2, H, W)``, two views.
+    """Large, two views of a chromosome, 16,404,312 parameters; input ``(B, 2, H, W)``.
 
-    One trunk, that of ChrNet4, sees the upright and the straightened chromosome, which the preset
-    makes from one image; they are the channels of the input, 32x32 or larger.
+    One trunk, that of ChrNet4, reads the upright and the straightened chromosome. The preset makes
+    both views from one image; they are the channels of the input, 32x32 or larger.
     """
     return ChromozooLarge(**kwargs)

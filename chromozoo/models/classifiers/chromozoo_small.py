@@ -1,8 +1,8 @@
-"""The small classifier that labs run: a HGNetV2-B0 on a canvas as tall and narrow as a chromosome.
+"""The small classifier: a HGNetV2-B0 on a tall and narrow canvas.
 
-Ours. The network is that of PaddlePaddle's PP-HGNetV2 (B0) as timm has it, with one grey channel.
-It was chosen for two CPU cores, by its speed: of eleven backbones one of the three that train
-fastest (`benchmarks/README.md`); their accuracies were not compared.
+Ours. The network is timm's PP-HGNetV2 (B0) of PaddlePaddle with one grey channel. It was chosen for
+its speed on two CPU cores: it is one of the three fastest of eleven backbones in training
+(`benchmarks/README.md`); their accuracies were not compared.
 """
 
 from typing import Any
@@ -19,14 +19,17 @@ class ChromozooSmall(BackboneClassifier):
     """The small classifier with its training.
 
     Args:
-        preset: Arguments of :class:`ChromosomePreset`.
-        **kwargs: See :class:`BackboneClassifier`.
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments. The
+            network is built for its canvas.
+        **recipe: See :class:`BackboneClassifier`.
     """
 
-    def __init__(self, preset: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        canvas = ChromosomePreset(**(preset or {}))
+    def __init__(
+        self, preset: dict[str, Any] | ChromosomePreset | None = None, **recipe: Any
+    ) -> None:
+        canvas = self.make_preset(preset)
         network = timm_network(BACKBONE, canvas.height, canvas.width)
-        super().__init__(network, network.fc.in_features, preset=preset, **kwargs)
+        super().__init__(network, network.fc.in_features, preset=preset, **recipe)
 
 
 @register_model(
@@ -35,5 +38,5 @@ class ChromozooSmall(BackboneClassifier):
     default_weights="pki3",
 )
 def chromozoo_small(**kwargs: Any) -> ChromozooSmall:
-    """Small and fast: HGNetV2-B0, 4.0 M parameters; ``(B, 1 or 3, H, W)``, 32x32 or larger."""
+    """Small and fast: HGNetV2-B0, 3,996,438 parameters; ``(B, 1 or 3, H, W)``, 32x32 or larger."""
     return ChromozooSmall(**kwargs)

@@ -2,33 +2,32 @@
 
 Paper: C. Lin et al., "CIR-Net: Automatic Classification of Human Chromosome Based on
 Inception-ResNet Architecture", IEEE/ACM TCBB 19(3):1285, 2022 (online 2020). Its augmentation CDA
-is the ``rotate_step`` of :func:`chromozoo.images.augment.training_augmentation`. What the paper
-leaves open (kernel of the IAI, where it stands) is stated where it is set.
+is the ``rotate_step`` of :func:`chromozoo.images.augment.training_augmentation`. Our choices
+for what the paper leaves open (kernel and place of the IAI) are stated where they are set.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
+from chromozoo.images.preset import ChromosomePreset
 from chromozoo.models.layers.channels import to_three_channels
-from chromozoo.models.layers.fixed_size import check_input_size, flattened_map
+from chromozoo.models.layers.fixed_size import check_input_size, last_map_size
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.networks import ClassifierNetwork
 
 SYSTEM = "CIR-Net"
-# As published: 224x224, not turned upright.
-PUBLISHED_PRESET: dict[str, Any] = {"height": 224, "width": 224, "rotate_crop": "none"}
 MAP_CHANNELS = 1536
-# What shrinks the map in Inception-ResNet-v2: stem, Mixed_6a, Mixed_7a.
+# Layers that shrink the map in Inception-ResNet-v2: stem, Mixed_6a, Mixed_7a.
 LAYERS = ((3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2))
 
 
 def adapt(length: int, target: int, kernel: int = 3) -> tuple[int, int, int]:
-    """Kernel, stride and padding that bring ``length`` to ``target`` pixels (equation 9).
+    """Return kernel, stride and padding that bring ``length`` to ``target`` pixels (equation 9).
 
     ``target = floor((length + 2 padding - kernel) / stride + 1)``. Equal: 1, 1, 0. Smaller: no
     padding, the largest whole stride, and the kernel that then sees every pixel. Larger: stride 1
@@ -36,9 +35,9 @@ def adapt(length: int, target: int, kernel: int = 3) -> tuple[int, int, int]:
 
     Args:
         length: Pixels of the image along one axis.
-        target: Pixels wanted.
-        kernel: Of the larger case, which the paper leaves open. Where no whole padding fits it,
-            it is one larger.
+        target: Pixels of the result.
+        kernel: Kernel of the larger case, which the paper leaves open. Where no whole padding fits
+            it, it is one larger.
     """
     if target == length:
         return 1, 1, 0
@@ -52,15 +51,15 @@ def adapt(length: int, target: int, kernel: int = 3) -> tuple[int, int, int]:
 class ImageAdaptiveInterface(nn.Module):
     """One convolution that brings images of one size to another (section 3.3 of the paper).
 
-    ``(B, c_in, *size_in) -> (B, c_out, *size_out)``. Each axis is adapted by itself, see
+    ``(B, c_in, *size_in) -> (B, c_out, *size_out)``. Each axis is adapted separately, see
     :func:`adapt`. One layer, linear, is our reading: the paper gives neither depth nor activation.
 
     Args:
         c_in: Channels of the images.
         size_in: Height and width of the images in pixels.
-        size_out: Height and width wanted.
+        size_out: Height and width of the result.
         kernel: Kernel size along an axis that grows; 3 is our choice.
-        c_out: Channels wanted.
+        c_out: Channels of the result.
     """
 
     def __init__(
@@ -82,11 +81,11 @@ class ImageAdaptiveInterface(nn.Module):
         return adapted
 
 
-class CIRNetNetwork(nn.Module):
+class CIRNetNetwork(ClassifierNetwork):
     """The pure network: timm's Inception-ResNet-v2 up to its last map, flattened, one linear layer.
 
     Input ``(B, 1 or 3, H, W)`` float (with an interface: ``channels`` of them); H and W are those
-    of ``input_size``. What the trunk sees must be 75x75 or larger. Output: logits
+    of ``input_size``. The input of the trunk must be 75x75 or larger. Output: logits
     ``(B, num_classes)``.
 
     Parameters at 224x224 (5x5 map): 55,228,088. The paper's 55,258,360 are Keras' count of the
@@ -95,9 +94,9 @@ class CIRNetNetwork(nn.Module):
 
     Args:
         input_size: Height and width of the images.
-        interface: Height and width that the trunk shall see, through an
+        interface: Height and width of the trunk's input, made by an
             :class:`ImageAdaptiveInterface`; None leaves it out, as the released code does.
-        channels: Of the images, for the interface.
+        channels: Channels of the images, for the interface.
         num_classes: Number of classes.
     """
 
@@ -110,7 +109,7 @@ class CIRNetNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.input_size = tuple(input_size)
-        height, width = flattened_map(SYSTEM, interface or input_size, LAYERS)
+        height, width = last_map_size(SYSTEM, interface or input_size, LAYERS)
         self.interface = (
             ImageAdaptiveInterface(channels, input_size, interface) if interface else None
         )
@@ -120,7 +119,7 @@ class CIRNetNetwork(nn.Module):
         self.fc = nn.Linear(MAP_CHANNELS * height * width, num_classes)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The flattened last map ``(B, features)``; ``features`` is 38,400 at 224x224.
+        """Return the flattened last map ``(B, features)``; ``features`` is 38,400 at 224x224.
 
         Raises:
             ValueError: The images are not of the size that the network was built for.
@@ -131,12 +130,9 @@ class CIRNetNetwork(nn.Module):
         return features
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)``."""
+        """Return the logits ``(B, num_classes)`` of features ``(B, features)``."""
         logits: Tensor = self.fc(features)
         return logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 class CIRNet(ChromosomeClassifier):
@@ -147,37 +143,35 @@ class CIRNet(ChromosomeClassifier):
     random weights is our choice. Label smoothing is off, as in the paper.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`; height and width
-            are the network's input size. What is not given is as published: 224x224, not turned.
-        interface: Height and width that the trunk shall see, see :class:`CIRNetNetwork`.
-        optimizer, lr, weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments;
+            height and width are the network's input size. What is not given is as published:
+            224x224, not turned upright.
+        interface: Height and width of the trunk's input, see :class:`CIRNetNetwork`.
+        label_smoothing: Share of the target that is spread over all classes.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
+
+    default_preset: ClassVar[dict[str, Any]] = {
+        "height": 224,
+        "width": 224,
+        "rotate_crop": "none",
+    }
 
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
+        preset: dict[str, Any] | ChromosomePreset | None = None,
         interface: list[int] | None = None,
-        optimizer: OptimizerName = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
         label_smoothing: float = 0.0,
-        flip_average: bool = True,
+        **recipe: Any,
     ) -> None:
-        preset = PUBLISHED_PRESET | (preset or {})
-        self.save_hyperparameters()
-        network = CIRNetNetwork(
-            (preset["height"], preset["width"]), interface, preset.get("channels", 1)
-        )
+        canvas = self.make_preset(preset)
+        network = CIRNetNetwork((canvas.height, canvas.width), interface, canvas.channels)
         super().__init__(
             network,
             network.fc.in_features,
             preset=preset,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
             label_smoothing=label_smoothing,
-            flip_average=flip_average,
+            **recipe,
         )
 
 
@@ -188,7 +182,7 @@ def cir_net(**kwargs: Any) -> CIRNet:
     The published 55,258,360 are Keras' count of the same network: with 60,544 running statistics
     of BatchNorm, without its 30,272 scales. The flattened head depends on the input size, which
     height and width of the preset set (75 or more): weights of another size have another count.
-    The Image Adaptive Interface (``interface=[height, width]``) is off, for the published count
-    leaves no room for it. Ours: random start, AdamW with one cycle.
+    The Image Adaptive Interface (``interface=[height, width]``) is off, because the published
+    count has no parameters for it. Ours: random initialisation, AdamW with one cycle.
     """
     return CIRNet(**kwargs)

@@ -18,9 +18,9 @@ MIN_INPUT_SIDE = 29
 class DenseNet121(BackboneClassifier):
     """DenseNet-121 of timm. Arguments: see :class:`BackboneClassifier`."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **recipe: Any) -> None:
         body = timm.create_model("densenet121", num_classes=0)
-        super().__init__(Backbone(body, FEATURES, least=MIN_INPUT_SIDE), FEATURES, **kwargs)
+        super().__init__(Backbone(body, FEATURES, min_side=MIN_INPUT_SIDE), FEATURES, **recipe)
 
 
 @register_model(

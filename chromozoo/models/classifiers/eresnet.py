@@ -1,10 +1,10 @@
 """EResNet: ResNet-50 with an extended block, whose features are matched to label feature vectors.
 
 Paper: C. Wang et al., "Extended ResNet and Label Feature Vector Based Chromosome Classification",
-IEEE Access 8:201098, 2020. The network is figure 3 of the paper; matching, label redistribution
-and the matching of two images of a cell are in :mod:`chromozoo.karyotype.matching` and work for every
+IEEE Access 8:201098, 2020. The network is figure 3 of the paper; matching, label redistribution and
+the matching of two images of a cell are in :mod:`chromozoo.karyotype.matching` and work for every
 classifier. The paper leaves open: width of the extended block, dropout rate, input size, optimiser,
-learning rate, batch size and pre-training; what stands here for them is our choice.
+learning rate, batch size and pre-training; their values here are our choice.
 """
 
 from itertools import pairwise
@@ -20,17 +20,17 @@ from chromozoo.models.init_from import initialise_from
 from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.networks import ClassifierNetwork
 
 POOLED = 2048
 MIN_SIDE = 32  # the trunk halves the image five times
 
-# What is kept of a label feature vector at each new image of its class: about the last 100 count.
+# Decay of a label feature vector at each new image of its class: about the last 100 count.
 # An epoch of BioImLab has 166 of each autosome.
 MEMORY = 0.99
 
 
-class EResNetNetwork(nn.Module):
+class EResNetNetwork(ClassifierNetwork):
     """The pure network.
 
     Input ``(B, 1, H, W)`` or ``(B, 3, H, W)`` float, H and W from 32 up; a grey image becomes
@@ -47,8 +47,8 @@ class EResNetNetwork(nn.Module):
 
     Attributes:
         label_features: ``(num_classes, F)`` label feature vectors: running means of the matching
-            features of the training images, see :meth:`follow`.
-        label_features_set: ``(num_classes,)`` bool, whether an image of the class was ever seen.
+            features of the training images, see :meth:`update_label_features`.
+        label_features_set: ``(num_classes,)`` bool, whether the class has had an image.
 
     Raises:
         ValueError: Arguments out of range.
@@ -96,7 +96,7 @@ class EResNetNetwork(nn.Module):
         self.register_buffer("label_features_set", torch.zeros(num_classes, dtype=torch.bool))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Matching features ``(B, F)``: 2048 for Y = 0, else ``width``. Never negative."""
+        """Return the matching features ``(B, F)``: 2048 for Y = 0, else ``width``."""
         if min(x.shape[-2:]) < MIN_SIDE:
             raise ValueError(
                 f"an image of {x.shape[-2]}x{x.shape[-1]} pixels is too small for ResNet-50: give "
@@ -106,16 +106,13 @@ class EResNetNetwork(nn.Module):
         return features
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of matching features ``(B, F)``."""
+        """Return the logits ``(B, num_classes)`` of matching features ``(B, F)``."""
         logits: Tensor = self.fc(self.block[self.feature_unit :](features))
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
     @torch.no_grad()
-    def follow(self, features: Tensor, labels: Tensor) -> None:
-        """Moves the label feature vectors towards the features of a training batch.
+    def update_label_features(self, features: Tensor, labels: Tensor) -> None:
+        """Move the label feature vectors towards the features of a training batch.
 
         Args:
             features: ``(B, F)`` of :meth:`forward_features`.
@@ -137,64 +134,43 @@ class EResNetNetwork(nn.Module):
 class EResNet(ChromosomeClassifier):
     """EResNet with the joint loss of the paper: cross-entropy + centre loss of the same feature.
 
-    The centre loss pulls at the matching feature (equation 2 speaks of "the feature vector"), so
-    that what is matched is what was pulled together. The label feature vectors follow the features
-    of the training batches as the running statistics of BatchNorm do, so every checkpoint and every
-    weights file holds them at no cost. They are approximate (augmented images, the network of
-    some steps ago); ``chromozoo match`` computes exact ones, and measures both.
+    The centre loss pulls at the matching feature (equation 2 speaks of "the feature vector"),
+    because that feature is matched. The label feature vectors follow the features of the training
+    batches as the running statistics of BatchNorm do, so every checkpoint and every weights file
+    holds them at no cost. They are approximate (augmented images, the network of some steps ago);
+    ``chromozoo feature-matching`` computes exact ones, and measures both.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`.
         units, feature_unit, width, dropout: See :class:`EResNetNetwork`.
         centre_loss: ``"wen"``, ``"paper-literal"`` or None, see
             :class:`chromozoo.losses.embedding.CentreLoss`.
         init_from: Name of a timm ResNet-50 with ImageNet weights for the trunk
             (``"resnet50.tv_in1k"``); or a checkpoint (``.ckpt``) of this model to tune further;
             None starts from random numbers.
-        contrastive, optimizer, lr, weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
 
     network: EResNetNetwork
 
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
         units: int = 1,
         feature_unit: int = 0,
         width: int = 512,
         dropout: float = 0.5,
         centre_loss: CentreLossPreset | None = "wen",
         init_from: str | None = None,
-        contrastive: float = 0.0,
-        optimizer: OptimizerName = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        label_smoothing: float = 0.1,
-        flip_average: bool = True,
+        **recipe: Any,
     ) -> None:
-        self.save_hyperparameters(ignore=["init_from"])
         network = EResNetNetwork(units, feature_unit, width, dropout)
-        super().__init__(
-            network,
-            network.features,
-            preset=preset,
-            centre_loss=centre_loss,
-            contrastive=contrastive,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            flip_average=flip_average,
-        )
+        super().__init__(network, network.features, centre_loss=centre_loss, **recipe)
         if init_from is not None:
             initialise_from(self.network, init_from, prefix="trunk.")
 
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        features = self.network.forward_features(batch["image"])
-        loss = self.class_loss(features, batch["label"])
+    def class_loss(self, features: Tensor, label: Tensor) -> Tensor:
+        loss = super().class_loss(features, label)
         if self.training:
-            self.network.follow(features.detach(), batch["label"])
+            self.network.update_label_features(features.detach(), label)
         return loss
 
 
@@ -218,13 +194,14 @@ def eresnet(
     - Its weight of the centre loss, 0.5 "as Wen et al.", is Wen's rate of the centres; the weight
       here is Wen's, 0.003 (`centre_loss: paper-literal` is the other).
     - Its label feature vectors are means over validation images. Ours are means over training
-      images, for validation is kept for choosing. `chromozoo match` measures them, with the
-      label redistribution and with the exact assignment of a cell.
+      images, because validation serves model selection. `chromozoo feature-matching` measures
+      them, with the label redistribution and with the exact assignment of a cell.
     - Its label redistribution is taken as written: where homologues are divided between head and
-      tail, the one in the head must leave its right class. Expect a loss where the names were good.
+      tail, the one in the head must leave its true class. It lowers the accuracy of good
+      predictions.
     - Its cosine "distance" (equation 7) is the similarity; ours is 1 - cos.
     - Flipped copies of the training images are the vertical flips of our augmentation, and
       features and probabilities are averaged over the four mirror images.
-    - Optimiser, schedule, input size and start (random) are ours, see the config.
+    - Optimiser, schedule, input size and initialisation (random) are ours, see the config.
     """
     return EResNet(units=units, feature_unit=feature_unit, width=width, dropout=dropout, **kwargs)

@@ -1,10 +1,10 @@
-"""IAPP-CNN: the whole image, the object and its telling part, each to a CNN of its own.
+"""IAPP-CNN: a CNN each for the whole image, the object and its most discriminative part.
 
 Paper: H. Wei et al., "Classification of Giemsa staining chromosome using input-aware deep
 convolutional neural network with integrated uncertainty estimates", Biomedical Signal Processing
 and Control 71:103120, 2022. The paper publishes no parameter count and leaves open the reductions
 of the two excitations, the depth of the DenseNet, how the excitations learn, and the heads of
-AlexNet and VGG. What is chosen here is said where it is chosen.
+AlexNet and VGG. Our choices are stated where they are made.
 """
 
 import difflib
@@ -23,11 +23,12 @@ from chromozoo.errors import UnknownNameError
 from chromozoo.images.preset import ChromosomePreset
 from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.registry import register_model
-from chromozoo.tasks.classification import ChromosomeClassifier
+from chromozoo.tasks.classification import FEATURE_LOSSES, ChromosomeClassifier
+from chromozoo.tasks.networks import ClassifierNetwork
 from chromozoo.tasks.optimisation import OptimizerName
 
 SCALES = ("global", "object", "part")
-# Of the two excitations; the paper gives no values.
+# Reductions of the two excitations; the paper gives no values.
 REDUCTIONS = (16, 8)
 
 Vote = Literal["logits", "probabilities"]
@@ -36,14 +37,14 @@ Vote = Literal["logits", "probabilities"]
 # The three scales
 
 
-def object_mask(signal: Tensor, literal: bool = False) -> Tensor:
-    """Where the chromosome is (equations 2 to 4).
+def find_object_mask(signal: Tensor, literal: bool = False) -> Tensor:
+    """Return the mask of the chromosome (equations 2 to 4).
 
-    A pixel above the image's mean belongs to it; an erosion and a dilation (3x3, a size of ours)
-    take specks away. The paper's upper limit of 254 takes its white background out. A signal image
-    has a background of 0, which the lower limit takes out already, and its brightest bands lie
-    at 255: so there is no upper limit here. On the paper's own images the printed rule keeps
-    next to nothing, because their mean lies near 252 and dark chromosomes below it.
+    A pixel above the image's mean belongs to it; an erosion and a dilation (3x3, our size) remove
+    specks. The paper's upper limit of 254 removes its white background. A signal image has a
+    background of 0, which the lower limit removes already, and its brightest bands have 255, so
+    there is no upper limit here. On the paper's own images the printed rule removes nearly all of
+    the chromosome, because the mean of the image is near 252 and dark chromosomes are below it.
 
     Args:
         signal: ``(B, 1, H, W)``, 0..1, background 0.
@@ -59,8 +60,8 @@ def object_mask(signal: Tensor, literal: bool = False) -> Tensor:
     return nn.functional.max_pool2d(eroded, 3, stride=1, padding=1) > 0
 
 
-def part_mask(activation: Tensor) -> Tensor:
-    """The largest connected region in which every activation map is above its mean (eq. 10-12).
+def find_part_mask(activation: Tensor) -> Tensor:
+    """Return the largest region in which every activation map is above its mean (eq. 10-12).
 
     Args:
         activation: ``(B, maps, h, w)``, the channel sums of the re-weighted features.
@@ -72,8 +73,8 @@ def part_mask(activation: Tensor) -> Tensor:
     cells = above[0].numel()
     numbers = torch.arange(1, cells + 1, device=above.device, dtype=torch.float32)
     labels = numbers.view(above.shape[1:]) * above
-    # Every cell takes the highest number among its neighbours until each region has one. No path
-    # is longer than the number of cells, which are few; so this runs on any device without a wait.
+    # Every cell takes the highest number of its neighbours until each region has one number. No
+    # path is longer than the number of cells, so a fixed number of steps needs no synchronisation.
     for _ in range(cells):
         labels = nn.functional.max_pool2d(labels, 3, stride=1, padding=1) * above
     flat = labels.flatten(1).long()
@@ -84,12 +85,12 @@ def part_mask(activation: Tensor) -> Tensor:
 
 
 def zoom(images: Tensor, mask: Tensor, fill: float) -> Tensor:
-    """What a mask shows, cut to the box of the mask and enlarged to the size of the image.
+    """Return images cut to the box of a mask and enlarged to the size of the image.
 
     Args:
         images: ``(B, C, H, W)``.
-        mask: ``(B, 1, H, W)`` bool. An empty one shows the whole image.
-        fill: Value of what the mask hides.
+        mask: ``(B, 1, H, W)`` bool; pixels outside are hidden. An empty mask hides none.
+        fill: Value of hidden pixels.
 
     Returns:
         ``(B, C, H, W)``.
@@ -109,10 +110,10 @@ def zoom(images: Tensor, mask: Tensor, fill: float) -> Tensor:
 
 
 def integrate(logits: Tensor, uncertainty: bool = True, vote: Vote = "logits") -> Tensor:
-    """The branches' joint prediction (equations 15 to 17).
+    """Return the joint prediction of the branches (equations 15 to 17).
 
     ``y = sum_b lambda_b y_b`` with ``lambda_b`` the highest softmax probability of branch b. We
-    divide by the sum of the lambdas: no decision changes, and one branch gives just what it says.
+    divide by the sum of the lambdas: no decision changes, and a single branch is unchanged.
 
     Args:
         logits: ``(B, branches, classes)``.
@@ -145,12 +146,12 @@ class Base:
     Attributes:
         trunk: Makes it: ``(B, 3, H, W)`` to the last feature map ``(B, channels, h, w)``.
         channels: Of that map.
-        least: Least height and width of an image, in pixels.
+        min_side: Minimum height and width of an image in pixels.
     """
 
     trunk: Callable[[], nn.Module]
     channels: int
-    least: int
+    min_side: int
 
 
 def _resnet50() -> nn.Module:
@@ -200,7 +201,7 @@ class Branch(nn.Module):
         self.fc = nn.Linear(base.channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pooled features ``(B, channels)``."""
+        """Return pooled features ``(B, channels)``."""
         pooled: Tensor = self.trunk(to_three_channels(x)).mean(dim=(2, 3))
         return pooled
 
@@ -222,7 +223,7 @@ class Excitation(nn.Module):
         return weight
 
 
-class IappCnnNetwork(nn.Module):
+class IappCnnNetwork(ClassifierNetwork):
     """The pure network.
 
     Input ``(B, 1 or 3, H, W)`` float, a signal image (background 0, chromosome up to 1) less
@@ -244,7 +245,7 @@ class IappCnnNetwork(nn.Module):
         reductions: Of the excitations, one for each map that is intersected.
         uncertainty: Whether each vote counts by its own highest probability.
         vote: What is added, see :func:`integrate`.
-        literal_mask: Object mask as printed in the paper, see :func:`object_mask`.
+        literal_mask: Object mask as printed in the paper, see :func:`find_object_mask`.
         mean, std: Normalisation of the input.
         num_classes: Length of the output.
 
@@ -277,11 +278,11 @@ class IappCnnNetwork(nn.Module):
             raise ValueError(
                 f"scales are {list(scales)}: name 'global', and each further one of {SCALES} once"
             )
-        made = BASES[base]
-        if not reductions or not all(1 <= r <= made.channels for r in reductions):
+        chosen = BASES[base]
+        if not reductions or not all(1 <= r <= chosen.channels for r in reductions):
             raise ValueError(
                 f"reductions are {list(reductions)}: give one or more, from 1 to the "
-                f"{made.channels} channels of {base}"
+                f"{chosen.channels} channels of {base}"
             )
         self.base = base
         self.scales = tuple(scale for scale in SCALES if scale in scales)
@@ -290,26 +291,26 @@ class IappCnnNetwork(nn.Module):
         self.literal_mask = literal_mask
         self.mean, self.std = mean, std
         built = SCALES if "part" in scales else self.scales
-        self.branches = nn.ModuleDict({scale: Branch(made, num_classes) for scale in built})
+        self.branches = nn.ModuleDict({scale: Branch(chosen, num_classes) for scale in built})
         self.excitations = nn.ModuleList(
-            Excitation(made.channels, r) for r in (reductions if "part" in scales else ())
+            Excitation(chosen.channels, r) for r in (reductions if "part" in scales else ())
         )
 
     @property
     def features(self) -> int:
-        """Length of :meth:`forward_features`."""
+        """Length of the feature vectors."""
         return BASES[self.base].channels * len(self.scales)
 
     def branch_features(self, x: Tensor) -> dict[str, Tensor]:
-        """Pooled features ``(B, channels)`` of every branch by its scale.
+        """Return the pooled features ``(B, channels)`` of every branch by its scale.
 
         Raises:
             ValueError: The image is smaller than the base can take.
         """
-        least = BASES[self.base].least
-        if min(x.shape[-2:]) < least:
+        min_side = BASES[self.base].min_side
+        if min(x.shape[-2:]) < min_side:
             raise ValueError(
-                f"{self.base} takes images of {least}x{least} pixels or more, not "
+                f"{self.base} takes images of {min_side}x{min_side} pixels or more, not "
                 f"{x.shape[-2]}x{x.shape[-1]}; set height and width of the preset"
             )
         features = {"global": self.branches["global"](x)}
@@ -317,7 +318,7 @@ class IappCnnNetwork(nn.Module):
             return features
         fill = -self.mean / self.std
         signal = x.mean(dim=1, keepdim=True) * self.std + self.mean
-        objects = zoom(x, object_mask(signal, self.literal_mask), fill)
+        objects = zoom(x, find_object_mask(signal, self.literal_mask), fill)
         if "part" not in self.branches:
             features["object"] = self.branches["object"](objects)
             return features
@@ -330,7 +331,7 @@ class IappCnnNetwork(nn.Module):
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             activation = torch.einsum("bmc,bchw->bmhw", weights.float(), last_map.float())
             region = nn.functional.interpolate(
-                part_mask(activation).float(), objects.shape[-2:], mode="nearest"
+                find_part_mask(activation).float(), objects.shape[-2:], mode="nearest"
             )
             inside = objects.mean(dim=1, keepdim=True) > fill
             # Where there is no common region, or no chromosome in it, the part is the object.
@@ -339,23 +340,20 @@ class IappCnnNetwork(nn.Module):
         return features
 
     def branch_logits(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Logits ``(B, num_classes)`` of the features of every branch."""
+        """Return the logits ``(B, num_classes)`` of the features of every branch."""
         branches: Any = self.branches
         return {scale: branches[scale].fc(pooled) for scale, pooled in features.items()}
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pooled features of the voting branches in the order of ``scales``, one after another."""
+        """Return the concatenated pooled features of the voting branches, in order of scales."""
         features = self.branch_features(x)
         return torch.cat([features[scale] for scale in self.scales], dim=1)
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Integrated prediction ``(B, num_classes)`` of :meth:`forward_features`."""
+        """Return the integrated prediction ``(B, num_classes)`` of :meth:`forward_features`."""
         apart = dict(zip(self.scales, features.chunk(len(self.scales), dim=1), strict=True))
         logits = list(self.branch_logits(apart).values())
         return integrate(torch.stack(logits, dim=1), self.uncertainty, self.vote)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 def _check_known(kind: str, names: Sequence[str], known: Sequence[str]) -> None:
@@ -373,19 +371,23 @@ class IappCnn(ChromosomeClassifier):
     epochs); the one-cycle schedule of the base class is ours.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`. At 112x48 pixels
-            the last map of ResNet-50 has 4x2 cells and the part is coarse; the paper's 224x224
-            give 7x7.
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments. At
+            112x48 pixels the last map of ResNet-50 has 4x2 cells and the part is coarse; the
+            paper's 224x224 give 7x7.
         base, uncertainty, vote, literal_mask: See :class:`IappCnnNetwork`.
         scales: Branches that vote; None: all three.
         reductions: Of the excitations; None: 16 and 8.
-        optimizer, lr, weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        optimizer, lr, weight_decay, label_smoothing: See ``recipe``; the defaults are the paper's.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
+
+    fixed_arguments = FEATURE_LOSSES
+
+    network: IappCnnNetwork
 
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
+        preset: dict[str, Any] | ChromosomePreset | None = None,
         base: str = "resnet50",
         scales: list[str] | None = None,
         uncertainty: bool = True,
@@ -396,10 +398,9 @@ class IappCnn(ChromosomeClassifier):
         lr: float = 0.02,
         weight_decay: float = 1e-5,
         label_smoothing: float = 0.0,
-        flip_average: bool = True,
+        **recipe: Any,
     ) -> None:
-        self.save_hyperparameters()
-        normalisation = ChromosomePreset(**(preset or {}))
+        normalisation = self.make_preset(preset)
         network = IappCnnNetwork(
             base,
             SCALES if scales is None else scales,
@@ -418,13 +419,15 @@ class IappCnn(ChromosomeClassifier):
             lr=lr,
             weight_decay=weight_decay,
             label_smoothing=label_smoothing,
-            flip_average=flip_average,
+            centre_loss=None,
+            contrastive=0.0,
+            polarity=False,
+            **recipe,
         )
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Sum of the branches' cross-entropies (equation 14); see the base class."""
-        network: Any = self.network
-        logits = network.branch_logits(network.branch_features(batch["image"]))
+        """Return the sum of the branches' cross-entropies (equation 14)."""
+        logits = self.network.branch_logits(self.network.branch_features(batch["image"]))
         losses = [self.cross_entropy(found, batch["label"]) for found in logits.values()]
         return torch.stack(losses).sum()
 

@@ -4,7 +4,7 @@ Papers: C. Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Res
 on Learning", AAAI 2017. As a classifier of chromosomes: Wei et al. 2022 (table 2, beside IAPP-CNN).
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import timm
 
@@ -13,21 +13,21 @@ from chromozoo.models.registry import register_model
 
 FEATURES = 1536
 MIN_INPUT_SIDE = 75
-CANVAS = {"height": 160, "width": 80, "scale": 1.6}
 
 
 class InceptionV4(BackboneClassifier):
     """Inception-v4 of timm.
 
     Args:
-        preset: What it leaves open of height, width and scale is 160, 80 and 1.6.
-        **kwargs: See :class:`BackboneClassifier`.
+        **recipe: See :class:`BackboneClassifier`. The preset is 160x80 at scale 1.6 by default.
     """
 
-    def __init__(self, preset: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    default_preset: ClassVar[dict[str, Any]] = {"height": 160, "width": 80, "scale": 1.6}
+
+    def __init__(self, **recipe: Any) -> None:
         body = timm.create_model("inception_v4", num_classes=0)
-        network = Backbone(body, FEATURES, least=MIN_INPUT_SIDE)
-        super().__init__(network, FEATURES, preset=CANVAS | (preset or {}), **kwargs)
+        network = Backbone(body, FEATURES, min_side=MIN_INPUT_SIDE)
+        super().__init__(network, FEATURES, **recipe)
 
 
 @register_model(

@@ -3,13 +3,13 @@
 Paper: N. Xie et al., "Statistical Karyotype Analysis Using CNN and Geometric Optimization", IEEE
 Access 7, 2019, sections IV-C (straightening), IV-D (network) and V-B. The paper gives no parameter
 count, and its "concatenation layer with 4096 nodes" cannot join three vectors of 2048; see
-:class:`McnnGoNetwork`. What else it leaves open is stated where it is set.
+:class:`McnnGoNetwork`. Our other choices are stated where they are set.
 """
 
 import math
-from collections.abc import Sequence
-from itertools import accumulate
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from chromozoo.classes import CLASSES
 from chromozoo.errors import TrainingError
 from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.models.registry import register_model
-from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import total_steps
+from chromozoo.tasks.classification import FEATURE_LOSSES, ChromosomeClassifier
+from chromozoo.tasks.networks import ClassifierNetwork
+from chromozoo.tasks.optimisation import build_optimizer, total_steps
 
 Merge = Literal["linear", "sum"]
 
@@ -33,14 +34,6 @@ HIDDEN = 1024
 MIN_SIDE = 64
 WARM_UP = 0.15
 
-# Original, straightened and cropped image: 128x64, and 64x32 where the ResNets begin.
-DEFAULT_PRESET: dict[str, Any] = {
-    "height": 128,
-    "width": 64,
-    "scale": 1.3,
-    "views": ["upright", "straight", "crop"],
-}
-
 
 def _trunk() -> nn.Module:
     # Each block begins as its shortcut (Goyal et al. 2017): steadier first epochs.
@@ -49,7 +42,7 @@ def _trunk() -> nn.Module:
     return trunk
 
 
-class McnnGoNetwork(nn.Module):
+class McnnGoNetwork(ClassifierNetwork):
     """The pure network: three branches, a layer that merges them, and two hidden layers.
 
     Input ``(B, 3, H, W)`` float, H and W from 64 up (the paper: 64x32 where the ResNets begin, so
@@ -57,8 +50,8 @@ class McnnGoNetwork(nn.Module):
     one. Output: logits ``(B, num_classes)``.
 
     Original and straightened first pass max pooling 2x2 and a convolution 3x3, as published; the
-    cropped one, "fed into ResNet directly", comes averaged over 2x2 pixels, so that all three
-    ResNets see the same size (ours, the paper has all images at 64x32).
+    cropped one, "fed into ResNet directly", is averaged over 2x2 pixels, so that all three ResNets
+    get the same size (ours, the paper has all images at 64x32).
 
     Args:
         num_classes: Number of classes.
@@ -97,7 +90,7 @@ class McnnGoNetwork(nn.Module):
         )
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pooled features ``(B, 6144)``: original, straightened, cropped, 2048 each.
+        """Return pooled features ``(B, 6144)``: original, straightened, cropped, 2048 each.
 
         Raises:
             ValueError: Not three views, or the images are too small.
@@ -120,7 +113,7 @@ class McnnGoNetwork(nn.Module):
         return torch.cat(features, dim=1)
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of pooled features ``(B, 6144)``."""
+        """Return the logits ``(B, num_classes)`` of pooled features ``(B, 6144)``."""
         if self.merge is not None:
             merged = self.merge(features)
         else:
@@ -129,55 +122,57 @@ class McnnGoNetwork(nn.Module):
         logits: Tensor = self.classifier(merged)
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 class McnnGo(ChromosomeClassifier):
     """mCNN_GO with its training in three stages, as one run.
 
-    1. The branches learn, each with a linear head of its own that names the 24 classes. These
-       heads are in the checkpoint but not in the network: they serve the training alone.
-    2. The branches rest, running statistics and entry convolutions included; what merges them
-       learns.
-    3. All learns, at ``fine_tune_lr``.
+    1. The branches are trained, each with its own linear head for the 24 classes. These heads are
+       in the checkpoint but not in the network: they serve the training alone.
+    2. The branches are frozen, running statistics and entry convolutions included; the layers that
+       merge them are trained.
+    3. All parameters are trained, at ``fine_tune_lr``.
 
     The stage follows from the epoch, so a run that is resumed is in the right one. Each stage has
     a one-cycle schedule of its own (ours; the paper gives 0.0005 for the third and nothing else).
 
-    ``val/accuracy`` is what the model would answer, in every stage. It is chance in the first,
-    where what merges the branches has not begun to learn: so no checkpoint of that stage is taken
-    for the best. ``val/branch_accuracy`` says how far the branches are: that of the mean of their
-    probabilities, and only logged in the first stage.
+    ``val/accuracy`` is that of the whole model in every stage. It is chance in the first, where the
+    merging layers are untrained, so no checkpoint of that stage becomes the best.
+    ``val/branch_accuracy``, only logged in the first stage, is that of the mean of the branches'
+    probabilities.
 
     Under DDP a part of the parameters has no gradient in the stages 1 and 2:
     ``--trainer.strategy ddp_find_unused_parameters_true``.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`; what is not given is
-            128x64, scale 1.3, views upright, straight and crop.
         merge: See :class:`McnnGoNetwork`.
         stage_epochs: Epochs of the three stages. Their sum is ``trainer.max_epochs``.
-        lr: Highest learning rate of the first two stages.
-        fine_tune_lr: Highest learning rate of the third.
-        weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        fine_tune_lr: Highest learning rate of the third stage; ``lr`` is that of the others.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`. The preset is
+            128x64 at scale 1.3, views upright, straight and crop, by default.
 
     Raises:
         ValueError: ``stage_epochs`` are not three numbers of epochs, or the preset does not give
             three views.
     """
 
+    # Three images of 128x64: 64x32 where the ResNets begin.
+    default_preset: ClassVar[dict[str, Any]] = {
+        "height": 128,
+        "width": 64,
+        "scale": 1.3,
+        "views": ["upright", "straight", "crop"],
+    }
+    training_arguments = ChromosomeClassifier.training_arguments | {"stage_epochs", "fine_tune_lr"}
+    fixed_arguments = FEATURE_LOSSES
+
+    network: McnnGoNetwork
+
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
         merge: Merge = "linear",
         stage_epochs: Sequence[int] = (9, 3, 6),
-        lr: float = 1e-3,
         fine_tune_lr: float = 5e-4,
-        weight_decay: float = 0.05,
-        label_smoothing: float = 0.1,
-        flip_average: bool = True,
+        **recipe: Any,
     ) -> None:
         stage_epochs = list(stage_epochs)
         if len(stage_epochs) != 3 or min(stage_epochs) < 0 or not sum(stage_epochs):
@@ -185,15 +180,13 @@ class McnnGo(ChromosomeClassifier):
                 f"stage_epochs is {stage_epochs}; give the epochs of the three stages, such as "
                 "[9, 3, 6]"
             )
-        self.save_hyperparameters()
         super().__init__(
             McnnGoNetwork(merge=merge),
             FEATURES,
-            preset=DEFAULT_PRESET | (preset or {}),
-            lr=lr,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            flip_average=flip_average,
+            centre_loss=None,
+            contrastive=0.0,
+            polarity=False,
+            **recipe,
         )
         if len(self.transforms.views) != len(BRANCHES):
             raise ValueError(
@@ -209,11 +202,11 @@ class McnnGo(ChromosomeClassifier):
 
     @property
     def stage(self) -> int:
-        """1, 2 or 3: the stage of the trainer's current epoch."""
+        """The stage of the trainer's current epoch: 1, 2 or 3."""
         return 1 + self._stage_of(self.trainer.current_epoch)
 
     def _stage_of(self, epoch: float) -> int:
-        """Index of the stage; beyond the last epoch it stays the third."""
+        """Return the index of the stage, 0 to 2; beyond the last epoch it is the third."""
         return sum(epoch >= end for end in list(accumulate(self.stage_epochs))[:2])
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -223,17 +216,18 @@ class McnnGo(ChromosomeClassifier):
         branches.requires_grad_(not frozen).train(not frozen)
 
     def loss(self, batch: dict[str, Tensor]) -> Tensor:
-        """Cross-entropy; in the first stage the mean over those of the three branches."""
-        network: Any = self.network
-        features = network.forward_features(batch["image"])
+        """Return the cross-entropy; in the first stage the mean over the three branches."""
+        features = self.network.forward_features(batch["image"])
         if self.stage > 1:
-            loss: Tensor = self.cross_entropy(network.forward_head(features), batch["label"])
+            loss: Tensor = self.cross_entropy(self.network.forward_head(features), batch["label"])
             return loss
-        losses = [self.cross_entropy(logits, batch["label"]) for logits in self._apart(features)]
+        losses = [
+            self.cross_entropy(logits, batch["label"]) for logits in self._branch_logits(features)
+        ]
         return torch.stack(losses).mean()
 
-    def _apart(self, features: Tensor) -> list[Tensor]:
-        """Logits of each branch by its own head, three times ``(B, 24)``."""
+    def _branch_logits(self, features: Tensor) -> list[Tensor]:
+        """Return the logits of each branch by its own head, three times ``(B, 24)``."""
         parts = features.chunk(len(BRANCHES), dim=1)
         return [head(part) for head, part in zip(self.branch_heads, parts, strict=True)]
 
@@ -241,17 +235,21 @@ class McnnGo(ChromosomeClassifier):
         if self.stage > 1:
             super().validation_step(batch, batch_idx)
             return
-        network: Any = self.network
-        features = network.forward_features(batch["image"])
-        apart = torch.stack([logits.softmax(dim=-1) for logits in self._apart(features)])
-        self.branch_accuracy(apart.mean(dim=0), batch["label"])
+        features = self.network.forward_features(batch["image"])
+        by_branch = torch.stack(
+            [logits.softmax(dim=-1) for logits in self._branch_logits(features)]
+        )
+        self.branch_accuracy(by_branch.mean(dim=0), batch["label"])
         self.log("val/branch_accuracy", self.branch_accuracy, prog_bar=True)
-        # Mirror images would cost four times as much and tell no more of what has not learnt.
-        self.val_accuracy(network.forward_head(features), batch["label"])
+        # Untrained layers need no average over mirror images, which costs four times as much.
+        self.val_accuracy(self.network.forward_head(features), batch["label"])
         self.log("val/accuracy", self.val_accuracy, prog_bar=True)
 
+    def trained_parameters(self) -> Iterator[nn.Parameter]:
+        return chain(self.network.parameters(), self.branch_heads.parameters())
+
     def configure_optimizers(self) -> Any:
-        """AdamW (ours), and one cycle a stage.
+        """Return the optimiser (AdamW is ours), and one cycle a stage.
 
         Raises:
             TrainingError: The stages do not fill the trainer's epochs.
@@ -262,15 +260,12 @@ class McnnGo(ChromosomeClassifier):
                 f"trainer.max_epochs is {epochs}, but stage_epochs {self.stage_epochs} make "
                 f"{sum(self.stage_epochs)}: set max_epochs to that, or stage_epochs to others"
             )
-        learning = [*self.network.parameters(), *self.branch_heads.parameters()]
-        groups = [
-            {"params": [p for p in learning if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
-        ]
         # 100 million parameters: on CPUs the fused step takes a tenth of the time. Lightning does
         # not clip gradients for it.
         fused = self.trainer.gradient_clip_val is None
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, fused=fused)
+        optimizer = build_optimizer(
+            self.trained_parameters(), self.optimizer, self.lr, self.weight_decay, fused
+        )
         steps_an_epoch = total_steps(self) / (epochs or 1)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self._relative_lr(step / steps_an_epoch)
@@ -281,7 +276,7 @@ class McnnGo(ChromosomeClassifier):
         }
 
     def _relative_lr(self, epoch: float) -> float:
-        """Learning rate after so many epochs, relative to ``lr``: up and down once a stage."""
+        """Return the learning rate at an epoch, relative to ``lr``: up and down once a stage."""
         stage = self._stage_of(epoch)
         begin = sum(self.stage_epochs[:stage])
         share = min((epoch - begin) / max(self.stage_epochs[stage], 1), 1.0)
@@ -298,16 +293,17 @@ class McnnGo(ChromosomeClassifier):
 def mcnn_go(**kwargs: Any) -> McnnGo:
     """mCNN_GO (Xie et al. 2019), 100,963,712 parameters; input ``(B, 3, H, W)``, three views.
 
-    Three ResNet-50: one sees the upright chromosome, one the straightened, one the cropped. The
-    preset makes the three from one image; they are the channels of the input, 64x64 or larger.
+    Three ResNet-50: one for the upright chromosome, one for the straightened, one for the cropped.
+    The preset makes the three views from one image; they are the channels of the input, 64x64 or
+    larger.
 
-    What differs from the paper, or is not in it:
+    Differences from the paper, and our choices:
 
     - "A concatenation layer with 4096 nodes" cannot hold three vectors of 2048. The default
       (``merge="linear"``) brings their 6144 numbers to 4096 by a linear layer; ``merge="sum"`` adds
       original and straightened before, 75,793,792 parameters.
     - "Cropped" is not described. Here it is the upright chromosome cut to its box and stretched
-      over the canvas, so its width and its bands are seen large and its length is not.
+      over the canvas, so its width and its bands are enlarged, and its length is lost.
     - The straightened view is read along a smooth medial axis (``straight``). The paper's method,
       one cut at the bend, is the view ``straight-xie``.
     - The original is turned upright first. Pre-training, optimiser, epochs and the schedule of the

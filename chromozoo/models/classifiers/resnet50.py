@@ -8,7 +8,7 @@ from typing import Any
 
 from torchvision.models import resnet50 as torchvision_resnet50
 
-from chromozoo.models.layers.backbone import Backbone, BackboneClassifier, without_head
+from chromozoo.models.layers.backbone import Backbone, BackboneClassifier, remove_head
 from chromozoo.models.registry import register_model
 
 FEATURES = 2048
@@ -17,9 +17,9 @@ FEATURES = 2048
 class ResNet50(BackboneClassifier):
     """ResNet-50 of torchvision. Arguments: see :class:`BackboneClassifier`."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        body = without_head(torchvision_resnet50(), "fc")
-        super().__init__(Backbone(body, FEATURES), FEATURES, **kwargs)
+    def __init__(self, **recipe: Any) -> None:
+        body = remove_head(torchvision_resnet50(), "fc")
+        super().__init__(Backbone(body, FEATURES), FEATURES, **recipe)
 
 
 @register_model(

@@ -8,7 +8,7 @@ from typing import Any
 
 from torchvision.models import resnext50_32x4d
 
-from chromozoo.models.layers.backbone import Backbone, BackboneClassifier, without_head
+from chromozoo.models.layers.backbone import Backbone, BackboneClassifier, remove_head
 from chromozoo.models.registry import register_model
 
 FEATURES = 2048
@@ -17,9 +17,9 @@ FEATURES = 2048
 class ResNeXt50(BackboneClassifier):
     """ResNeXt-50 32x4d of torchvision. Arguments: see :class:`BackboneClassifier`."""
 
-    def __init__(self, **kwargs: Any) -> None:
-        body = without_head(resnext50_32x4d(), "fc")
-        super().__init__(Backbone(body, FEATURES), FEATURES, **kwargs)
+    def __init__(self, **recipe: Any) -> None:
+        body = remove_head(resnext50_32x4d(), "fc")
+        super().__init__(Backbone(body, FEATURES), FEATURES, **recipe)
 
 
 @register_model(

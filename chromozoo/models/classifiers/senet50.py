@@ -21,7 +21,7 @@ FEATURES = 2048
 class SENet50(BackboneClassifier):
     """ResNet-50 with squeeze and excitation. Arguments: see :class:`BackboneClassifier`."""
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, **recipe: Any) -> None:
         attention = partial(SEModule, rd_ratio=1 / REDUCTION, bias=False)
         body = timm.create_model(
             "resnet50",
@@ -29,7 +29,7 @@ class SENet50(BackboneClassifier):
             block_args={"attn_layer": attention},
             zero_init_last=False,  # as in torchvision's ResNet-50, the other baseline
         )
-        super().__init__(Backbone(body, FEATURES), FEATURES, **kwargs)
+        super().__init__(Backbone(body, FEATURES), FEATURES, **recipe)
 
 
 @register_model(

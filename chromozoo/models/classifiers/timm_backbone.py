@@ -1,4 +1,4 @@
-"""Any backbone of timm by its name."""
+"""Any architecture of timm as a classifier, by its name."""
 
 import difflib
 from typing import Any
@@ -11,16 +11,17 @@ from chromozoo.images.preset import ChromosomePreset
 from chromozoo.models.layers.backbone import Backbone, BackboneClassifier
 from chromozoo.models.registry import register_model
 
+# Side of the smallest image on which an architecture is tried.
 SMALL = 32
 
 
 def timm_network(backbone: str, height: int, width: int) -> Backbone:
-    """A timm model with one input channel, tried on the canvas that it will see.
+    """Return a timm model with one input channel, after a trial on its canvas.
 
     Args:
         backbone: Name of the architecture.
-        height: Of the canvas, in pixels. Architectures of one fixed size are built for it.
-        width: Of the canvas, in pixels.
+        height: Height of the canvas in pixels. Architectures of one fixed size are built for it.
+        width: Width of the canvas in pixels.
 
     Raises:
         UnknownNameError: timm has no such architecture; the message lists close names.
@@ -40,22 +41,22 @@ def timm_network(backbone: str, height: int, width: int) -> Backbone:
     )
     try:
         body = timm.create_model(backbone, num_classes=0, in_chans=1, **size)
-        features = _features(body, height, width)
-    except Exception as error:  # each architecture complains in its own way
+        features = count_features(body, height, width)
+    except Exception as error:  # each architecture raises another kind
         raise ValueError(
             f"timm's {backbone!r} does not take a canvas of {height}x{width} pixels ({error}); "
             "give the preset another height and width, such as 224 and 224"
         ) from error
     try:
-        _features(body, SMALL, SMALL)
-        least = SMALL
+        count_features(body, SMALL, SMALL)
+        min_side = SMALL
     except Exception:  # of one fixed size, or too deep for small images
-        least = min(height, width)
-    return Backbone(body, features, least=least, channels=1)
+        min_side = min(height, width)
+    return Backbone(body, features, min_side=min_side, channels=1)
 
 
-def _features(body: torch.nn.Module, height: int, width: int) -> int:
-    """Length of the pooled features that a network gives for an image of this size."""
+def count_features(body: torch.nn.Module, height: int, width: int) -> int:
+    """Return the length of a network's pooled features for an image of this size."""
     body.eval()
     with torch.no_grad():
         _, features = body(torch.zeros(1, 1, height, width)).shape
@@ -68,16 +69,20 @@ class TimmBackbone(BackboneClassifier):
 
     Args:
         backbone: Name of an architecture in ``timm.list_models()``.
-        preset: Arguments of :class:`ChromosomePreset`. The network is tried on its canvas.
-        **kwargs: See :class:`BackboneClassifier`.
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments. The
+            network is built for its canvas.
+        **recipe: See :class:`BackboneClassifier`.
     """
 
     def __init__(
-        self, backbone: str = "resnet18", preset: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        backbone: str = "resnet18",
+        preset: dict[str, Any] | ChromosomePreset | None = None,
+        **recipe: Any,
     ) -> None:
-        canvas = ChromosomePreset(**(preset or {}))
+        canvas = self.make_preset(preset)
         network = timm_network(backbone, canvas.height, canvas.width)
-        super().__init__(network, network.fc.in_features, preset=preset, **kwargs)
+        super().__init__(network, network.fc.in_features, preset=preset, **recipe)
 
 
 @register_model(task="classification", paper="Wightman 2019, PyTorch Image Models (timm)")
@@ -85,10 +90,10 @@ def timm_backbone(**kwargs: Any) -> TimmBackbone:
     """Any timm architecture, by default ResNet-18: 11,182,552 parameters; ``(B, 1 or 3, H, W)``.
 
     ``backbone="convnext_tiny"`` or ``get_model("timm/convnext_tiny", weights=None)`` takes another
-    one. No paper stands behind it: it is there to try what is new. The stem has one channel, of
-    three equal ones it sees the mean; ``init_from`` sums the stem of the ImageNet weights to one.
-    Architectures of one fixed size (ViT, Swin) are built for the canvas of the preset. Where an
-    architecture does not take it, the error says so when the model is built; the least size is
-    32x32, or the short side of the canvas where it does not take that.
+    one. It belongs to no published system and serves to try new architectures. The stem has one
+    channel, and three channels are averaged; ``init_from`` sums the stem of the ImageNet weights to
+    one. Architectures of one fixed size (ViT, Swin) are built for the canvas of the preset. An
+    architecture that does not take the canvas raises an error when the model is built; the minimum
+    size is 32x32, or the short side of the canvas for architectures that need more.
     """
     return TimmBackbone(**kwargs)

@@ -2,42 +2,44 @@
 
 Paper: C. Lin et al., "CIR-Net: Automatic Classification of Human Chromosome Based on
 Inception-ResNet Architecture", IEEE/ACM TCBB 19(3):1285, 2022 (online 2020), after W. Zhang et
-al., CISP-BMEI 2018. The network follows from the 2,246,680 parameters of table 1. What the paper
-leaves open (activations, optimiser, schedule, start) is stated where it is set.
+al., CISP-BMEI 2018. The network follows from the 2,246,680 parameters of table 1. Our
+choices for what the paper leaves open (activations, optimiser, schedule, initialisation) are stated
+where they are set.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
-from chromozoo.models.layers.fixed_size import check_input_size, flattened_map
+from chromozoo.images.preset import ChromosomePreset
+from chromozoo.models.layers.fixed_size import check_input_size, last_map_size
 from chromozoo.models.registry import register_model
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.networks import ClassifierNetwork
 
 SYSTEM = "Vanilla-CNN"
-PUBLISHED_PRESET: dict[str, Any] = {"height": 224, "width": 224}
 LAYERS = ((5, 1), (3, 1), (3, 3), (3, 1), (3, 3), (3, 1))
 
 
-class VanillaCNNNetwork(nn.Module):
+class VanillaCNNNetwork(ClassifierNetwork):
     """The pure network: two blocks of convolutions, flattened, one linear layer.
 
-    Input ``(B, 1, H, W)`` float, or three channels, of which the mean is taken (the network of the
-    paper is grey); H and W are those of ``input_size``, 39 or more. Output: logits
+    Input ``(B, 1, H, W)`` float, or three channels, which are averaged (the network of the paper
+    is grey); H and W are those of ``input_size``, 39 or more. Output: logits
     ``(B, num_classes)``. 2,246,680 parameters at 224x224.
 
-    ReLU after each convolution is our choice, and so is the start of He et al. 2015: there is no
-    norm, and with the usual starts of torch and Keras an image hardly moves the logits.
+    ReLU after each convolution is our choice, and so is the initialisation of He et al. 2015: there
+    is no norm, and with the default initialisations of torch and Keras an image hardly moves the
+    logits.
     """
 
     def __init__(
         self, input_size: Sequence[int] = (224, 224), num_classes: int = len(CLASSES)
     ) -> None:
         super().__init__()
-        height, width = flattened_map(SYSTEM, input_size, LAYERS)
+        height, width = last_map_size(SYSTEM, input_size, LAYERS)
         self.input_size = tuple(input_size)
         self.layers = nn.Sequential(
             nn.Conv2d(1, 256, 5),
@@ -61,7 +63,7 @@ class VanillaCNNNetwork(nn.Module):
                 nn.init.zeros_(module.bias)  # type: ignore[arg-type]
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The flattened last map ``(B, features)``; ``features`` is 56,448 at 224x224.
+        """Return the flattened last map ``(B, features)``; ``features`` is 56,448 at 224x224.
 
         Raises:
             ValueError: The images are not of the size that the network was built for.
@@ -71,12 +73,9 @@ class VanillaCNNNetwork(nn.Module):
         return features
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)``."""
+        """Return the logits ``(B, num_classes)`` of features ``(B, features)``."""
         logits: Tensor = self.fc(features)
         return logits
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
 
 
 class VanillaCNN(ChromosomeClassifier):
@@ -86,33 +85,28 @@ class VanillaCNN(ChromosomeClassifier):
     cycle is our choice. Label smoothing is off, as in the paper.
 
     Args:
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`; height and width
-            are the network's input size, 224x224 where they are not given.
-        optimizer, lr, weight_decay, label_smoothing, flip_average: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        preset: Preparation of the images: a :class:`ChromosomePreset` or some of its arguments;
+            height and width are the network's input size, 224x224 where they are not given.
+        label_smoothing: Share of the target that is spread over all classes.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
     """
+
+    default_preset: ClassVar[dict[str, Any]] = {"height": 224, "width": 224}
 
     def __init__(
         self,
-        preset: dict[str, Any] | None = None,
-        optimizer: OptimizerName = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
+        preset: dict[str, Any] | ChromosomePreset | None = None,
         label_smoothing: float = 0.0,
-        flip_average: bool = True,
+        **recipe: Any,
     ) -> None:
-        preset = PUBLISHED_PRESET | (preset or {})
-        self.save_hyperparameters()
-        network = VanillaCNNNetwork((preset["height"], preset["width"]))
+        canvas = self.make_preset(preset)
+        network = VanillaCNNNetwork((canvas.height, canvas.width))
         super().__init__(
             network,
             network.fc.in_features,
             preset=preset,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
             label_smoothing=label_smoothing,
-            flip_average=flip_average,
+            **recipe,
         )
 
 
@@ -125,8 +119,8 @@ def vanilla_cnn(**kwargs: Any) -> VanillaCNN:
 
     The flattened head depends on the input size, which height and width of the preset set: weights
     of another size have another count. No convolution is padded, so height and width must be 39
-    or more. Beside Zhang et al. 2018, the version of Lin et al. has no hidden linear layer (only
-    so does their count come out) and sees 224x224 pixels. Ours: ReLU, the start of He et al. 2015,
-    AdamW with one cycle.
+    or more. Unlike that of Zhang et al. 2018, the version of Lin et al. has no hidden linear layer
+    (as its count demands) and takes 224x224 pixels. Ours: ReLU, the initialisation of He et al.
+    2015, AdamW with one cycle.
     """
     return VanillaCNN(**kwargs)

@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import vgg16 as torchvision_vgg16
 from torchvision.models import vgg16_bn as torchvision_vgg16_bn
 
-from chromozoo.models.layers.backbone import Backbone, BackboneClassifier, resize_pool, without_head
+from chromozoo.models.layers.backbone import Backbone, BackboneClassifier, remove_head, resize_pool
 from chromozoo.models.registry import register_model
 
 FEATURES = 4096
@@ -22,7 +22,7 @@ def vgg_backbone(body: nn.Module, pool: tuple[int, int] | None) -> Backbone:
     if pool is not None:
         resize_pool(body, pool, "classifier.0")
     # Five halvings without padding.
-    return Backbone(without_head(body, "classifier.6"), FEATURES, least=32)
+    return Backbone(remove_head(body, "classifier.6"), FEATURES, min_side=32)
 
 
 class VGG16(BackboneClassifier):
@@ -31,18 +31,18 @@ class VGG16(BackboneClassifier):
     Args:
         pool: Height and width of the grid before the first linear layer; None keeps the 7x7 of the
             paper, see :func:`chromozoo.models.layers.backbone.resize_pool`.
-        **kwargs: See :class:`BackboneClassifier`. The features, 4096, have passed the dropout.
+        **recipe: See :class:`BackboneClassifier`. The features, 4096, have passed the dropout.
     """
 
-    def __init__(self, pool: tuple[int, int] | None = None, **kwargs: Any) -> None:
-        super().__init__(vgg_backbone(torchvision_vgg16(), pool), FEATURES, **kwargs)
+    def __init__(self, pool: tuple[int, int] | None = None, **recipe: Any) -> None:
+        super().__init__(vgg_backbone(torchvision_vgg16(), pool), FEATURES, **recipe)
 
 
 class VGG16BN(BackboneClassifier):
     """VGG16 of torchvision with batch normalisation. Arguments: see :class:`VGG16`."""
 
-    def __init__(self, pool: tuple[int, int] | None = None, **kwargs: Any) -> None:
-        super().__init__(vgg_backbone(torchvision_vgg16_bn(), pool), FEATURES, **kwargs)
+    def __init__(self, pool: tuple[int, int] | None = None, **recipe: Any) -> None:
+        super().__init__(vgg_backbone(torchvision_vgg16_bn(), pool), FEATURES, **recipe)
 
 
 @register_model(

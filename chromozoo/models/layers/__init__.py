@@ -1,1 +1,1 @@
-"""TODO"""
+"""Parts of networks that several models share, and the network of ChrFast."""

@@ -6,18 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from chromozoo.classes import CLASSES
-from chromozoo.losses.embedding import CentreLossPreset
 from chromozoo.models.init_from import initialise_from
 from chromozoo.models.layers.channels import to_three_channels
 from chromozoo.tasks.classification import ChromosomeClassifier
-from chromozoo.tasks.optimisation import OptimizerName
+from chromozoo.tasks.networks import ClassifierNetwork
 
 # Parameters with this prefix carry the names that torchvision and timm give them.
 BODY = "body."
 
 
-def without_head(body: nn.Module, head: str) -> nn.Module:
-    """A network whose last linear layer, ``head``, is left out: it gives features.
+def remove_head(body: nn.Module, head: str) -> nn.Module:
+    """Replace the last linear layer of a network by the identity, so that it gives features.
 
     Args:
         body: Is changed, and returned.
@@ -28,7 +27,7 @@ def without_head(body: nn.Module, head: str) -> nn.Module:
 
 
 def resize_pool(body: nn.Module, pool: tuple[int, int], first: str) -> None:
-    """Changes the grid that a torchvision VGG or AlexNet averages its last map to.
+    """Change the grid to which a torchvision VGG or AlexNet averages its last map.
 
     Their published grid (7x7, 6x6) is the whole map of a 224x224 image. On the small canvas of a
     chromosome the map has fewer cells, the grid repeats them, and the first linear layer, most of
@@ -51,17 +50,17 @@ def resize_pool(body: nn.Module, pool: tuple[int, int], first: str) -> None:
     body.set_submodule("avgpool", nn.AdaptiveAvgPool2d(pool))
 
 
-class Backbone(nn.Module):
-    """Gives a network of torchvision or timm the two halves that every classifier here has.
+class Backbone(ClassifierNetwork):
+    """A network of torchvision or timm, split into features and head.
 
     Input ``(B, 1 or 3, H, W)`` float. Output: logits ``(B, num_classes)``.
 
     Args:
-        body: ``(B, channels, H, W)`` to pooled features ``(B, features)``.
+        body: Network from ``(B, channels, H, W)`` to pooled features ``(B, features)``.
         features: Length of a feature vector.
-        least: Least height and width in pixels.
-        channels: What the body takes. 3: a colour stem, and a grey image comes as three equal
-            channels. 1: a grey stem, and of three channels it sees the mean.
+        min_side: Minimum height and width in pixels.
+        channels: Input channels of the body. 3: a grey image is expanded to three equal channels.
+            1: three channels are averaged.
         num_classes: Number of classes.
     """
 
@@ -69,31 +68,31 @@ class Backbone(nn.Module):
         self,
         body: nn.Module,
         features: int,
-        least: int = 32,
+        min_side: int = 32,
         channels: Literal[1, 3] = 3,
         num_classes: int = len(CLASSES),
     ) -> None:
         super().__init__()
         self.body = body
         self.fc = nn.Linear(features, num_classes)
-        self.least = least
+        self.min_side = min_side
         self.channels = channels
 
     def check_size(self, height: int, width: int) -> None:
-        """Refuses images that are too small.
+        """Refuse images that are too small.
 
         Raises:
-            ValueError: The message says the least size.
+            ValueError: The message says the minimum size.
         """
-        if min(height, width) < self.least:
+        if min(height, width) < self.min_side:
             raise ValueError(
                 f"{height}x{width} pixels are too small for this network; it needs "
-                f"{self.least}x{self.least} or more: raise height and width of the preset, and "
-                "its scale with them"
+                f"{self.min_side}x{self.min_side} or more: raise height and width of the preset, "
+                "and its scale with them"
             )
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Pooled features ``(B, features)``.
+        """Return the pooled features ``(B, features)``.
 
         Raises:
             ValueError: The images are too small.
@@ -104,16 +103,13 @@ class Backbone(nn.Module):
         return features
 
     def forward_head(self, features: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of pooled features ``(B, features)``."""
+        """Return the logits ``(B, num_classes)`` of pooled features ``(B, features)``."""
         logits: Tensor = self.fc(features)
         return logits
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
 
 class BackboneClassifier(ChromosomeClassifier):
-    """A backbone with the recipe that is common to the baselines.
+    """A backbone with the recipe that all baselines share.
 
     The papers say little of how their baselines were trained. AdamW with one cycle, and the
     learning rates of the configs, are our choice; without ImageNet weights it is strategy (e) of
@@ -122,48 +118,21 @@ class BackboneClassifier(ChromosomeClassifier):
     Args:
         network: The backbone.
         features: Length of its feature vectors.
-        preset: Arguments of :class:`chromozoo.images.preset.ChromosomePreset`.
-        centre_loss: ``"wen"``, ``"paper-literal"`` or None, see
-            :class:`chromozoo.losses.embedding.CentreLoss`.
         init_from: Name of a timm model with ImageNet weights whose tensors are taken over where
             name and shape agree; or a checkpoint (``.ckpt``) of this model to tune further; None
             starts from random numbers.
-        contrastive, optimizer, lr, weight_decay, label_smoothing, flip_average, polarity: See
-            :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
+        **recipe: See :class:`chromozoo.tasks.classification.ChromosomeClassifier`.
 
     Raises:
         ValueError: The canvas of the preset is smaller than the network takes.
     """
 
+    network: Backbone
+
     def __init__(
-        self,
-        network: Backbone,
-        features: int,
-        preset: dict[str, Any] | None = None,
-        centre_loss: CentreLossPreset | None = None,
-        init_from: str | None = None,
-        contrastive: float = 0.0,
-        optimizer: OptimizerName = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        label_smoothing: float = 0.1,
-        flip_average: bool = True,
-        polarity: bool = False,
+        self, network: Backbone, features: int, init_from: str | None = None, **recipe: Any
     ) -> None:
-        self.save_hyperparameters(ignore=["network", "features", "init_from"])
-        super().__init__(
-            network,
-            features,
-            preset=preset,
-            centre_loss=centre_loss,
-            contrastive=contrastive,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            label_smoothing=label_smoothing,
-            flip_average=flip_average,
-            polarity=polarity,
-        )
+        super().__init__(network, features, **recipe)
         network.check_size(self.transforms.height, self.transforms.width)
         if init_from is not None:
             initialise_from(network, init_from, prefix=BODY)

@@ -1,32 +1,32 @@
-"""Networks that flatten their last map: the size of the image is a part of them."""
+"""Helpers for networks that flatten their last map, and so have a fixed input size."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
-# Kernel and stride of each convolution or pooling, none of them padded.
+# Kernel and stride of each convolution or pooling layer, all without padding.
 Layers = Sequence[tuple[int, int]]
 
 
-def flattened_map(system: str, input_size: Sequence[int], layers: Layers) -> tuple[int, int]:
-    """Height and width of the map that the layers leave of an image.
+def last_map_size(system: str, input_size: Sequence[int], layers: Layers) -> tuple[int, int]:
+    """Return height and width of the last map for an image.
 
     Args:
-        system: What the error calls the network.
+        system: Name of the network in the error.
         input_size: Height and width of the image in pixels.
         layers: In the order of the network; padded layers that keep the size are left out.
 
     Raises:
-        ValueError: The layers leave nothing; the message says the least size.
+        ValueError: The image is too small; the message says the minimum size.
     """
-    least = 1
+    min_side = 1
     for kernel, stride in reversed(layers):
-        least = (least - 1) * stride + kernel
+        min_side = (min_side - 1) * stride + kernel
     height, width = input_size
-    if min(height, width) < least:
+    if min(height, width) < min_side:
         raise ValueError(
-            f"{system} needs images of at least {least}x{least} pixels, not {height}x{width}; "
-            "give larger height and width"
+            f"{system} needs images of at least {min_side}x{min_side} pixels, not "
+            f"{height}x{width}; give larger height and width"
         )
     for kernel, stride in layers:
         height = (height - kernel) // stride + 1
@@ -35,7 +35,7 @@ def flattened_map(system: str, input_size: Sequence[int], layers: Layers) -> tup
 
 
 def check_input_size(system: str, x: Tensor, input_size: Sequence[int]) -> None:
-    """Refuses images of a size that the network was not built for.
+    """Refuse images of a size that the network was not built for.
 
     Raises:
         ValueError: ``x`` is not ``(B, C, *input_size)``; the message says both sizes.

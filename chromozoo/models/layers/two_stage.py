@@ -1,13 +1,13 @@
-"""Two-stage detectors (Faster and Mask R-CNN) of torchvision, made to fit metaphases.
+"""Two-stage detectors (Faster and Mask R-CNN) of torchvision, adapted to metaphases.
 
-What differs from their defaults: one grey channel; no resizing (the preset has done it); anchors of
-the sizes and proportions of chromosomes; up to 200 objects an image; boxes are suppressed late
-(IoU 0.8), since those of crossing chromosomes cover each other, and masks decide
-(:func:`chromozoo.structures.instance.suppress`).
+They differ from torchvision's defaults in this: one grey channel; no resizing (the preset has done
+it); anchors of the sizes and proportions of chromosomes; up to 200 objects an image; the NMS
+threshold of boxes is high (IoU 0.8), since the boxes of crossing chromosomes cover each other, and
+masks decide (:func:`chromozoo.structures.instance.mask_nms`).
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -18,35 +18,33 @@ from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
-from torchvision.ops.misc import FrozenBatchNorm2d
 
 from chromozoo.errors import UnknownNameError, WeightsError
-from chromozoo.models.init_from import published
+from chromozoo.models.init_from import load_published
 from chromozoo.structures.instance import Instance
-from chromozoo.tasks.segmentation import Target
+from chromozoo.tasks.networks import SegmentationNetwork, Target
+from chromozoo.tasks.segmentation import ChromosomeSegmenter
 
 BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "resnext50_32x4d")
 # One size for each level of the pyramid, in pixels; chromosomes of BioImLab are 14 to 110 long.
 ANCHOR_SIZES = (12, 24, 48, 80, 128)
 ANCHOR_RATIOS = (1 / 3, 1 / 2, 1.0, 2.0, 3.0)
 MAX_OBJECTS = 200
+BOX_NMS_IOU_THRESHOLD = 0.8
 # Chromosome, and background.
 NUM_CLASSES = 2
 
 
-class TwoStageNetwork(nn.Module):
+class TwoStageNetwork(SegmentationNetwork):
     """A Faster or Mask R-CNN with a ResNet-FPN backbone, one grey channel, one class.
 
     Args:
         backbone: One of :data:`BACKBONES`.
-        masks: Mask R-CNN; without, the masks are what Otsu's threshold finds in each box.
-        anchor_sizes: Of the five levels of the pyramid (stride 4 to 64), pixels.
+        masks: Whether there is a mask head; without it, Otsu's threshold gives a mask in each box.
+        anchor_sizes: Sizes on the five levels of the pyramid (stride 4 to 64), pixels.
         anchor_ratios: Height by width.
-        frozen_norm: Batch norm with fixed statistics, for weights that were trained so.
-        max_objects: Detections per image.
-        box_nms_iou_threshold: Box IoU above which the less certain of two detections is left out.
         rois: Regions per image that the second stage is trained on, a quarter of them objects.
-        channels: Of the pyramid.
+        channels: Channels of the pyramid.
 
     Raises:
         UnknownNameError: The backbone is not one of these.
@@ -58,9 +56,6 @@ class TwoStageNetwork(nn.Module):
         masks: bool = True,
         anchor_sizes: Sequence[int] = ANCHOR_SIZES,
         anchor_ratios: Sequence[float] = ANCHOR_RATIOS,
-        frozen_norm: bool = False,
-        max_objects: int = MAX_OBJECTS,
-        box_nms_iou_threshold: float = 0.8,
         rois: int = 256,
         channels: int = 256,
     ) -> None:
@@ -73,38 +68,50 @@ class TwoStageNetwork(nn.Module):
             "rpn_pre_nms_top_n_test": 1000,
             "rpn_post_nms_top_n_train": 1000,
             "rpn_post_nms_top_n_test": 600,
-            "rpn_nms_thresh": 0.8,
+            "rpn_nms_thresh": BOX_NMS_IOU_THRESHOLD,
             "box_batch_size_per_image": rois,
-            "box_nms_thresh": box_nms_iou_threshold,
-            "box_detections_per_img": max_objects,
+            "box_nms_thresh": BOX_NMS_IOU_THRESHOLD,
+            "box_detections_per_img": MAX_OBJECTS,
         }
         kind = MaskRCNN if masks else FasterRCNN
-        self.detector = kind(grey_fpn(backbone, frozen_norm, channels), NUM_CLASSES, **arguments)
-        self.detector.transform = AtItsSize(0, 0, image_mean=[0.0], image_std=[1.0])
+        self.detector = kind(grey_fpn(backbone, channels), NUM_CLASSES, **arguments)
+        self.detector.transform = UnresizedTransform(0, 0, image_mean=[0.0], image_std=[1.0])
         self.has_masks = masks
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Losses of both stages, see :class:`chromozoo.tasks.segmentation.SegmentationNetwork`."""
+        """Return the losses of both stages, see :class:`SegmentationNetwork`."""
         losses: dict[str, Tensor] = self.detector(images, targets)
         return losses
 
     def detect(self, image: Tensor, min_score: float) -> list[Instance]:
-        """See :class:`chromozoo.tasks.segmentation.SegmentationNetwork`."""
+        """Return the detections in one image, see :class:`SegmentationNetwork`."""
+        found, _, _ = self.detect_boxes(image, min_score)
+        boxes, scores = (found[key].float().cpu().numpy() for key in ("boxes", "scores"))
+        if not self.has_masks:
+            return box_instances(image, boxes, scores)
+        masks = found["masks"][:, 0].float().cpu().numpy()
+        return mask_instances(masks, boxes, scores)
+
+    def detect_boxes(
+        self, image: Tensor, min_score: float
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], list[tuple[int, int]]]:
+        """Run torchvision's detector on one image ``(1, h, w)``.
+
+        Returns:
+            ``boxes`` (N, 4), ``scores`` (N,) and, with a mask head, ``masks`` (N, 1, M, M) on grids
+            over the boxes; the features of the pyramid by level; the image's size as a list.
+        """
         detector: Any = self.detector
         images, _ = detector.transform([image])
         features = detector.backbone(images.tensors)
         detector.roi_heads.score_thresh = min_score
         proposals, _ = detector.rpn(images, features)
         found, _ = detector.roi_heads(features, proposals, images.image_sizes)
-        boxes, scores = (found[0][key].float().cpu().numpy() for key in ("boxes", "scores"))
-        if not self.has_masks:
-            return box_instances(image, boxes, scores)
-        masks = found[0]["masks"][:, 0].float().cpu().numpy()
-        return mask_instances(masks, boxes, scores)
+        return found[0], features, images.image_sizes
 
 
-class AtItsSize(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
-    """torchvision's, without the resizing: the preset has set the scale.
+class UnresizedTransform(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision has no types
+    """torchvision's transform without the resizing, because the preset has set the scale.
 
     torchvision's own ``_skip_resize`` leaves the resizing out in training only.
     """
@@ -115,16 +122,19 @@ class AtItsSize(GeneralizedRCNNTransform):  # type: ignore[misc]  # torchvision 
         return image, target
 
 
-def grey_fpn(backbone: str, frozen_norm: bool, channels: int) -> nn.Module:
-    """A ResNet of torchvision with a pyramid (stride 4 to 64, so many channels); one channel in.
+def grey_fpn(backbone: str, channels: int) -> nn.Module:
+    """Return a ResNet of torchvision with a pyramid (stride 4 to 64) and one input channel.
+
+    Args:
+        backbone: One of :data:`BACKBONES`.
+        channels: Channels of the pyramid.
 
     Raises:
         UnknownNameError: The backbone is not one of :data:`BACKBONES`.
     """
     if backbone not in BACKBONES:
         raise UnknownNameError(f"unknown backbone {backbone!r}: known are {', '.join(BACKBONES)}")
-    norm: Any = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
-    body: Any = resnet.__dict__[backbone](weights=None, norm_layer=norm)
+    body: Any = resnet.__dict__[backbone](weights=None)
     body.conv1 = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
     # As torchvision's `resnet_fpn_backbone`, which always makes 256 channels.
@@ -135,7 +145,7 @@ def grey_fpn(backbone: str, frozen_norm: bool, channels: int) -> nn.Module:
 
 
 def load_segmenter_body(network: TwoStageNetwork, segmenter: str) -> None:
-    """Copies the ResNet of another segmenter's published weights, for a training to start from.
+    """Copy the ResNet of another segmenter's published weights, to start a training from.
 
     Args:
         network: Network to fill; only its ResNet changes, not the pyramid or the heads.
@@ -146,7 +156,7 @@ def load_segmenter_body(network: TwoStageNetwork, segmenter: str) -> None:
         UnknownNameError: There is no such segmenter.
         WeightsError: It has no weights, or another ResNet.
     """
-    source = published(segmenter)
+    source: Any = load_published(segmenter)
     theirs = source.detector.backbone.body if hasattr(source, "detector") else source.backbone
     body: Any = network.detector.backbone.body
     try:
@@ -164,15 +174,15 @@ def mask_instances(
     scores: NDArray[np.float32],
     level: float = 0.5,
 ) -> list[Instance]:
-    """Masks that a network drew on a grid over each box, brought to the image's pixels.
+    """Return masks on grids over boxes as instances in the image's pixels.
 
     Args:
-        probabilities: ``(N, M, M)``, 0..1; the grid's cells part the box evenly.
+        probabilities: ``(N, M, M)``, 0..1; the cells divide the box evenly.
         boxes: ``(N, 4)`` xyxy in pixels.
         scores: ``(N,)``.
         level: Probability from which a pixel belongs to the mask.
     """
-    pieces = []
+    instances = []
     for grid, box, score in zip(probabilities, boxes, scores, strict=True):
         left, top = (int(value) for value in np.floor(box[:2]))
         right, bottom = (int(value) for value in np.ceil(box[2:]))
@@ -185,29 +195,59 @@ def mask_instances(
                 [0, down, (top + 0.5 - box[1]) * down - 0.5],
             ]
         )
-        drawn = cv2.warpAffine(
+        resampled = cv2.warpAffine(
             grid,
             to_grid,
             (width, height),
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        pieces.append(Instance(np.asarray(drawn) >= level, (top, left), box, float(score)))
-    return pieces
+        instances.append(Instance(np.asarray(resampled) >= level, (top, left), box, float(score)))
+    return instances
 
 
 def box_instances(
     image: Tensor, boxes: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> list[Instance]:
-    """Masks for a detector that has none: what Otsu's threshold of the image leaves in each box."""
+    """Return boxes as instances whose masks are Otsu's threshold of the image in each box."""
     grey = image[0].float().cpu().numpy()
     span = max(float(grey.max() - grey.min()), 1e-6)
     eight_bit = np.round((grey - grey.min()) * (255 / span)).astype(np.uint8)
     _, found = cv2.threshold(eight_bit, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
     inside = np.asarray(found) > 0
-    pieces = []
+    instances = []
     for box, score in zip(boxes, scores, strict=True):
         left, top, right, bottom = (int(value) for value in np.round(box))
         crop = inside[top : max(bottom, top + 1), left : max(right, left + 1)]
-        pieces.append(Instance(crop, (top, left), box, float(score)))
-    return pieces
+        instances.append(Instance(crop, (top, left), box, float(score)))
+    return instances
+
+
+class TwoStageSegmenter(ChromosomeSegmenter):
+    """A Faster or Mask R-CNN with a ResNet-FPN backbone, and its training.
+
+    Args:
+        backbone: One of :data:`BACKBONES`.
+        anchor_sizes, anchor_ratios: See :class:`TwoStageNetwork`.
+        rois: Regions per image that the second stage is trained on.
+        **recipe: See :class:`ChromosomeSegmenter`.
+
+    Attributes:
+        has_masks: Whether there is a mask head.
+    """
+
+    training_arguments = ChromosomeSegmenter.training_arguments | {"rois"}
+    has_masks: ClassVar[bool] = True
+
+    network: TwoStageNetwork
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        anchor_sizes: Sequence[int] = ANCHOR_SIZES,
+        anchor_ratios: Sequence[float] = ANCHOR_RATIOS,
+        rois: int = 256,
+        **recipe: Any,
+    ) -> None:
+        network = TwoStageNetwork(backbone, self.has_masks, anchor_sizes, anchor_ratios, rois)
+        super().__init__(network, **recipe)

@@ -1,1 +1,1 @@
-"""Segmenters: one file for each published system. The chromosomes of one metaphase as masks."""
+"""Segmenters of metaphases: one file a model, each with its builder."""

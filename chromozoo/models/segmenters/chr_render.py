@@ -5,16 +5,16 @@ COCO weights, 256x256, 50,000 iterations); A. Kirillov et al., "PointRend: Image
 rendering", CVPR 2020, arXiv:1912.08193, whose hyperparameters are taken where Wang et al. give
 none.
 
-A coarse head draws a 7x7 mask in each box. A point head, a small MLP, decides single points from
-the fine feature there (concatenated, as the prose of Wang et al. says; their equation 1 writes a
-sum) and the coarse logit. Training takes 14x14 points of each box: of 3 times as many random ones
+A coarse head predicts a 7x7 mask in each box. A point head, a small MLP, predicts single points
+from the fine feature there (concatenated, as the prose of Wang et al. says; their equation 1 writes
+a sum) and the coarse logit. Training takes 14x14 points of each box: of 3 times as many random ones
 the 75 % that are least certain, and the rest at random. Inference doubles the 7x7 grid four times,
-to 112x112, and lets the point head decide the 28x28 least certain points of each doubling: an
-outline at the resolution of the image, which the 28x28 grid of Mask R-CNN cannot give.
+to 112x112, and replaces the 28x28 least certain points of each doubling by the point head's: a mask
+at the resolution of the image, which the 28x28 grid of Mask R-CNN cannot give.
 (Detectron2 doubles five times; the longest chromosomes have about 110 pixels.)
 
-Ours: torchvision's detector from random weights, with what :mod:`chromozoo.models.layers.two_stage`
-changes for metaphases, at the images' own scale.
+Ours: torchvision's detector from random weights, with the adaptations of
+:mod:`chromozoo.models.layers.two_stage` to metaphases, at the images' own scale.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ from chromozoo.models.layers.two_stage import (
 )
 from chromozoo.models.registry import register_model
 from chromozoo.structures.instance import Instance
-from chromozoo.tasks.optimisation import OptimizerName
-from chromozoo.tasks.segmentation import ChromosomeSegmenter, Target
+from chromozoo.tasks.networks import Target
+from chromozoo.tasks.segmentation import ChromosomeSegmenter
 
 COARSE_SIDE = 7
 TRAINING_POINTS = 14 * 14
@@ -44,14 +44,14 @@ OVERSAMPLING = 3
 IMPORTANT_SHARE = 0.75
 INFERENCE_POINTS = 28 * 28
 DOUBLINGS = 4
-# Chosen on validation, where 0.5 drew masks too large.
+# Chosen on validation, where 0.5 made the masks too large.
 MASK_LEVEL = 0.6
 # The level of the pyramid that both mask heads read: stride 4.
 FINE_LEVEL = "0"
 
 
 class CoarseMaskHead(nn.Module):
-    """Features ``(P, C, 14, 14)`` of P boxes to mask logits ``(P, 1, 7, 7)``."""
+    """Mask logits ``(P, 1, 7, 7)`` of the features ``(P, C, 14, 14)`` of P boxes."""
 
     def __init__(self, channels: int, width: int = 1024) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class CoarseMaskHead(nn.Module):
 
 
 class PointHead(nn.Module):
-    """Fine features ``(P, C, K)`` and coarse logits ``(P, 1, K)`` of K points to ``(P, 1, K)``."""
+    """Mask logits ``(P, 1, K)`` of K points from fine features ``(P, C, K)`` and coarse logits."""
 
     def __init__(self, channels: int, width: int = 256) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class RenderNetwork(TwoStageNetwork):
 
     Args:
         backbone, anchor_sizes, anchor_ratios, rois, channels: See :class:`TwoStageNetwork`.
-        doublings: Of the 7x7 grid at inference.
+        doublings: Doublings of the 7x7 grid at inference.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class RenderNetwork(TwoStageNetwork):
         self.doublings = doublings
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Losses of both stages, of the coarse mask and of the points."""
+        """Return the losses of both stages, of the coarse mask and of the points."""
         detector: Any = self.detector
         batch, targets = detector.transform(images, targets)
         features = detector.backbone(batch.tensors)
@@ -136,8 +136,8 @@ class RenderNetwork(TwoStageNetwork):
             for target, index, keep in zip(targets, matched, objects, strict=True)
         ]
         losses |= self._mask_losses(features, boxes, masks, batch.image_sizes)
-        named: dict[str, Tensor] = losses
-        return named
+        all_losses: dict[str, Tensor] = losses
+        return all_losses
 
     def _mask_losses(
         self,
@@ -150,19 +150,19 @@ class RenderNetwork(TwoStageNetwork):
             nothing = features[FINE_LEVEL].sum() * 0
             return {"loss_mask_coarse": nothing, "loss_mask_point": nothing}
         coarse = self.coarse_head(self.coarse_pool(features, boxes, sizes))
-        wanted = torch.cat(
+        coarse_target = torch.cat(
             [
-                roi_align(mask[:, None].float(), _numbered(box), COARSE_SIDE, aligned=True)
+                roi_align(mask[:, None].float(), number_boxes(box), COARSE_SIDE, aligned=True)
                 for box, mask in zip(boxes, masks, strict=True)
             ]
         )
-        coarse_loss = functional.binary_cross_entropy_with_logits(coarse.float(), wanted)
+        coarse_loss = functional.binary_cross_entropy_with_logits(coarse.float(), coarse_target)
         with torch.no_grad():
             points = uncertain_points(coarse.float())
         of_image = torch.split(points, [len(box) for box in boxes])
         labels = torch.cat(
             [
-                sample(mask[:, None].float(), _in_image(box, uv), mask.shape[-2:])
+                sample(mask[:, None].float(), to_image(box, uv), mask.shape[-2:])
                 for box, mask, uv in zip(boxes, masks, of_image, strict=True)
             ]
         )
@@ -175,37 +175,38 @@ class RenderNetwork(TwoStageNetwork):
     def _fine(
         self, features: dict[str, Tensor], boxes: list[Tensor], points: list[Tensor]
     ) -> Tensor:
-        """Fine features ``(P, C, K)`` at points of the boxes of each image."""
+        """Return the fine features ``(P, C, K)`` at points of the boxes of each image."""
         level = features[FINE_LEVEL]
         stride = 4
         size = (level.shape[-2] * stride, level.shape[-1] * stride)
-        found = []
+        sampled = []
         for index, (box, uv) in enumerate(zip(boxes, points, strict=True)):
-            places = _in_image(box, uv)
+            points_in_image = to_image(box, uv)
             # All points of an image as one row: its features are not copied for each box.
-            flat = sample(level[index][None], places.reshape(1, -1, 2), size)
-            found.append(flat.view(level.shape[1], len(box), -1).transpose(0, 1))
-        return torch.cat(found)
+            flat = sample(level[index][None], points_in_image.reshape(1, -1, 2), size)
+            sampled.append(flat.view(level.shape[1], len(box), -1).transpose(0, 1))
+        return torch.cat(sampled)
 
     def detect(self, image: Tensor, min_score: float) -> list[Instance]:
-        """See :class:`chromozoo.tasks.segmentation.SegmentationNetwork`."""
-        detector: Any = self.detector
-        batch, _ = detector.transform([image])
-        features = detector.backbone(batch.tensors)
-        detector.roi_heads.score_thresh = min_score
-        proposals, _ = detector.rpn(batch, features)
-        found, _ = detector.roi_heads(features, proposals, batch.image_sizes)
-        boxes, scores = found[0]["boxes"], found[0]["scores"].float().cpu().numpy()
+        """Return the detections in one image, see :class:`SegmentationNetwork`."""
+        found, features, sizes = self.detect_boxes(image, min_score)
+        boxes, scores = found["boxes"], found["scores"].float().cpu().numpy()
         if not len(boxes):
             return []
-        coarse = self.coarse_head(self.coarse_pool(features, [boxes], batch.image_sizes))
-        rendered = self._render(features, boxes, coarse.float()).sigmoid()[:, 0]
+        coarse = self.coarse_head(self.coarse_pool(features, [boxes], sizes))
+        rendered = self.render(features, boxes, coarse.float()).sigmoid()[:, 0]
         return mask_instances(
             rendered.cpu().numpy(), boxes.float().cpu().numpy(), scores, MASK_LEVEL
         )
 
-    def _render(self, features: dict[str, Tensor], boxes: Tensor, logits: Tensor) -> Tensor:
-        """Mask logits ``(P, 1, S, S)``: the grid is doubled, and its uncertain points decided."""
+    def render(self, features: dict[str, Tensor], boxes: Tensor, logits: Tensor) -> Tensor:
+        """Return mask logits ``(P, 1, S, S)``: double the grid, and refine its uncertain points.
+
+        Args:
+            features: Features of the pyramid by level, of one image.
+            boxes: ``(P, 4)`` xyxy pixels.
+            logits: Coarse masks ``(P, 1, s, s)``.
+        """
         for doubling in range(self.doublings):
             logits = functional.interpolate(
                 logits, scale_factor=2, mode="bilinear", align_corners=False
@@ -213,23 +214,23 @@ class RenderNetwork(TwoStageNetwork):
             side = logits.shape[-1]
             last = doubling == self.doublings - 1
             if side**2 <= INFERENCE_POINTS and not last:
-                # All points fit into the next doubling: decide them there.
+                # All points fit into the next doubling, which refines them.
                 continue
             count = min(INFERENCE_POINTS, side**2)
             flat = logits.flatten(2)
             chosen = (-flat[:, 0].abs()).topk(count, dim=1).indices
             rows, columns = chosen // side, chosen % side
             uv = (torch.stack([columns, rows], dim=-1) + 0.5) / side
-            decided = self.point_head(
+            refined = self.point_head(
                 self._fine(features, [boxes], [uv]), flat.gather(2, chosen[:, None])
             )
-            flat = flat.scatter(2, chosen[:, None], decided.float())
+            flat = flat.scatter(2, chosen[:, None], refined.float())
             logits = flat.view(-1, 1, side, side)
         return logits
 
 
 def uncertain_points(logits: Tensor) -> Tensor:
-    """Points ``(P, K, 2)`` in 0..1 (x, y) of each box for training, see the module's docstring.
+    """Return training points ``(P, K, 2)`` in 0..1 (x, y) of each box, see the module's docstring.
 
     Args:
         logits: Coarse masks ``(P, 1, S, S)``.
@@ -245,15 +246,15 @@ def uncertain_points(logits: Tensor) -> Tensor:
 
 
 def sample_grid(values: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values ``(P, C, K)`` of maps ``(P, C, S, S)`` at points ``(P, K, 2)`` in 0..1."""
+    """Return values ``(P, C, K)`` of maps ``(P, C, S, S)`` at points ``(P, K, 2)`` in 0..1."""
     return sample(values, points, (1, 1))
 
 
 def sample(values: Tensor, points: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear values ``(P, C, K)`` at points ``(P, K, 2)`` (x, y) of a plane of that size.
+    """Return bilinear values ``(P, C, K)`` at points ``(P, K, 2)`` (x, y) of a plane.
 
     Args:
-        values: ``(P, C, h, w)``; its pixels part the plane evenly.
+        values: ``(P, C, h, w)``; the pixels divide the plane evenly.
         points: In the plane's units.
         size: Height and width of the plane.
     """
@@ -265,14 +266,14 @@ def sample(values: Tensor, points: Tensor, size: Sequence[int]) -> Tensor:
     return sampled[..., 0]
 
 
-def _in_image(boxes: Tensor, points: Tensor) -> Tensor:
-    """Points ``(P, K, 2)`` in 0..1 of boxes ``(P, 4)``, in pixels of the image."""
+def to_image(boxes: Tensor, points: Tensor) -> Tensor:
+    """Return points ``(P, K, 2)`` in 0..1 of boxes ``(P, 4)`` in pixels of the image."""
     corner, far = boxes[:, None, :2], boxes[:, None, 2:]
     return corner + points * (far - corner)
 
 
-def _numbered(boxes: Tensor) -> Tensor:
-    """Boxes ``(P, 4)`` as ``roi_align`` takes them, the p-th of the p-th map."""
+def number_boxes(boxes: Tensor) -> Tensor:
+    """Return boxes ``(P, 4)`` as ``roi_align`` takes them, the p-th of the p-th map."""
     return torch.cat([torch.arange(len(boxes), device=boxes.device)[:, None], boxes], dim=1)
 
 
@@ -283,12 +284,13 @@ class ChrRender(ChromosomeSegmenter):
         backbone: See :data:`chromozoo.models.layers.two_stage.BACKBONES`.
         anchor_sizes, anchor_ratios, channels: See :class:`TwoStageNetwork`.
         rois: Regions per image that the second stage is trained on.
-        doublings: Of the 7x7 grid at inference.
+        doublings: Doublings of the 7x7 grid at inference.
         init_from: Name of a segmenter whose published ResNet a training starts from, see
-            :func:`chromozoo.models.layers.two_stage.load_segmenter_body`; not a hyperparameter.
-        preset, optimizer, lr, weight_decay, min_score, nms_iou_threshold: See
-            :class:`ChromosomeSegmenter`.
+            :func:`chromozoo.models.layers.two_stage.load_segmenter_body`; no hyperparameter.
+        **recipe: See :class:`ChromosomeSegmenter`.
     """
+
+    training_arguments = ChromosomeSegmenter.training_arguments | {"rois"}
 
     def __init__(
         self,
@@ -298,27 +300,13 @@ class ChrRender(ChromosomeSegmenter):
         rois: int = 256,
         doublings: int = DOUBLINGS,
         channels: int = 256,
-        preset: dict[str, Any] | None = None,
-        optimizer: OptimizerName = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        min_score: float = 0.05,
-        nms_iou_threshold: float = 0.5,
         init_from: str | None = None,
+        **recipe: Any,
     ) -> None:
         network = RenderNetwork(backbone, anchor_sizes, anchor_ratios, rois, doublings, channels)
         if init_from is not None:
             load_segmenter_body(network, init_from)
-        super().__init__(
-            network,
-            preset=preset,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            min_score=min_score,
-            nms_iou_threshold=nms_iou_threshold,
-        )
-        self.save_hyperparameters(ignore=["init_from"])
+        super().__init__(network, **recipe)
 
 
 @register_model(task="segmentation", paper="Wang et al. 2024, IEEE Access 12:46081")

@@ -1,60 +1,23 @@
-"""Mask R-CNN, the segmenter that karyotyping systems are compared with.
+"""Mask R-CNN, the reference segmenter of karyotyping systems.
 
 Papers: K. He et al., "Mask R-CNN", ICCV 2017. Xie et al. 2019 train it with a ResNet-101 on
 metaphases composed of single chromosomes (Matterport's implementation, anchors 8 to 128, ratios
 0.5, 1 and 2, Adam 1e-3); Wang et al. 2024 compare with a ResNet-50 (Detectron2, COCO weights,
-256x256). Ours is torchvision's, from random weights, at the images' own scale, with what
-:mod:`chromozoo.models.layers.two_stage` changes for metaphases.
+256x256). Ours is torchvision's, from random weights, at the images' own scale, with the
+adaptations of :mod:`chromozoo.models.layers.two_stage` to metaphases.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
-from chromozoo.models.layers.two_stage import ANCHOR_RATIOS, ANCHOR_SIZES, TwoStageNetwork
+from chromozoo.models.layers.two_stage import TwoStageSegmenter
 from chromozoo.models.registry import register_model
-from chromozoo.tasks.optimisation import OptimizerName
-from chromozoo.tasks.segmentation import ChromosomeSegmenter
 
 XIE_ANCHOR_SIZES = (8, 16, 32, 64, 128)
 XIE_ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 
 
-class MaskRCNN(ChromosomeSegmenter):
-    """Mask R-CNN with a ResNet-FPN backbone.
-
-    Args:
-        backbone: See :data:`chromozoo.models.layers.two_stage.BACKBONES`.
-        anchor_sizes, anchor_ratios: See :class:`TwoStageNetwork`.
-        rois: Regions per image that the second stage is trained on.
-        preset, optimizer, lr, weight_decay, min_score, nms_iou_threshold: See
-            :class:`ChromosomeSegmenter`.
-    """
-
-    def __init__(
-        self,
-        backbone: str = "resnet50",
-        anchor_sizes: Sequence[int] = ANCHOR_SIZES,
-        anchor_ratios: Sequence[float] = ANCHOR_RATIOS,
-        rois: int = 256,
-        preset: dict[str, Any] | None = None,
-        optimizer: OptimizerName = "adamw",
-        lr: float = 1e-3,
-        weight_decay: float = 0.05,
-        min_score: float = 0.05,
-        nms_iou_threshold: float = 0.5,
-    ) -> None:
-        self.save_hyperparameters()
-        super().__init__(
-            TwoStageNetwork(
-                backbone, anchor_sizes=anchor_sizes, anchor_ratios=anchor_ratios, rois=rois
-            ),
-            preset=preset,
-            optimizer=optimizer,
-            lr=lr,
-            weight_decay=weight_decay,
-            min_score=min_score,
-            nms_iou_threshold=nms_iou_threshold,
-        )
+class MaskRCNN(TwoStageSegmenter):
+    """Mask R-CNN with a ResNet-FPN backbone. Arguments: see :class:`TwoStageSegmenter`."""
 
 
 @register_model(task="segmentation", paper="He et al. 2017, ICCV; as in Wang et al. 2024")

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Lightning checkpoints, read without executing anything in them."""
 
 from __future__ import annotations
 
@@ -9,24 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 from chromozoo.errors import WeightsError
 from chromozoo.models.weights.files import MAX_FILE_BYTES
-from chromozoo.strict_json import shown
+from chromozoo.strict_json import short_repr
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Of a checkpoint's pickle, which names the tensors but does not hold them.
+# Size of a checkpoint's pickle, which names the tensors but does not hold them.
 MAX_PICKLE_BYTES = 64 << 20
-
-
 # Numbers, words, lists and dictionaries among the arguments of a builder, at all depths.
 MAX_ARGUMENTS = 10_000
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Reads a Lightning checkpoint without executing anything in it.
+    """Read a Lightning checkpoint without executing anything in it.
 
-    What the checkpoint's own training started from (``init_from``) is left out: its tensors are
-    there.
+    ``init_from``, the start of the checkpoint's own training, is left out of the arguments.
 
     Returns:
         The arguments of the model (``hyper_parameters``) and the tensors of its ``network``.
@@ -44,7 +41,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         _check_checkpoint(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         states = dict(checkpoint["state_dict"])
-        given = dict(checkpoint.get("hyper_parameters") or {})
+        hparams = dict(checkpoint.get("hyper_parameters") or {})
     except Exception as error:  # torch raises many kinds, by the sort of damage
         raise WeightsError(
             f"{path}: is no Lightning checkpoint that can be read safely, that is one of tensors "
@@ -53,7 +50,7 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         ) from error
     prefix = "network."
     tensors = {
-        key.removeprefix(prefix): _own(value, path)
+        key.removeprefix(prefix): _copy_dense(value, path)
         for key, value in states.items()
         if isinstance(key, str) and key.startswith(prefix)
     }
@@ -61,16 +58,16 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
         raise WeightsError(
             f"{path}: holds no tensors named '{prefix}...'; was it saved by ChromoZoo?"
         )
-    if wrong := [key for key in given if not isinstance(key, str)]:
+    if wrong := [key for key in hparams if not isinstance(key, str)]:
         raise WeightsError(
-            f"{path}: hyper_parameters has names that are no text ({shown(wrong[0])}); was it "
+            f"{path}: hyper_parameters has names that are no text ({short_repr(wrong[0])}); was it "
             "saved by ChromoZoo?"
         )
     # Lightning's own keys, such as _class_path, begin with an underscore.
-    arguments = {key: value for key, value in given.items() if not key.startswith("_")}
+    arguments = {key: value for key, value in hparams.items() if not key.startswith("_")}
     arguments.pop("init_from", None)
     try:
-        return _plain(arguments, [0]), tensors
+        return _copy_plain(arguments, [0]), tensors
     except ValueError as error:
         raise WeightsError(
             f"{path}: hyper_parameters {error}; was it saved by ChromoZoo?"
@@ -78,10 +75,10 @@ def load_checkpoint(path: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]
 
 
 def _check_checkpoint(path: Path) -> None:
-    """Refuses what :func:`torch.load` would take more memory for than the file has bytes.
+    """Refuse a checkpoint for which :func:`torch.load` would need more memory than its own size.
 
     Raises:
-        ValueError, zipfile.BadZipFile, OSError: It does.
+        ValueError, zipfile.BadZipFile, OSError: The file is no such checkpoint, or too large.
     """
     import pickletools
 
@@ -99,7 +96,7 @@ def _check_checkpoint(path: Path) -> None:
         if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE_BYTES:
             raise ValueError("it has no data.pkl, several, or a very large one")
         for code, argument, _ in pickletools.genops(archive.read(pickles[0])):
-            # What torch allows without being asked has a bytearray of any length among it.
+            # torch's own list of safe names includes bytearray, which may be of any length.
             if code.name in ("GLOBAL", "STACK_GLOBAL", "INST") and not _TENSOR_PARTS.fullmatch(
                 str(argument)
             ):
@@ -116,8 +113,8 @@ _TENSOR_PARTS = re.compile(
 )
 
 
-def _own(tensor: Any, path: Path) -> Tensor:
-    """A tensor that lies in memory as it says, in memory of its own."""
+def _copy_dense(tensor: Any, path: Path) -> Tensor:
+    """Return a copy of a dense tensor, after a check that its storage is as large as it claims."""
     import torch
 
     is_plain = (
@@ -125,20 +122,20 @@ def _own(tensor: Any, path: Path) -> Tensor:
         and tensor.layout is torch.strided
         and tensor.device.type == "cpu"
         and not tensor.is_quantized
-        # One that repeats its numbers may claim to be of any size.
+        # A tensor with strides of 0 may claim any size.
         and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
     )
     if not is_plain:
         raise WeightsError(
-            f"{path}: holds {shown(type(tensor).__name__)} among its tensors that is no dense one; "
+            f"{path}: holds {short_repr(type(tensor).__name__)} among its tensors, no dense one; "
             "was it saved by ChromoZoo?"
         )
-    own: Tensor = tensor.detach().clone()
-    return own
+    copied: Tensor = tensor.detach().clone()
+    return copied
 
 
-def _plain(value: Any, count: list[int], depth: int = 0) -> Any:
-    """A copy of plain values; what a pickle repeats by reference is counted again and again.
+def _copy_plain(value: Any, count: list[int], depth: int = 0) -> Any:
+    """Return a copy of plain values; values repeated by reference count each time.
 
     Raises:
         ValueError: Other objects, or too many.
@@ -148,14 +145,14 @@ def _plain(value: Any, count: list[int], depth: int = 0) -> Any:
         raise ValueError(f"holds more than {MAX_ARGUMENTS:,} values, or is nested too deeply")
     if isinstance(value, dict):
         if wrong := [key for key in value if not isinstance(key, str | int | float | None)]:
-            raise ValueError(f"has a name that is no text ({shown(wrong[0])})")
-        return {key: _plain(item, count, depth + 1) for key, item in value.items()}
+            raise ValueError(f"has a name that is no text ({short_repr(wrong[0])})")
+        return {key: _copy_plain(item, count, depth + 1) for key, item in value.items()}
     if isinstance(value, list):
-        return [_plain(item, count, depth + 1) for item in value]
+        return [_copy_plain(item, count, depth + 1) for item in value]
     if isinstance(value, tuple):
-        return tuple(_plain(item, count, depth + 1) for item in value)
+        return tuple(_copy_plain(item, count, depth + 1) for item in value)
     if isinstance(value, int) and abs(value) >= 2**63:
         raise ValueError("holds a number of more than 63 bits")
     if value is None or isinstance(value, str | int | float):
         return value
-    raise ValueError(f"holds {shown(type(value).__name__)}, which is no plain value")
+    raise ValueError(f"holds {short_repr(type(value).__name__)}, which is no plain value")

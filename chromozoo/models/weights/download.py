@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Lookup of weights files, and their download."""
 
 from __future__ import annotations
 
@@ -13,16 +13,12 @@ from chromozoo.models.weights.files import temporary_name
 from chromozoo.structures.weights_entry import WeightsEntry
 
 DOWNLOAD_ROUNDS = 3
-
-
 BACKOFF_SECONDS = 1.0
-
-
 TIMEOUT_SECONDS = 30.0
 
 
 def find_weights(entry: WeightsEntry) -> Path:
-    """Finds the file of an entry in :func:`chromozoo.folders.weights_folders`, or downloads it.
+    """Find the file of an entry in :func:`chromozoo.folders.weights_folders`, or download it.
 
     Raises:
         WeightsError: It is nowhere and cannot be downloaded; the message says where to put it.
@@ -49,7 +45,7 @@ def find_weights(entry: WeightsEntry) -> Path:
 
 
 def _download(entry: WeightsEntry, target: Path) -> list[str]:
-    """Tries every address in turn, then all again after a pause. Returns the failures, if all."""
+    """Try every address in turn, then all again after a pause; return the failures if all fail."""
     from http.client import HTTPException
 
     failures: dict[str, str] = {}

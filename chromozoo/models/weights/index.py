@@ -1,4 +1,4 @@
-"""The recorded entries of all published weights.
+"""The index of published weights: their entries, by model and tag.
 
 The entries of the zoo lie in ``chromozoo/models/weights/entries``; a model file that lives
 elsewhere, such as a user's own, has its entries in ``weights/`` beside it.
@@ -12,16 +12,17 @@ from chromozoo.models.weights.files import read_file, write_file
 from chromozoo.structures.weights_entry import WeightsEntry
 
 ENTRIES = Path(__file__).resolve().parent / "entries"
-_folders: dict[str, Path] = {}  # of models that live elsewhere, by name
+# Folders of the entries of models outside of this package, by name.
+_folders: dict[str, Path] = {}
 
 
 def set_entries_folder(model: str, folder: Path) -> None:
-    """Declares where the entries of a model lie that is not part of this package."""
+    """Declare the folder with the entries of a model that is not part of this package."""
     _folders[model] = folder
 
 
 def weights_entries(model: str) -> dict[str, WeightsEntry]:
-    """Reads the entries of a model, by tag in alphabetical order. Does not import torch.
+    """Read the entries of a model, by tag in alphabetical order. Does not import torch.
 
     Args:
         model: Registered name; an unknown one has no entries.
@@ -30,7 +31,7 @@ def weights_entries(model: str) -> dict[str, WeightsEntry]:
         WeightsError: An entry is damaged or has the wrong file name.
     """
     entries: dict[str, WeightsEntry] = {}
-    if not model.isidentifier():  # a name from a file, and no model's
+    if not model.isidentifier():  # a damaged name from a file
         return entries
     for file in sorted(_folders.get(model, ENTRIES).glob(f"{escape(model)}_*.json")):
         entry = WeightsEntry.from_json(read_file(file), file)
@@ -45,7 +46,7 @@ def weights_entries(model: str) -> dict[str, WeightsEntry]:
 
 
 def write_entry(entry: WeightsEntry) -> Path:
-    """Writes an entry where :func:`weights_entries` finds it, and returns its path."""
+    """Write an entry where :func:`weights_entries` finds it, and return its path."""
     folder = _folders.get(entry.model, ENTRIES)
     path = folder / f"{entry.model}_{entry.tag}.json"
     write_file(path, entry.to_json().encode())

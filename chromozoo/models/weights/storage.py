@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""Storage of weights as safetensors files, and their checks at every load."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from chromozoo import strict_json
 from chromozoo.errors import WeightsError
 from chromozoo.models.weights.files import (
-    _what_is_wrong,
     check_hash,
+    describe_damage,
     read_file,
     sha256_of,
     split_safetensors,
@@ -26,20 +26,16 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SCALE_SUFFIX = "::scale"
-
-
-# What a network is built of beyond the tensors of its weights: heads of ImageNet that are replaced,
-# and the image that a network is tried on. 1.2 GB.
+# Elements that a builder may allocate beyond the tensors of the weights: heads of ImageNet that are
+# replaced, and the image on which a network is tried. 1.2 GB.
 SPARE_ELEMENTS = 300_000_000
-
-
 MAX_ALLOCATIONS = 100_000
 
 
 def save_weights(
     network: nn.Module, entry: WeightsEntry, folder: str | Path, storage: str = "fp16"
 ) -> tuple[Path, WeightsEntry]:
-    """Writes the tensors of a network as a safetensors file that also carries its entry.
+    """Write the tensors of a network as a safetensors file that also carries its entry.
 
     One-dimensional tensors (biases, all of BatchNorm) always stay fp32: they are under 1 % of the
     bytes, an error in one scales a whole channel, and a running variance spans more than fp16
@@ -48,8 +44,8 @@ def save_weights(
 
     Args:
         network: The pure network, without the task around it.
-        entry: What is known of the weights; file, hashes, size, parameters and storage are filled
-            in here. Metrics must be those of the stored file: measure after saving, then
+        entry: Entry of the weights; file, hashes, size, parameters and storage are filled in here.
+            Metrics must be those of the stored file: measure after saving, then
             :func:`write_entry`.
         folder: Folder to write to, ``weights/`` of the repository for weights that are shipped.
         storage: ``'fp32'``; ``'fp16'``: all other floating tensors in half precision, except where
@@ -90,7 +86,7 @@ def save_weights(
 
 
 def read_entry(path: str | Path) -> WeightsEntry:
-    """The entry that a weights file carries; the packaged one if the file is a packaged one.
+    """Return the entry that a weights file carries, or the packaged entry of a packaged file.
 
     Raises:
         WeightsError: The file is missing, damaged, or was not written by :func:`save_weights`.
@@ -99,13 +95,14 @@ def read_entry(path: str | Path) -> WeightsEntry:
     data = read_file(path)
     header, tensor_bytes = split_safetensors(data)
     try:
-        text = strict_json.parse(header)["__metadata__"][METADATA_KEY]
+        text = strict_json.loads(header)["__metadata__"][METADATA_KEY]
         if not isinstance(text, str):
             raise TypeError(f"{METADATA_KEY} is no text")
     except (ValueError, LookupError, TypeError) as error:
         raise WeightsError(
-            f"{path}: {_what_is_wrong(data) or 'is no weights file that ChromoZoo wrote'}; give "
-            f"a .safetensors file written by chromozoo.models.weights.storage.save_weights or a .ckpt"
+            f"{path}: {describe_damage(data) or 'is no weights file that ChromoZoo wrote'}; give "
+            "a .safetensors file written by chromozoo.models.weights.storage.save_weights, or a "
+            ".ckpt"
         ) from error
     entry = WeightsEntry.from_json(text, path)
     sha256 = sha256_of(data)
@@ -120,7 +117,7 @@ def read_entry(path: str | Path) -> WeightsEntry:
 
 
 def load_into(network: nn.Module, path: str | Path, entry: WeightsEntry) -> None:
-    """Loads a weights file into a network, as fp32, after the full sha256 has been checked.
+    """Load a weights file into a network, as fp32, after a check of the full sha256.
 
     Raises:
         WeightsError: The file is missing, is not the one that the entry describes, or its tensors
@@ -130,7 +127,7 @@ def load_into(network: nn.Module, path: str | Path, entry: WeightsEntry) -> None
 
 
 def read_tensors(path: str | Path, entry: WeightsEntry) -> dict[str, Tensor]:
-    """The tensors of a weights file, floating ones as fp32, after its sha256 has been checked.
+    """Return the tensors of a weights file, floating ones as fp32, after a check of its sha256.
 
     Raises:
         WeightsError: The file is missing, is not the one that the entry describes, or holds no
@@ -151,7 +148,7 @@ def read_tensors(path: str | Path, entry: WeightsEntry) -> dict[str, Tensor]:
 
 
 def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Copies tensors into a network whose names and shapes they must match exactly.
+    """Copy tensors into a network whose names and shapes they must match exactly.
 
     Args:
         network: The pure network.
@@ -200,37 +197,38 @@ def load_tensors(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 
 @contextmanager
 def bounded_allocation(elements: int) -> Iterator[None]:
-    """Within it, torch makes no more tensors than the weights of a file can need.
+    """Limit the elements that torch allocates within the context.
 
-    The arguments of a builder may come from a file, and a builder believes them.
+    The arguments of a builder may come from a damaged or malicious file.
 
     Args:
-        elements: Of all tensors of the file together. Twice as many may be made, and 300 million.
+        elements: Number in all tensors of the file. Twice as many may be allocated, and 300
+            million.
 
     Raises:
-        WeightsError: More are asked for; none of them is made.
+        WeightsError: More are requested; they are not allocated.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
     limit = 2 * elements + SPARE_ELEMENTS
-    nowhere = {"device": torch.device("meta")}
+    on_meta = {"device": torch.device("meta")}
 
     class Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        made = calls = 0
+        n_elements = n_calls = 0
 
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
         ) -> Any:
             kwargs = kwargs or {}
-            # What makes a tensor takes a device; without memory it says how large that would be.
+            # Functions that allocate take a device; on `meta` they only tell the size.
             if any(argument.name == "device" for argument in func._schema.arguments):
-                self.made += func(*args, **(kwargs | nowhere)).numel()
-                self.calls += 1
-            if self.made > limit or self.calls > MAX_ALLOCATIONS:
+                self.n_elements += func(*args, **(kwargs | on_meta)).numel()
+                self.n_calls += 1
+            if self.n_elements > limit or self.n_calls > MAX_ALLOCATIONS:
                 raise WeightsError(
-                    f"{self.made:,} numbers in {self.calls:,} tensors are asked for, and the file "
-                    f"has {elements:,}"
+                    f"{self.n_elements:,} numbers in {self.n_calls:,} tensors are asked for, and "
+                    f"the file has {elements:,}"
                 )
             return func(*args, **kwargs)
 
@@ -239,7 +237,7 @@ def bounded_allocation(elements: int) -> Iterator[None]:
 
 
 def _pack(network: nn.Module, storage: str) -> dict[str, Tensor]:
-    """The tensors of a network as they are stored."""
+    """Return the tensors of a network as they are stored."""
     import torch
     from torch import nn
 
@@ -270,7 +268,7 @@ def _pack(network: nn.Module, storage: str) -> dict[str, Tensor]:
 
 
 def _unpack(packed: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Undoes :func:`_pack`: all floating tensors as fp32."""
+    """Return the tensors of :func:`_pack` as they were, floating ones as fp32."""
     tensors: dict[str, Tensor] = {}
     for key, tensor in packed.items():
         base = key.removesuffix(SCALE_SUFFIX)
@@ -291,11 +289,12 @@ def _unpack(packed: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def _kind(tensor: Tensor) -> str:
-    """Numbers of one kind are copied into each other without loss of their sense."""
+    """Return the kind of a tensor's numbers; tensors of one kind may be copied into each other."""
     if tensor.is_floating_point():
         return "floating"
     return "complex" if tensor.is_complex() else str(tensor.dtype)
 
 
 def _per_channel(scale: Tensor, tensor: Tensor) -> Tensor:
+    """Return scales ``(C,)`` in a shape that multiplies a tensor ``(C, ...)``."""
     return scale.reshape(-1, *[1] * (tensor.dim() - 1))

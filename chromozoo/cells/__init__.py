@@ -1,1 +1,0 @@
-"""What is true of the chromosomes of one cell together: assignment, ISCN and the karyogram."""

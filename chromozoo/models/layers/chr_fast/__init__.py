@@ -1,0 +1,1 @@
+"""The network of ChrFast and its training losses."""
