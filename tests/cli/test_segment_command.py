@@ -346,9 +346,7 @@ def test_errors_of_the_benchmark_say_the_remedy(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model = Tiny()
-    checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
-    torch.save(checkpoint, "tiny.ckpt")
+    torch.save({"state_dict": Tiny().state_dict(), "hyper_parameters": {}}, "tiny.ckpt")
     fixed = ["--weights", str(weights), "--root", str(data), "--output", "x.csv"]
     assert chromozoo(["benchmark", "tiny_segmenter", *fixed, *words]) == 2
     assert said in capsys.readouterr().err
