@@ -236,7 +236,7 @@ def ground_truth(
 
     from chromozoo.metrics.segmentation import TrueChromosomes
 
-    with_classes = data.with_classes and len(model.categories) > 1
+    with_classes = data.dataset_class.with_classes and len(model.categories) > 1
     for metaphase in metaphases:
         classes = None
         if with_classes:

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from chromozoo.cli.output import add_output, check_output, write_rows
+from chromozoo.cli.options import add_device_option
+from chromozoo.cli.output import add_output_option, check_output, write_rows
 from chromozoo.data.catalogue import DATASETS, dataset_info, training_sets
 from chromozoo.errors import ChromozooError
 
 DEFAULT_DATASETS = {"classification": "bioimlab", "segmentation": "bioimlab-segmentation"}
-CLASSIFIER_FIGURES = (
+CLASSIFIER_METRICS = (
     "accuracy",
     "assigned_accuracy",
     "cells_without_error",
@@ -25,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="see `chromozoo models`; `all` is every one with weights of the data set",
+        help="see `chromozoo models`; `all`: all models with weights of the data set",
     )
     parser.add_argument("--weights", default="DEFAULT", help="tag or path")
     parser.add_argument(
@@ -34,20 +35,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: bioimlab for classifiers, bioimlab-segmentation for segmenters",
     )
     parser.add_argument("--stage", default="test", choices=("train", "val", "test"))
-    parser.add_argument("--fold", type=int, help="part of the grouped cross-validation")
-    parser.add_argument("--root", help="folder of the data")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    parser.add_argument("--note", default="")
+    parser.add_argument(
+        "--fold", type=int, help="evaluate this fold of the grouped cross-validation"
+    )
+    parser.add_argument("--root", help="folder of the data (default: CHROMOZOO_DATA, data/)")
+    add_device_option(parser)
+    parser.add_argument("--note", default="", help="text for the column `note` of the row")
     parser.add_argument(
         "--score",
         type=float,
-        help="segmenters: minimum score of a counted detection (default: that of `segment`; "
-        "with --classifier that of `karyotype`)",
+        help="segmenters: minimum score of a detection (default: that of `segment`; with "
+        "--classifier that of `karyotype`)",
     )
     parser.add_argument(
         "--classifier",
         metavar="MODEL",
-        help="segmenters: classify what it finds with this classifier, and evaluate the karyotypes",
+        help="segmenters: classify the detections with this classifier and evaluate karyotyping",
     )
     parser.add_argument(
         "--classifier-weights",
@@ -68,12 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="segmenters: folder for an overlay of each image, missed chromosomes in red",
     )
-    add_output(parser)
+    add_output_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from chromozoo.benchmark.measure import models_trained_on
-    from chromozoo.models.registry import model_info
+    from chromozoo.models.registry import list_models, model_info
 
     if arguments.models == ["all"]:
         dataset = arguments.dataset or DEFAULT_DATASETS["classification"]
@@ -81,13 +84,16 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.weights = dataset_info(dataset).tag
     check_output(arguments.output)
     if len(arguments.models) > 1:
-        return _run_each_in_its_own_process(arguments)
+        return _run_in_processes(arguments)
     (name,) = arguments.models
     task = model_info(name).task
     dataset = arguments.dataset or DEFAULT_DATASETS[task]
     if arguments.classifier is not None:
         if task != "segmentation":
-            raise ChromozooError(f"--classifier goes with a segmenter; {name} is none")
+            raise ChromozooError(
+                f"{name}: --classifier needs a segmenter; use one of "
+                f"{', '.join(list_models(task='segmentation'))}"
+            )
         return _run_karyotyping(name, dataset, arguments)
     if dataset not in training_sets(task):
         raise ChromozooError(
@@ -95,11 +101,11 @@ def run(arguments: argparse.Namespace) -> int:
             f"{', '.join(training_sets(task))}"
         )
     if task == "segmentation" and arguments.fold is not None:
-        raise ChromozooError(f"{dataset} has no folds; leave --fold out")
-    return _run_model(name, task, dataset, arguments)
+        raise ChromozooError(f"--fold {arguments.fold}: {dataset} has no folds; leave --fold out")
+    return _run_single_model(name, task, dataset, arguments)
 
 
-def _run_model(name: str, task: str, dataset: str, arguments: argparse.Namespace) -> int:
+def _run_single_model(name: str, task: str, dataset: str, arguments: argparse.Namespace) -> int:
     from chromozoo.benchmark import measure
     from chromozoo.benchmark.publish import KINDS
     from chromozoo.metrics.segmentation import METRICS
@@ -119,7 +125,7 @@ def _run_model(name: str, task: str, dataset: str, arguments: argparse.Namespace
             overlays=arguments.overlays,
             **shared,
         )
-    _show(row, CLASSIFIER_FIGURES if task == "classification" else METRICS)
+    _print_metrics(row, CLASSIFIER_METRICS if task == "classification" else METRICS)
     write_rows(KINDS[task], [row], arguments.output)
     return 0
 
@@ -143,20 +149,20 @@ def _run_karyotyping(name: str, dataset: str, arguments: argparse.Namespace) -> 
     )
     for cell in report.cells:
         print(f"{cell.name:>6}: {cell.found} of {cell.true} found, {cell.wrong} wrong")
-    _show(row, measure_karyotyping.SHOWN)
+    _print_metrics(row, measure_karyotyping.SHOWN)
     write_rows(KINDS["karyotyping"], [row], arguments.output)
     return 0
 
 
-def _show(row: dict[str, Any], figures: tuple[str, ...]) -> None:
-    for figure in figures:
-        if row.get(figure) is not None:
-            low, high = row.get(f"{figure}_low"), row.get(f"{figure}_high")
-            print(f"{figure:<22} {row[figure]:.4f}  [{low}, {high}]")
+def _print_metrics(row: dict[str, Any], metrics: tuple[str, ...]) -> None:
+    for metric in metrics:
+        if row.get(metric) is not None:
+            low, high = row.get(f"{metric}_low"), row.get(f"{metric}_high")
+            print(f"{metric:<22} {row[metric]:.4f}  [{low}, {high}]")
 
 
-def _run_each_in_its_own_process(arguments: argparse.Namespace) -> int:
-    """Evaluate each model in its own process: a failure, or lack of memory, ends one alone."""
+def _run_in_processes(arguments: argparse.Namespace) -> int:
+    """Evaluate each model in a separate process, so that a failure affects one model alone."""
     status = 0
     keys = ["weights", "dataset", "stage", "fold", "root", "device", "note", "score", "output"]
     if arguments.classifier is not None:

@@ -1,8 +1,7 @@
 """``chromozoo calibrate``: calibrate the prediction sets of a classifier.
 
-The thresholds of the sets are found on validation cells; the sets, and what they leave to a human,
-are measured on other cells. ``--output`` writes a copy of the weights file that holds the
-thresholds.
+The thresholds of the sets are computed on validation cells; size and error rate of the sets are
+measured on other cells. ``--output`` writes a copy of the weights file with the thresholds.
 """
 
 import argparse
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from chromozoo.benchmark.calibration import calibrate, table
 from chromozoo.benchmark.publish import KINDS
+from chromozoo.cli.options import add_device_option
 from chromozoo.cli.output import write_rows
 from chromozoo.data.catalogue import datasets
 from chromozoo.models.weights.storage import save_weights
@@ -21,11 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         choices=sorted(datasets("classification")),
-        help="default: what the weights were trained on",
+        help="default: the data set that the weights were trained on",
     )
     parser.add_argument("--stage", default="test", choices=("val", "test"))
-    parser.add_argument("--root", help="folder of the data")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--root", help="folder of the data (default: CHROMOZOO_DATA, data/)")
+    add_device_option(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    found = calibrate(
+    calibration = calibrate(
         arguments.model,
         arguments.weights,
         arguments.dataset,
@@ -45,9 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     folder: Path | None = arguments.output
     if folder is None:
-        write_rows(KINDS["calibration"], found.rows, None, table)
+        write_rows(KINDS["calibration"], calibration.rows, None, table)
         return 0
-    file, _ = save_weights(found.model.network, found.entry, folder, found.entry.storage)
-    write_rows(KINDS["calibration"], found.rows, folder / "calibration.csv", table)
-    print(f"{file}: the weights with their thresholds; use them with --weights {file}")
+    file, _ = save_weights(
+        calibration.model.network, calibration.entry, folder, calibration.entry.storage
+    )
+    write_rows(KINDS["calibration"], calibration.rows, folder / "calibration.csv", table)
+    print(f"{file}: weights with thresholds; use them with --weights {file}")
     return 0

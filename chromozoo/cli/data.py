@@ -1,4 +1,4 @@
-"""``chromozoo data list|info|verify|from-karyogram|compose|simulate``."""
+"""``chromozoo data``: list, describe, verify, extract, compose and simulate data sets."""
 
 import argparse
 import sys
@@ -12,10 +12,14 @@ from chromozoo.folders import data_folders
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-    actions.add_parser("list", help="all data sets that ChromoZoo reads")
-    info = actions.add_parser("info", help="source, licence, layout and how to get one")
+    actions.add_parser("list", help="list the data sets that ChromoZoo reads")
+    info = actions.add_parser(
+        "info", help="print source, licence, layout and download of a data set"
+    )
     info.add_argument("name")
-    verify = actions.add_parser("verify", help="read every file; counts by class and split")
+    verify = actions.add_parser(
+        "verify", help="read every file and count the chromosomes by class and split"
+    )
     verify.add_argument("name")
     verify.add_argument("--root", help="folder of the data (default: CHROMOZOO_DATA, data/)")
     cut = actions.add_parser(
@@ -23,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     cut.add_argument("karyograms", nargs="+", type=Path, metavar="KARYOGRAM", help="an image")
     cut.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="new folder of the chromosomes"
+        "--output", type=Path, required=True, metavar="DIR", help="new folder for the chromosomes"
     )
     cut.add_argument(
         "--layout",
@@ -35,13 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--overwrite", action="store_true", help="replace the folder of an earlier run"
     )
     compose = actions.add_parser(
-        "compose",
-        help="compose new metaphases from chromosomes that are cut out of training images",
+        "compose", help="compose metaphases from chromosomes that are cut out of training images"
     )
     compose.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="new folder: COCO JSON and PNG"
     )
-    compose.add_argument("--count", type=int, required=True, metavar="N", help="of metaphases")
+    compose.add_argument(
+        "--count", type=int, required=True, metavar="N", help="number of metaphases"
+    )
     compose.add_argument(
         "--from",
         dest="dataset",
@@ -50,16 +55,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="data set of the training images (default: %(default)s)",
     )
     compose.add_argument("--root", help="folder of the data (default: CHROMOZOO_DATA, data/)")
-    compose.add_argument("--seed", type=int, default=0)
+    compose.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     compose.add_argument(
         "--overlap",
         type=float,
         default=0.4,
-        metavar="SHARE",
-        help="of the chromosomes that cross or touch another, 0 to 1 (default: %(default)s)",
+        metavar="FRACTION",
+        help="fraction of chromosomes that cross or touch another, 0 to 1 (default: %(default)s)",
     )
     compose.add_argument(
-        "--chromosomes", type=int, default=46, metavar="N", help="in each (default: %(default)s)"
+        "--chromosomes",
+        type=int,
+        default=46,
+        metavar="N",
+        help="chromosomes per metaphase (default: %(default)s)",
     )
     compose.add_argument(
         "--overwrite", action="store_true", help="replace the folder of an earlier run"
@@ -70,11 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="one folder per cell is made in it",
+        help="folder in which a folder is made for each cell",
     )
-    simulate.add_argument("--cells", type=int, default=1, help="number of cells (default 1)")
-    simulate.add_argument("--stain", choices=("q", "g"), default="q", help="Q-band or G-band")
-    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument(
+        "--cells", type=int, default=1, help="number of cells (default: %(default)s)"
+    )
+    simulate.add_argument("--stain", choices=("q", "g"), default="q", help="q: Q-band; g: G-band")
+    simulate.add_argument("--seed", type=int, default=0, help="random seed (default: %(default)s)")
     simulate.add_argument(
         "--karyotype",
         nargs="+",
@@ -107,7 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(report.path, *report.lines, sep="\n  ")
     for fault in report.faults:
         print(f"  FAULT {fault}")
-    print("  whole" if not report.faults else f"  {len(report.faults)} faults")
+    print("  no faults" if not report.faults else f"  {len(report.faults)} faults")
     return 1 if report.faults else 0
 
 
@@ -126,11 +137,11 @@ def _from_karyogram(arguments: argparse.Namespace) -> int:
 
 
 def _compose(arguments: argparse.Namespace) -> int:
-    for name, most in (("count", 1_000_000), ("chromosomes", 200)):
-        if not 1 <= (number := getattr(arguments, name)) <= most:
-            raise ChromozooError(f"--{name} {number}: give 1 to {most}")
+    for name, maximum in (("count", 1_000_000), ("chromosomes", 200)):
+        if not 1 <= (number := getattr(arguments, name)) <= maximum:
+            raise ChromozooError(f"--{name} {number}: give 1 to {maximum}")
     if not 0 <= arguments.overlap <= 1:
-        raise ChromozooError(f"--overlap {arguments.overlap:g}: give a share from 0 to 1")
+        raise ChromozooError(f"--overlap {arguments.overlap:g}: give a fraction from 0 to 1")
     if arguments.seed < 0:
         raise ChromozooError(f"--seed {arguments.seed}: give 0 or more")
 
@@ -152,7 +163,7 @@ def _compose(arguments: argparse.Namespace) -> int:
         f"composed by chromozoo of chromosomes of {info.name} ({info.licence})",
         arguments.overwrite,
     )
-    print(f"{arguments.output}: {count} metaphases, outlines in annotations.json")
+    print(f"{arguments.output}: {count} metaphases, masks in annotations.json")
     return 0
 
 
@@ -162,14 +173,14 @@ def _simulate(arguments: argparse.Namespace) -> int:
     from chromozoo.synthetic import draw_cell, write_cell
 
     if arguments.cells < 1:
-        raise ChromozooError(f"--cells {arguments.cells}: ask for at least one cell")
+        raise ChromozooError(f"--cells {arguments.cells}: give 1 or more")
     if arguments.seed < 0:
         raise ChromozooError(f"--seed {arguments.seed}: give 0 or more")
     rng = np.random.default_rng(arguments.seed)
     for number in range(1, arguments.cells + 1):
         folder = arguments.output / f"cell_{number:03d}"
         if folder.exists():
-            raise ChromozooError(f"{folder} exists already; choose another folder or remove it")
+            raise ChromozooError(f"{folder} exists already; name another folder or remove it")
         cell = draw_cell(rng, karyotype=arguments.karyotype, stain=arguments.stain)
         write_cell(folder, cell, seed=arguments.seed)
         print(f"{folder}: {len(cell)} chromosomes, classes in labels.csv")

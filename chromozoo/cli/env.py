@@ -1,4 +1,4 @@
-"""``chromozoo env``: what a bug report should say of the machine."""
+"""``chromozoo env``: versions of libraries and hardware for a bug report."""
 
 import argparse
 import os
@@ -8,7 +8,7 @@ from chromozoo.environment import fast_precision, library_versions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Takes no arguments."""
+    """Add no arguments."""
 
 
 def run(arguments: argparse.Namespace) -> int:

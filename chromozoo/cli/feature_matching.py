@@ -1,27 +1,28 @@
-"""``chromozoo feature-matching``: classify by label feature vectors, beside softmax.
+"""``chromozoo feature-matching``: classification by label feature vectors.
 
-The modes of Wang et al. 2020 (EResNet), for any classifier, on the same cells:
+Compares the modes of Wang et al. 2020 (EResNet) for any classifier on the same cells:
 
 * ``softmax``: the most probable class (the paper's DCNN);
 * ``lfv``: the nearest label feature vector;
 * ``lfv+lrd``: the same after label redistribution in each cell;
 * ``softmax+assignment``, ``lfv+assignment`` (ours): the exact assignment of each cell;
-* ``lfv-stored``: as ``lfv``, with the vectors that the weights carry, where they do.
+* ``lfv-stored``: as ``lfv``, with the vectors that are stored in the weights, if any.
 
-Label feature vectors are means over the TRAINING cells, not augmented; the paper took validation
-images, which stay free for choosing here. Chosen on the validation cells are beta, the head of
-the label redistribution, of all that the paper tried (1 to 45 of 46; of equally good ones the
-nearest to its 40), and the temperature that makes distances comparable with prior costs. The paper
-chose beta on its test cells. Features are averaged over the four mirror images, as probabilities
-are. The paper's fifth way, matching two images of a cell, is left out: the classification set has
-one image of each cell.
+Label feature vectors are means over the training cells without augmentation; the paper uses
+validation images. Beta (the head of the label redistribution) and the temperature that makes
+distances comparable with prior costs are selected on the validation cells; the paper selects beta
+on its test cells. Beta is searched from 1 to 45 of 46, and of equally good values the one nearest
+to the paper's 40 is used. Features are averaged over the four mirror images, as probabilities are.
+The paper's fifth mode, matching of two images of a cell, is left out, because the classification
+set has one image of each cell.
 """
 
 import argparse
 
 from chromozoo.benchmark.matching import BETAS, CLASSIFICATION_SETS, measure, table
 from chromozoo.benchmark.publish import KINDS
-from chromozoo.cli.output import add_output, check_output, write_rows
+from chromozoo.cli.options import add_device_option
+from chromozoo.cli.output import add_output_option, check_output, write_rows
 from chromozoo.karyotype.matching import METRICS
 
 
@@ -30,16 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", default="DEFAULT", help="tag, weights file or checkpoint")
     parser.add_argument("--dataset", default="bioimlab", choices=CLASSIFICATION_SETS)
     parser.add_argument("--stage", default="val", choices=("val", "test"))
-    parser.add_argument("--metric", nargs="+", default=list(METRICS), choices=METRICS)
+    parser.add_argument(
+        "--metric", nargs="+", default=list(METRICS), choices=METRICS, help="default: all"
+    )
     parser.add_argument(
         "--beta",
         type=_beta,
         default="auto",
-        help="head of the label redistribution, of 46; auto: the best on the validation cells",
+        help="head of the label redistribution, of 46; auto: selected on the validation cells",
     )
-    parser.add_argument("--root", help="folder of the data")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    add_output(parser)
+    parser.add_argument("--root", help="folder of the data (default: CHROMOZOO_DATA, data/)")
+    add_device_option(parser)
+    add_output_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -56,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     write_rows(KINDS["matching"], rows, arguments.output, table)
     if arguments.stage == "val":
-        print("beta and temperature were chosen on these cells: only test cells measure them")
+        print("beta and temperature were selected on these cells: evaluate them with --stage test")
     return 0
 
 

@@ -1,4 +1,7 @@
-"""``chromozoo figures``: confusion, classes, ROC, calibration, t-SNE, Grad-CAM, errors."""
+"""``chromozoo figures``: figures of a classifier on a data set.
+
+Confusion matrix, class metrics, ROC, calibration, t-SNE of the features, Grad-CAM and errors.
+"""
 
 import argparse
 import csv
@@ -7,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from chromozoo.benchmark.provenance import weights_label
+from chromozoo.cli.options import add_device_option
 from chromozoo.data.catalogue import dataset_info, datasets
 from chromozoo.errors import ChromozooError
 from chromozoo.files import replace_file
@@ -25,16 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         default="bioimlab",
         choices=sorted(datasets("classification")),
-        help="%(default)s",
+        help="data set (default: %(default)s)",
     )
     parser.add_argument("--stage", default="test", choices=("train", "val", "test"))
-    parser.add_argument("--root", help="folder of the data")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--root", help="folder of the data (default: CHROMOZOO_DATA, data/)")
+    add_device_option(parser)
     parser.add_argument(
         "--output",
         type=Path,
-        help="folder of the images (default: chromozoo-results/figures/MODEL-TAG-DATASET-STAGE); "
-        "predictions that lie there are drawn, not made again",
+        metavar="DIR",
+        help="folder of the figures (default: chromozoo-results/figures/MODEL-TAG-DATASET-STAGE); "
+        "predictions that are stored there are reused",
     )
 
 
@@ -43,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         from chromozoo.visualization import classification as figures
     except ImportError as error:
         raise ChromozooError(
-            f"{error.name} is not installed; `pip install 'chromozoo[figures]'` brings it"
+            f"{error.name} is not installed; install it with `pip install 'chromozoo[figures]'`"
         ) from error
     from chromozoo.benchmark.measure import load_model_with_entry
 
@@ -58,15 +63,17 @@ def run(arguments: argparse.Namespace) -> int:
         f"{entry.model}, weights {weights} {entry.sha256[:8]}, {data.split.name}/"
         f"{arguments.stage} ({data.split.sha256[:8]})"
     )
-    # A file of one's own has a folder of its own: it has the tag of the packaged weights.
-    own = weights if weights == entry.tag else f"{Path(entry.file).stem}-{entry.sha256[:8]}"
+    # Weights files of users may have the tag of packaged weights, and get a separate folder.
+    weights_name = (
+        weights if weights == entry.tag else f"{Path(entry.file).stem}-{entry.sha256[:8]}"
+    )
     output: Path = arguments.output or Path(
         "chromozoo-results",
         "figures",
-        f"{entry.model}-{own}-{arguments.dataset}-{arguments.stage}",
+        f"{entry.model}-{weights_name}-{arguments.dataset}-{arguments.stage}",
     )
     output.mkdir(parents=True, exist_ok=True)
-    stored = _predictions(output / STORED, origin, model, crops)
+    stored = _load_or_predict(output / STORED, origin, model, crops)
     report = stored.report()
     _write_table(output / CLASS_TABLE, figures.class_table(stored, report))
     for name, draw in figures.figure_functions(model, stored, report, crops).items():
@@ -76,8 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _predictions(path: Path, origin: str, model: Any, crops: Any) -> "StoredPredictions":
-    """Those that lie there, if they are of these weights and this part; else made and stored."""
+def _load_or_predict(path: Path, origin: str, model: Any, crops: Any) -> "StoredPredictions":
+    """Return the stored predictions of these weights and cells, or predict and store them."""
     import numpy as np
     import torch
     from torch.utils.data import DataLoader

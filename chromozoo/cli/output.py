@@ -1,4 +1,4 @@
-"""The option ``--output`` of the commands that measure: a CSV file of result rows."""
+"""Option ``--output`` of the measuring commands: a CSV file of result rows."""
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
@@ -10,8 +10,8 @@ from chromozoo.benchmark.results_file import as_text
 from chromozoo.errors import ChromozooError
 
 
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """Add ``--output FILE``."""
+def add_output_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--output FILE``."""
     parser.add_argument(
         "--output",
         type=Path,
@@ -22,14 +22,14 @@ def add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def check_output(path: Path | None) -> None:
-    """Check the folder of a file before anything is measured.
+    """Check the path of the CSV file before the measurement.
 
     Raises:
         ChromozooError: The folder does not exist, or the path is a folder.
     """
     if path is not None and (path.is_dir() or not path.parent.is_dir()):
         raise ChromozooError(
-            f"{path}: is no file in an existing folder; name another with --output"
+            f"{path}: is not a file in an existing folder; name another with --output"
         )
 
 
@@ -39,7 +39,14 @@ def write_rows(
     path: Path | None,
     table: Callable[[Sequence[dict[str, str]]], str] | None = None,
 ) -> None:
-    """Print rows as a table, if there is one, and add them to a file, if one was asked for."""
+    """Print rows as a table and add them to a CSV file.
+
+    Args:
+        kind: Kind of the rows.
+        rows: Result rows.
+        path: CSV file, or None for no file.
+        table: Renders the rows as a table, or None for no table.
+    """
     if table is not None:
         print(table([{name: as_text(row.get(name)) for name in kind.columns} for row in rows]))
     if path is not None:

@@ -1,4 +1,4 @@
-"""``chromozoo classify``: table, files, and what goes wrong with one image alone."""
+"""``chromozoo classify``: table, result files and errors of single images."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ from chromozoo.files import SOFTWARE
 from chromozoo.models.registry import get_weight
 from chromozoo.synthetic import draw_cell, write_cell
 
-STUB = "helpers.stub_task:StubClassifyTask"
+STUB = "helpers.stub_classify_task:StubClassifyTask"
 
 
 @pytest.fixture(scope="module")
@@ -57,15 +57,16 @@ def test_classify_writes_table_json_csv_and_karyogram(
     assert not list((tmp_path / "out").glob("*.part"))
 
 
-def test_labels_tell_how_many_are_right(
+def test_labels_are_compared_with_the_predictions(
     inline: None, cell: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["classify", str(cell), "--labels", str(cell / "labels.csv")]
+    words = ["classify", str(cell), "--model", "vanilla_cnn"]
+    words += ["--labels", str(cell / "labels.csv")]
     assert main([*words, "--output", str(tmp_path)]) == 0
-    assert "of 5 agree with the labels given" in capsys.readouterr().out
+    assert "of 5 agree with the labels" in capsys.readouterr().out
 
 
-def test_bad_images_are_named_and_the_rest_goes_on(
+def test_bad_images_are_reported_and_the_others_classified(
     inline: None, cell: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "images"
@@ -76,26 +77,27 @@ def test_bad_images_are_named_and_the_rest_goes_on(
     (folder / "c_truncated.png").write_bytes(whole.read_bytes()[:80])
     Image.new("L", (40, 60)).save(folder / "d_black.png")
     Image.new("L", (1, 1), 200).save(folder / "e_one_pixel.png")
-    (folder / "f_text.png").write_text("this is no image")
+    (folder / "f_text.png").write_text("not an image")
     deep = np.asarray(Image.open(whole).convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(folder / "g_sixteen_bit.png")
     Image.open(whole).convert("RGBA").save(folder / "h_rgba.png")
-    status = main(["classify", str(folder), "--output", str(tmp_path / "out")])
+    words = ["classify", str(folder), "--model", "vanilla_cnn"]
+    status = main([*words, "--output", str(tmp_path / "out")])
     shown = capsys.readouterr()
     assert status == 1
     assert "Traceback" not in shown.err
     chromosomes = document(tmp_path / "out")["chromosomes"]
-    outcome = {Path(item["image"]).name: item.get("error") for item in chromosomes}
+    errors = {Path(item["image"]).name: item.get("error") for item in chromosomes}
     good = {"a_good.png", "g_sixteen_bit.png", "h_rgba.png"}
-    assert {name for name, error in outcome.items() if error is None} == good
-    for name in outcome.keys() - good:
-        assert name in outcome[name]
+    assert {name for name, error in errors.items() if error is None} == good
+    for name in errors.keys() - good:
+        assert name in errors[name]
         assert name in shown.out
     classes = {item["class"] for item in chromosomes if not item.get("error")}
     assert len(classes) == 1, "the same image in three formats has one class"
 
 
-def test_it_never_takes_its_own_karyogram(
+def test_its_own_karyogram_does_not_count_as_an_image(
     inline: None, cell: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "cell"
@@ -109,7 +111,7 @@ def test_it_never_takes_its_own_karyogram(
     assert "Left out of the folder: 2 results of ChromoZoo" in capsys.readouterr().out
     with Image.open(folder / "karyogram.png") as image:
         assert image.info["Software"] == SOFTWARE
-    # A run for single chromosomes has none: the earlier one would be of another naming.
+    # A run without --as-cell removes the karyogram of the earlier one.
     assert main([*words[:-1], "--output", str(folder)]) == 0
     assert not (folder / "karyogram.png").exists() and document(folder)["cell"] is None
 
@@ -129,7 +131,7 @@ def test_results_of_other_images_are_not_overwritten(
     assert "of the 5 images before, 3 are not in it now" in capsys.readouterr().out
 
 
-def test_what_makes_the_result_stands_in_it(inline: None, cell: Path, tmp_path: Path) -> None:
+def test_results_hold_their_identity(inline: None, cell: Path, tmp_path: Path) -> None:
     assert main(["classify", str(cell), "--model", "vanilla_cnn", "--output", str(tmp_path)]) == 0
     found = document(tmp_path)
     assert found["identity"]["models"][0]["sha256"] == get_weight("vanilla_cnn").sha256
@@ -139,7 +141,7 @@ def test_what_makes_the_result_stands_in_it(inline: None, cell: Path, tmp_path: 
     assert all(len(item["sha256"]) == 64 for item in found["chromosomes"])
 
 
-def test_a_cell_that_cannot_be_named_says_so_everywhere(
+def test_alarms_appear_in_all_results(
     inline: None,
     cell: Path,
     tmp_path: Path,
@@ -152,26 +154,26 @@ def test_a_cell_that_cannot_be_named_says_so_everywhere(
 
     def alarmed(self: Any, *given: Any, **options: Any) -> Any:
         found = whole(self, *given, **options)
-        found.alarms = ("the chromosomes show no bands", "4 of 5 names are uncertain")
+        found.alarms = ("the chromosomes show no bands", "4 of 5 classes are uncertain")
         return found
 
     monkeypatch.setattr(ChromosomeClassifier, "classify", alarmed)
     words = ["classify", str(cell), "--model", "vanilla_cnn", "--output", str(tmp_path)]
     assert main([*words, "--as-cell"]) == 0
     shown = capsys.readouterr().out
-    assert "These names cannot be trusted:\n  the chromosomes show no bands\n  4 of 5" in shown
-    assert document(tmp_path)["alarms"][1] == "4 of 5 names are uncertain"
+    assert "Unreliable predictions:\n  the chromosomes show no bands\n  4 of 5" in shown
+    assert document(tmp_path)["alarms"][1] == "4 of 5 classes are uncertain"
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["alarms"] for row in rows} == {
-        "the chromosomes show no bands; 4 of 5 names are uncertain"
+        "the chromosomes show no bands; 4 of 5 classes are uncertain"
     }
     with Image.open(tmp_path / "karyogram.png") as image:
         red = (np.asarray(image) == (176, 0, 32)).all(axis=2)
     assert red.sum() > 50_000
 
 
-def test_names_that_no_encoding_takes(
+def test_undecodable_file_names(
     inline: None,
     cell: Path,
     tmp_path: Path,
@@ -195,7 +197,7 @@ def test_names_that_no_encoding_takes(
     assert r"m\udce9.png" in table and "染色体 [red].png" in table
 
 
-def test_paths_that_are_no_images(
+def test_paths_that_give_no_image(
     inline: None, cell: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "loop.png").symlink_to("loop.png")
@@ -211,24 +213,28 @@ def test_paths_that_are_no_images(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--error-rate", "0.01"], r"chrnet4 with the weights metaphase knows no sets with an "),
+        (["--error-rate", "0.01"], "chrnet4 with the weights metaphase has no prediction sets"),
         (["--error-rate", "0.01"], "give --weights bioimlab or --weights pki3"),
-        (["--weights", "bioimlab", "--error-rate", "0.2"], "it knows 0.005, 0.01, 0.02, 0.05, 0.1"),
-        (["--model", "siamese_net", "--error-rate", "0.01"], "take karyoset or chromozoo_small"),
-        (["--model", "chr_fast"], "chr_fast names no chromosomes; use one of"),
+        (
+            ["--weights", "bioimlab", "--error-rate", "0.2"],
+            "give one of 0.005, 0.01, 0.02, 0.05, 0.1",
+        ),
+        (["--model", "siamese_net", "--error-rate", "0.01"], "use karyoset or chromozoo_small"),
+        (["--model", "siamese_net", "--error-rate", "0.01"], "`chromozoo calibrate siamese_net`"),
+        (["--model", "chr_fast"], "chr_fast is not a classifier; use one of"),
     ],
 )
-def test_errors_name_the_remedy(
+def test_errors_say_the_remedy(
     words: list[str], said: str, cell: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["classify", str(cell), *words]) == 2
     assert said in capsys.readouterr().err
 
 
-# In a process of its own, as for users; the model is a stub
+# In a real worker process with a stub of the model
 
 
-def test_images_that_end_the_process_or_take_too_long(
+def test_images_that_crash_the_process_or_exceed_the_time_limit(
     cell: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -244,11 +250,11 @@ def test_images_that_end_the_process_or_take_too_long(
     assert "hang.png: took longer than 1 seconds and was ended (--timeout)" in shown
     for name in ("dies", "kill"):
         assert f"{name}.png: the process that worked on it was ended (SIGKILL) twice" in shown
-    named = [item.get("class") for item in document(tmp_path / "out")["chromosomes"]]
-    assert named == ["1", None, None, None, "1"]
+    classes = [item.get("class") for item in document(tmp_path / "out")["chromosomes"]]
+    assert classes == ["1", None, None, None, "1"]
 
 
-def test_what_all_images_together_meet_is_an_error(
+def test_an_error_of_all_images_together(
     cell: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -262,7 +268,7 @@ def test_what_all_images_together_meet_is_an_error(
     assert not (tmp_path / "out" / "predictions.json").exists()
 
 
-def test_a_run_that_is_told_to_stop_writes_nothing(cell: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_writes_nothing(cell: Path, tmp_path: Path) -> None:
     shutil.copy(min(cell.glob("*.png")), tmp_path / "hang.png")
     output = tmp_path / "out"
     running = start("classify", STUB, tmp_path, "--output", output)

@@ -1,26 +1,16 @@
-"""The command line as a user meets it: tables, files, and errors that name the file."""
+"""The command line: help, tables, files and error messages."""
 
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from chromozoo.cli.main import COMMANDS, TRAINER_COMMANDS, main
+from chromozoo.cli.main import COMMANDS, TRAINER_COMMANDS, ZOO_COMMANDS, main
 from chromozoo.models.registry import list_models, model_info
-from chromozoo.synthetic import draw_cell, write_cell
 
 
-@pytest.fixture(scope="module")
-def cell(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cells") / "cell"
-    write_cell(folder, draw_cell(np.random.default_rng(5), karyotype=["1", "2", "17", "21", "X"]))
-    return folder
-
-
-def test_help_is_fast_and_imports_nothing_heavy() -> None:
+def test_help_imports_no_heavy_library() -> None:
     code = (
         "import sys; from chromozoo.cli.main import main\n"
         "try: main(['--help'])\n"
@@ -31,14 +21,19 @@ def test_help_is_fast_and_imports_nothing_heavy() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("name", sorted(set(COMMANDS) - TRAINER_COMMANDS))
-def test_every_command_has_a_module_and_help(name: str, capsys) -> None:
-    module = import_module(f"chromozoo.cli.{name.replace('-', '_')}")
-    assert callable(module.run)
+@pytest.mark.parametrize(
+    "words",
+    [
+        *([name] for name in sorted(set(COMMANDS) - TRAINER_COMMANDS)),
+        *(["zoo", name] for name in ZOO_COMMANDS),
+    ],
+    ids=" ".join,
+)
+def test_every_command_has_help(words: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([name, "--help"])
+        main([*words, "--help"])
     assert stopped.value.code == 0
-    assert name in capsys.readouterr().out
+    assert f"usage: chromozoo {' '.join(words)} " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -51,7 +46,7 @@ def test_every_command_has_a_module_and_help(name: str, capsys) -> None:
         (["fit", "--config", "nowhere.yaml"], None),
     ],
 )
-def test_errors_tell_the_remedy(words: list[str], said: str | None, tmp_path, monkeypatch, capsys):
+def test_errors_say_the_remedy(words: list[str], said: str | None, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     if said is None:
         with pytest.raises(SystemExit) as stopped:
@@ -65,7 +60,7 @@ def test_errors_tell_the_remedy(words: list[str], said: str | None, tmp_path, mo
     assert said in shown
 
 
-def test_an_empty_folder(tmp_path: Path, capsys) -> None:
+def test_a_folder_without_images(tmp_path: Path, capsys) -> None:
     assert main(["classify", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
 
@@ -78,21 +73,22 @@ def test_models_lists_every_model(capsys) -> None:
         assert model_info(name).paper in shown
 
 
-def test_synthesize_draws_what_is_asked_and_overwrites_nothing(tmp_path: Path, capsys) -> None:
-    words = ["synthesize", str(tmp_path / "new"), "--karyotype", "X", "21", "--stain", "g"]
+def test_data_simulate_draws_the_karyotype_and_overwrites_nothing(tmp_path: Path, capsys) -> None:
+    words = ["data", "simulate", "--karyotype", "X", "21", "--stain", "g"]
+    words += ["--output", str(tmp_path / "new")]
     assert main(words) == 0
     labels = (tmp_path / "new" / "cell_001" / "labels.csv").read_text()
     assert sorted(line.split(",")[1] for line in labels.split()[1:]) == ["21", "X"]
     assert main(words) == 2
     assert "exists already" in capsys.readouterr().err
     for wrong, said in ((["--seed", "-1"], "--seed -1"), (["--cells", "0"], "--cells 0")):
-        assert main(["synthesize", str(tmp_path / "other"), *wrong]) == 2
+        assert main(["data", "simulate", "--output", str(tmp_path / "other"), *wrong]) == 2
         assert f"chromozoo: error: {said}: " in capsys.readouterr().err
         assert not (tmp_path / "other").exists()
 
 
 def test_data_verify_counts_and_finds_faults(tiny_bioimlab: Path, capsys) -> None:
-    # Three of 107 cells: the missing ones are faults, told one by one.
+    # Three of 107 cells: each missing cell is a fault.
     assert main(["data", "verify", "bioimlab", "--root", str(tiny_bioimlab)]) == 1
     shown = capsys.readouterr().out
     assert "138 chromosomes of 3 cells" in shown
@@ -100,7 +96,7 @@ def test_data_verify_counts_and_finds_faults(tiny_bioimlab: Path, capsys) -> Non
     assert "104 faults" in shown
 
 
-def test_env_names_the_libraries(capsys) -> None:
+def test_env_lists_the_libraries(capsys) -> None:
     assert main(["env"]) == 0
     shown = capsys.readouterr().out
     assert "torch" in shown

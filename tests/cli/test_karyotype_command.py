@@ -1,4 +1,4 @@
-"""``chromozoo karyotype``: files in, karyograms out; interruptions, bad files, processes."""
+"""``chromozoo karyotype``: result files, page, alarms and processes."""
 
 import dataclasses
 import hashlib
@@ -18,7 +18,7 @@ from PIL import Image
 
 import chromozoo
 from chromozoo.batch import worker_pool
-from chromozoo.batch.identity import weights_of
+from chromozoo.batch.identity import weights_identity
 from chromozoo.batch.results import LOCK, MANIFEST
 from chromozoo.cli.main import main
 from chromozoo.karyotype.karyotype import Karyotype
@@ -29,7 +29,7 @@ from chromozoo.models.registry import get_model, get_weight
 from chromozoo.synthetic import Appearance, SyntheticMetaphase, draw_metaphase
 from chromozoo.visualization import report
 
-# Clear enough that what hangs together is one chromosome.
+# Chromosomes are clear and apart, so that each connected component is one.
 LOOK = Appearance(length=80, blur=1.2, bend=0.2, overlap=0.0, band_spread=0.05, noise=0.2)
 
 
@@ -96,20 +96,20 @@ def test_every_image_gets_its_files_and_the_folder_a_page(
         assert words in page
     assert "http" not in page.replace("http-equiv", "")  # nothing from a network
 
-    # Mended and called again: only that one is done, and the message goes.
+    # After the repair only that image is processed, and its error message is removed.
     before = {path: path.stat().st_mtime_ns for path in output.glob("*.json")}
     write(images / "torn.png", 3, ["1", "2"])
     assert karyotype(weights, images, "--output", output) == 0
     assert "3 were done before" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert not (output / "torn.failed.txt").exists()
-    # Other settings do them all again.
+    # Other options process all images again.
     assert karyotype(weights, images, "--output", output, "--assignment", "none") == 0
     assert "4 done again: other options (assignment)" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns > time for path, time in before.items())
 
 
-def test_what_makes_a_result_stands_in_it(weights: Path, tmp_path: Path) -> None:
+def test_results_hold_their_identity(weights: Path, tmp_path: Path) -> None:
     write(tmp_path / "a.png", 1, ["1", "2"])
     assert karyotype(weights, tmp_path / "a.png", "--output", tmp_path / "out") == 0
     cell = json.loads((tmp_path / "out" / "a.json").read_text())
@@ -134,10 +134,10 @@ def test_what_makes_a_result_stands_in_it(weights: Path, tmp_path: Path) -> None
         }.items()
     )
     assert identity["software"] == {"chromozoo": chromozoo.__version__, "format": report.FORMAT}
-    # A temperature is recorded beside the weights, and changes what they say.
+    # The temperature is not part of the weights file, but changes the predictions.
     model: Any = get_model("vanilla_cnn")
     same, other = (
-        weights_of(SimpleNamespace(weights_entry=entry), "DEFAULT")
+        weights_identity(SimpleNamespace(weights_entry=entry), "DEFAULT")
         for entry in (
             model.weights_entry,
             dataclasses.replace(model.weights_entry, temperature=9.0),
@@ -146,18 +146,18 @@ def test_what_makes_a_result_stands_in_it(weights: Path, tmp_path: Path) -> None
     assert same == classifier and same["settings"] != other["settings"]
 
 
-def test_a_cell_that_cannot_be_named_says_so_everywhere(
+def test_alarms_appear_in_all_results(
     weights: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The alarm reaches terminal, JSON, karyogram, overlay and page."""
-    whole = Karyotyper.karyotype
-    alarms = ("the chromosomes show no bands", "2 of 4 names are uncertain")
+    """Terminal, JSON, karyogram, overlay and page show the alarms."""
+    karyotype_image = Karyotyper.karyotype
+    alarms = ("the chromosomes show no bands", "2 of 4 classes are uncertain")
 
     def alarmed(self: Karyotyper, image: Any, name: str | None = None) -> Karyotype:
-        found = whole(self, image, name)
+        found = karyotype_image(self, image, name)
         raised = "a.png" in found.name
         return dataclasses.replace(found, alarms=alarms if raised else (), flags=("a flag",))
 
@@ -173,7 +173,7 @@ def test_a_cell_that_cannot_be_named_says_so_everywhere(
     shown = capsys.readouterr().out
     lines = [f"{tmp_path / 'a.png'}: {marked}", *(f"  {words}" for words in (*alarms, "a flag"))]
     assert "\n".join(lines) in shown
-    assert "2 flagged, 1 cannot be named" in shown
+    assert "2 flagged, 1 unreliable; " in shown
     images = {name: np.asarray(Image.open(output / f"{name}.karyogram.png")) for name in "ab"}
     red = {name: (drawn == (176, 0, 32)).all(axis=2) for name, drawn in images.items()}
     assert red["a"].sum() > 50_000 and not red["b"].any()
@@ -232,8 +232,11 @@ def test_a_folder_without_images(
     assert "holds no image" in capsys.readouterr().err
 
 
-def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that the command starts, with a model that a module of the user's registers."""
+@pytest.mark.slow
+def test_two_processes_give_the_results_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker processes load a model that a module of the user registers."""
     monkeypatch.delitem(registry._REGISTERED, "tiny_segmenter", raising=False)
     weights = tiny_weights(tmp_path / "weights")
     images = tmp_path / "images"
@@ -259,7 +262,7 @@ def test_two_processes_give_what_one_gives(tmp_path: Path, monkeypatch: pytest.M
     ).read_text()
 
 
-def test_the_benchmark_measures_the_whole_way(
+def test_the_benchmark_evaluates_karyotypes(
     weights: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -282,7 +285,7 @@ def test_the_benchmark_measures_the_whole_way(
 
     monkeypatch.setattr(karyotyping_truth, "true_cells", drawn_cells)
     results = tmp_path / "karyotyping.csv"
-    words = ["benchmark", "tiny_segmenter", "--weights", str(weights), "--results", str(results)]
+    words = ["benchmark", "tiny_segmenter", "--weights", str(weights), "--output", str(results)]
     words += ["--classifier", "vanilla_cnn", "--score", "0", "--device", "cpu"]
     assert main(words) == 0
     assert "fka" in capsys.readouterr().out
@@ -293,4 +296,4 @@ def test_the_benchmark_measures_the_whole_way(
     assert float(row["segmentation_recall"]) == 1
     assert 0 <= float(row["fka"]) <= 1
     assert main([*words[:1], "vanilla_cnn", *words[2:]]) == 2
-    assert "--classifier goes with a segmenter" in capsys.readouterr().err
+    assert "--classifier needs a segmenter" in capsys.readouterr().err

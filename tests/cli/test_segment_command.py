@@ -1,4 +1,4 @@
-"""``chromozoo segment`` and ``chromozoo benchmark`` of segmenters, on a very small one."""
+"""``chromozoo segment`` and ``chromozoo benchmark`` with a tiny segmenter."""
 
 import base64
 import csv
@@ -15,16 +15,10 @@ from faster_coco_eval import COCO
 from helpers.tiny_segmenter import Tiny, tiny_weights
 from PIL import Image
 
-from chromozoo.batch.images import COCO_NAME, output_names
+from chromozoo.batch.coco import COCO_FILE
+from chromozoo.batch.file_names import unique_names
 from chromozoo.batch.results import LOCK, MANIFEST
-from chromozoo.benchmark import publish
-from chromozoo.benchmark.results_file import ResultsError
-from chromozoo.benchmark.tables.segmentation import (
-    RESULT_COLUMNS,
-    append_row,
-    leaderboard_markdown,
-    read_results,
-)
+from chromozoo.benchmark.tables.segmentation import RESULT_COLUMNS, read_results
 from chromozoo.cli.main import main as chromozoo
 from chromozoo.metrics.segmentation import METRICS, evaluate_segmentation
 from chromozoo.models.registry import get_model
@@ -63,7 +57,7 @@ def segment(*words: str | Path) -> int:
     return chromozoo(["segment", *map(str, words), "--model", "tiny_segmenter"])
 
 
-def test_every_image_gets_an_overlay_and_its_outlines(
+def test_every_image_gets_an_overlay_and_its_masks(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, output = tmp_path / "images", tmp_path / "out"
@@ -74,7 +68,7 @@ def test_every_image_gets_an_overlay_and_its_outlines(
     assert "Research use only, not for diagnosis" in shown
     assert "6 chromosomes in 2 images" in shown
     names = {f"{stem}.segment{end}" for stem in "ab" for end in (".json", ".overlay.png")}
-    assert {path.name for path in output.iterdir()} == {*names, COCO_NAME, MANIFEST, LOCK}
+    assert {path.name for path in output.iterdir()} == {*names, COCO_FILE, MANIFEST, LOCK}
 
     document = json.loads((output / "a.segment.json").read_text())
     assert document["image"] == str(images / "a.png")
@@ -90,8 +84,8 @@ def test_every_image_gets_an_overlay_and_its_outlines(
     with Image.open(output / "a.segment.overlay.png") as drawn:
         assert drawn.size == (160, 120) and drawn.mode == "RGB"
 
-    # Any COCO tool reads them all; the masks are those of the drawing.
-    coco = COCO(str(output / COCO_NAME))
+    # COCO tools read the file, and the masks are those of the image.
+    coco = COCO(str(output / COCO_FILE))
     assert [image["file_name"] for image in coco.loadImgs([1, 2])] == [
         str(images / "a.png"),
         str(images / "b.tif"),
@@ -104,7 +98,7 @@ def test_every_image_gets_an_overlay_and_its_outlines(
         assert row["area"] == coco.annToMask(row).sum() and row["category_id"] == 1
 
 
-def test_less_certain_ones_are_left_out(
+def test_detections_below_the_score_are_left_out(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "a.png")
@@ -113,7 +107,7 @@ def test_less_certain_ones_are_left_out(
     result = tmp_path / "out" / "a.segment.json"
     few = json.loads(result.read_text())
     assert few["count"] == 2 and few["min_score"] == 0.7
-    # An earlier result of another score is replaced, one of the same is kept.
+    # The result of another score is replaced, that of the same score is reused.
     capsys.readouterr()
     assert segment(*words, "--score", "0.1") == 0
     assert "1 done again: other options (score)" in capsys.readouterr().out
@@ -124,7 +118,7 @@ def test_less_certain_ones_are_left_out(
     assert result.stat().st_mtime_ns == made
 
 
-def test_a_bad_image_costs_nothing_else(
+def test_bad_images_do_not_stop_the_others(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     inputs, output = tmp_path / "images", tmp_path / "out"
@@ -147,7 +141,7 @@ def test_a_bad_image_costs_nothing_else(
         "b.segment.failed.txt",
         "c.segment.failed.txt",
     }
-    images = json.loads((output / COCO_NAME).read_text())["images"]
+    images = json.loads((output / COCO_FILE).read_text())["images"]
     assert [Path(image["file_name"]).name for image in images] == ["a.png", "d.png", "e.png"]
 
 
@@ -160,12 +154,12 @@ def test_equal_names_do_not_overwrite_each_other(weights: Path, tmp_path: Path) 
     stems = {path.name.removesuffix(".segment.overlay.png") for path in output.glob("*.png")}
     assert stems == {"one_1", "two_1_png", "1_tif", "x", "annotations"}
     assert len(list(output.glob("*.json"))) == 6
-    assert len(json.loads((output / COCO_NAME).read_text())["images"]) == 5
+    assert len(json.loads((output / COCO_FILE).read_text())["images"]) == 5
 
 
 def test_names_differ_in_more_than_capitals() -> None:
     files = [Path(name) for name in ("a/x.png", "b/X.tif", "a/x.tif", "a_x.png", "c/y.png")]
-    names = output_names(files)
+    names = unique_names(files)
     assert len({name.casefold() for name in names}) == 5
     assert names == ["x_png", "b_X", "a_x_tif", "a_x", "y"]
 
@@ -178,13 +172,13 @@ def test_results_among_the_images_are_not_segmented_again(weights: Path, tmp_pat
         "a.png",
         "a.segment.json",
         "a.segment.overlay.png",
-        COCO_NAME,
+        COCO_FILE,
         MANIFEST,
         LOCK,
     }
 
 
-def test_what_lies_in_the_folder_stays_in_the_file_about_all(
+def test_the_coco_file_holds_the_results_of_earlier_runs(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output = tmp_path / "out"
@@ -192,17 +186,17 @@ def test_what_lies_in_the_folder_stays_in_the_file_about_all(
         write(tmp_path / name / "1.png", bars)
         words = [tmp_path / name, "--output", output, "--weights", weights]
         assert segment(*words) == 0
-    assert "holds 1 results of earlier runs on other images" in capsys.readouterr().out
-    document = json.loads((output / COCO_NAME).read_text())
+    assert "also holds 1 results of earlier runs on other images" in capsys.readouterr().out
+    document = json.loads((output / COCO_FILE).read_text())
     names = [image["file_name"] for image in document["images"]]
     assert names == [str(tmp_path / "b" / "1.png"), str(tmp_path / "a" / "1.png")]
     assert len(document["annotations"]) == 6
-    # One that somebody else made is not replaced.
+    # A COCO file of another program is not replaced.
     (tmp_path / "c").mkdir()
-    (tmp_path / "c" / COCO_NAME).write_text('{"images": []}')
+    (tmp_path / "c" / COCO_FILE).write_text('{"images": []}')
     assert segment(tmp_path / "a", "--output", tmp_path / "c", "--weights", weights) == 2
-    assert f"{COCO_NAME}: is there already and was not written by" in capsys.readouterr().err
-    assert (tmp_path / "c" / COCO_NAME).read_text() == '{"images": []}'
+    assert f"{COCO_FILE}: is there already and was not written by" in capsys.readouterr().err
+    assert (tmp_path / "c" / COCO_FILE).read_text() == '{"images": []}'
 
 
 def test_karyotype_and_segment_share_a_folder(weights: Path, tmp_path: Path) -> None:
@@ -217,22 +211,22 @@ def test_karyotype_and_segment_share_a_folder(weights: Path, tmp_path: Path) -> 
     page = (output / "index.html").read_bytes()
     assert chromozoo([str(word) for word in words]) == 0
     assert (output / "index.html").read_bytes() == page
-    assert len(json.loads((output / COCO_NAME).read_text())["images"]) == 1
-    # Neither takes the results of the other, or its own, for images.
+    assert len(json.loads((output / COCO_FILE).read_text())["images"]) == 1
+    # Results of either command do not count as images.
     assert segment(output, "--output", tmp_path / "x", "--weights", weights) == 2
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["a.png", "--model", "chrnet4"], "chrnet4 finds no chromosomes in metaphases; use one of"),
+        (["a.png", "--model", "chrnet4"], "chrnet4 is not a segmenter; use one of"),
         (["a.png", "--model", "chr_fst"], "did you mean chr_fast"),
         (["a.png", "--model", "tiny_segmenter"], "has no weights"),
         (["empty", "--timeout", "9"], "empty: the folder holds no image"),
         (["a.png", "--output", "a.png"], "a.png: cannot be made a folder"),
     ],
 )
-def test_errors_tell_the_remedy(
+def test_errors_say_the_remedy(
     words: list[str],
     said: str,
     weights: Path,
@@ -249,7 +243,7 @@ def test_errors_tell_the_remedy(
     assert said in capsys.readouterr().err
 
 
-def test_above_keeps_the_rest_of_what_is_known() -> None:
+def test_filtering_by_score_keeps_the_warnings() -> None:
     masks = np.zeros((3, 20, 20), bool)
     for k, mask in enumerate(masks):
         mask[5 * k : 5 * k + 3] = True
@@ -260,7 +254,7 @@ def test_above_keeps_the_rest_of_what_is_known() -> None:
     assert len(found.filter_by_score(1)) == 0
 
 
-# The benchmark
+# Benchmark
 
 
 def labelme(path: Path, bars: tuple[tuple[int, ...], ...]) -> None:
@@ -286,12 +280,12 @@ def data(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def test_the_benchmark_measures_what_segment_finds(
+def test_the_benchmark_evaluates_segment(
     weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results, overlays = tmp_path / "segmentation.csv", tmp_path / "overlays"
     words = ["benchmark", "tiny_segmenter", "--weights", str(weights), "--root", str(data)]
-    words += ["--results", str(results), "--overlays", str(overlays), "--note", "two images"]
+    words += ["--output", str(results), "--overlays", str(overlays), "--note", "two images"]
     assert chromozoo(words) == 0
     assert "mask_ap_overlap" in capsys.readouterr().out
     with results.open(newline="") as file:
@@ -304,7 +298,7 @@ def test_the_benchmark_measures_what_segment_finds(
     assert (row["n_images"], row["n_chromosomes"], row["max_detections"]) == ("2", "7", "100")
     assert (row["image_scale"], row["parameters"], row["note"]) == ("160x120", "1", "two images")
     assert row["backend"].startswith("faster-coco-eval ") and float(row["seconds_per_image"]) > 0
-    # The crossed pair is found as one: two are missed and one is too many, or one is missed.
+    # The crossed pair is one detection, so that at least one chromosome is missed.
     model: Any = get_model("tiny_segmenter", weights=weights)
     from chromozoo.structures.polygons import polygon_mask
 
@@ -327,7 +321,7 @@ def test_the_benchmark_measures_what_segment_finds(
     assert is_red[60:115, 50:61].any() or is_red[80:92, 20:100].any()
     assert not is_red[10:60, 10:22].any()
 
-    # Again: the row is replaced. Another score is no other measurement.
+    # A repeated measurement replaces the row, also with another score.
     assert chromozoo([*words, "--score", "0.9"]) == 0
     (row,) = read_results(results)
     assert row["score_threshold"] == "0.9"
@@ -339,10 +333,10 @@ def test_the_benchmark_measures_what_segment_finds(
         (["--dataset", "bioimlab"], "bioimlab is not a data set for it; use bioimlab-segmentation"),
         (["--fold", "0"], "has no folds"),
         (["--stage", "val"], "none of the val images"),
-        (["--weights", "tiny.ckpt"], "chromozoo package"),
+        (["--weights", "tiny.ckpt"], "chromozoo zoo package"),
     ],
 )
-def test_the_benchmark_names_what_is_wrong(
+def test_errors_of_the_benchmark_say_the_remedy(
     words: list[str],
     said: str,
     weights: Path,
@@ -352,102 +346,16 @@ def test_the_benchmark_names_what_is_wrong(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    model = Tiny()
-    checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
-    torch.save(checkpoint, "tiny.ckpt")
-    fixed = ["--weights", str(weights), "--root", str(data), "--results", "x.csv"]
+    torch.save({"state_dict": Tiny().state_dict(), "hyper_parameters": {}}, "tiny.ckpt")
+    fixed = ["--weights", str(weights), "--root", str(data), "--output", "x.csv"]
     assert chromozoo(["benchmark", "tiny_segmenter", *fixed, *words]) == 2
     assert said in capsys.readouterr().err
     assert not Path("x.csv").exists()
 
 
-def test_a_classifier_is_not_measured_on_metaphases(capsys: pytest.CaptureFixture[str]) -> None:
+def test_classifiers_are_not_evaluated_on_metaphases(capsys: pytest.CaptureFixture[str]) -> None:
     assert chromozoo(["benchmark", "chrnet4", "--dataset", "bioimlab-segmentation"]) == 2
     assert "is not a data set for it; use bioimlab" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        chromozoo(["match", "chrnet4", "--dataset", "bioimlab-segmentation"])
+        chromozoo(["feature-matching", "chrnet4", "--dataset", "bioimlab-segmentation"])
     assert "invalid choice" in capsys.readouterr().err
-
-
-# The leaderboard
-
-
-def result(**changes: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "model": "chr_fast",
-        "weights": "bioimlab",
-        "weights_sha256": "0123456789ab",
-        "dataset": "bioimlab-segmentation",
-        "split": "bioimlab_segmentation_v1/test",
-        "split_sha256": "ba9876543210",
-        "n_images": 16,
-        "n_chromosomes": 728,
-        "score_threshold": 0.5,
-        "image_scale": "768x576",
-        "max_detections": 100,
-        "backend": "faster-coco-eval 1.8.0",
-        "parameters": 4_500_000,
-        "seconds_per_image": 0.41,
-        "device": "cpu 2 cores",
-        "threads": 2,
-        "precision": "fp32, stored fp16",
-        "chromozoo": "0.1.0",
-        "torch": "2.15.0",
-        "date": "2026-11-21",
-        "source": "measured",
-    }
-    for metric in METRICS:
-        row |= {metric: 0.75, f"{metric}_low": 0.7, f"{metric}_high": 0.8}
-    return row | changes
-
-
-def test_table_ranks_by_boxes_with_the_published_among_them(tmp_path: Path) -> None:
-    path = tmp_path / "r.csv"
-    assert read_results(path) == []
-    append_row(
-        path, result(model="better", box_ap=0.8213, count_bias=-1.5, relative_count_error=1.2)
-    )
-    append_row(path, result(model="worse", mask_ap_overlap=None))
-    append_row(path, result(model="chosen on", split="bioimlab_segmentation_v1/val"))
-    published = read_results(publish.SEGMENTATION_PUBLISHED)
-    table = leaderboard_markdown([*read_results(path), *published], split=result()["split"])
-    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if "|" in line][2:]
-    assert [(row[0], row[1]) for row in rows] == [
-        ("1", "better"),
-        ("–", "*ChrRender*"),
-        ("–", "*Mask R-CNN R50-FPN*"),
-        ("2", "worse"),
-        ("–", "*Faster R-CNN R101-FPN*"),
-    ]
-    assert rows[0][3:7] == ["4.50", "0.41", "82.13 [70.0, 80.0]", "75.00"]
-    assert rows[1][5:9] == ["*75.87*", "*96.65*", "*90.51*", "–"]
-    assert rows[3][11] == "–"
-    assert "728 chromosomes in 16 whole images of 768x576 pixels" in table
-    with pytest.raises(ResultsError, match="No result for split 'x'"):
-        leaderboard_markdown(published, split="x")
-    append_row(path, result(model="old", split_sha256="000000000000"))
-    with pytest.raises(ResultsError, match=r"different split files.*000000000000"):
-        leaderboard_markdown(read_results(path), split=result()["split"])
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"mask_ap": 75.0}, "mask_ap is '75.0' and must be a fraction"),
-        ({"backend": ""}, "no value for backend"),
-        ({"colour": "red"}, "unknown columns colour"),
-        ({"max_detections": 1.5}, "max_detections.*whole number"),
-    ],
-)
-def test_a_bad_row_is_refused(changes: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(ResultsError, match=said):
-        append_row(tmp_path / "r.csv", result() | changes)
-    assert not (tmp_path / "r.csv").exists()
-
-
-def test_published_figures_are_cited() -> None:
-    rows = read_results(publish.SEGMENTATION_PUBLISHED)
-    assert [row["box_ap"] for row in rows] == ["0.75872", "0.75279", "0.73752"]
-    for row in rows:
-        assert row["citation"] and row["source"] == "paper" and not row["mask_ap"]
-        assert row["image_scale"] == "768x576"

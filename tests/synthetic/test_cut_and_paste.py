@@ -253,7 +253,7 @@ def test_synthesize_writes_coco(labelme_set: Path, tmp_path: Path, capsys) -> No
     ("arguments", "message"),
     [
         (["--count", "0"], "--count 0: give 1 to"),
-        (["--count", "1", "--overlap", "1.5"], "--overlap 1.5: give a share from 0 to 1"),
+        (["--count", "1", "--overlap", "1.5"], "--overlap 1.5: give a fraction from 0 to 1"),
         (["--count", "1", "--chromosomes", "0"], "--chromosomes 0: give 1 to 200"),
         (["--count", "1", "--seed", "-1"], "--seed -1"),
         (["--count", "1", "--root", "nowhere"], "  1. "),
