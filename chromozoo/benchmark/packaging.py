@@ -301,7 +301,7 @@ def typical_length(data: Any) -> float:
     from chromozoo.images.preset import ChromosomePreset
 
     # Every chromosome fits into this canvas at the scale of the images.
-    data.preset = ChromosomePreset(height=256, width=256).to_dict()
+    data.preset = ChromosomePreset(height=256, width=256)
     crops = data.dataset("train")
     lengths = (crops.crops > 0).any(axis=2).sum(axis=1)
     return float(np.median([np.median(lengths[crops.cells == c]) for c in np.unique(crops.cells)]))

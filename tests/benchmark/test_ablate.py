@@ -169,7 +169,7 @@ def test_weights_are_measured_elsewhere_and_in_another_way(
     classified = ablation_benchmark._classified
 
     def spy(model: Any, data: Any) -> dict[str, Any]:
-        seen.append((model.flip_average, data.dataset_name, data.preset["stretch"]))
+        seen.append((model.flip_average, data.dataset_class.dataset_name, data.preset.stretch))
         return classified(model, data)
 
     monkeypatch.setattr(ablation_benchmark, "_classified", spy)

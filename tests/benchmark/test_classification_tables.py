@@ -157,9 +157,9 @@ def test_every_required_column_is_required(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not the header"),
+        ("", "columns are not those of"),
         ("model,colour\na,red\n", "unknown columns: colour"),
-        ("model,model\na,b\n", "not the header"),
+        ("model,model\na,b\n", "columns are not those of"),
         ("model,accuracy\na\n", "line 2 does not have 2 values"),
         ("model,accuracy\na,0.9\nb,0.9,0.9\n", "line 3"),
     ],

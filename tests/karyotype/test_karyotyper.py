@@ -215,14 +215,15 @@ def test_a_polarity_head_turns_the_images() -> None:
 
 
 def test_the_stain_selects_the_segmenter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def get_fake_model(name: str, weights: str | None = None, **_: Any) -> Any:
+    def get_fake_model(name: str, weights: str | None = "DEFAULT", **_: Any) -> Any:
         if name != "chr_fast":
             return untrained_classifier()
         model = Bright()
         model.tag = weights
         return model
 
-    monkeypatch.setattr(karyotyper_models, "get_model", get_fake_model)
+    for name in ("get_segmenter", "get_classifier"):
+        monkeypatch.setattr(karyotyper_models, name, get_fake_model)
     bright = metaphase(0, ("1", "1"), height=200, width=200).image
     both = get_karyotyper()
     assert both.segmenter_for("q").tag == "DEFAULT"  # type: ignore[attr-defined]

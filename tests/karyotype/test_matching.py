@@ -315,7 +315,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_REGISTERED", dict(registry._REGISTERED))
 
     @register_model(task="classification", paper="A. Uthor, 2026")
-    def tiny_matcher(stores: bool = False) -> Tiny:
+    def tiny_matcher(stores: bool = False, **_: Any) -> Tiny:
         """A tiny model."""
         return Tiny(stores)
 
@@ -340,6 +340,7 @@ def test_the_command_writes_a_row_for_each_way(
     torch.manual_seed(0)
     weights = checkpoint(tmp_path / "tiny.ckpt", Tiny())
     results = tmp_path / "results" / "matching.csv"
+    results.parent.mkdir()
     words = [
         "feature-matching",
         "tiny_matcher",
