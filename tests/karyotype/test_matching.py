@@ -368,7 +368,7 @@ def test_the_command_writes_a_row_for_each_way(
         assert bool(row["beta"]) == (row["mode"] == "lfv+lrd")
         assert bool(row["temperature"]) == (row["mode"] == "lfv+assignment")
         assert f"| {row['mode']} | {row['metric']} | {row['beta']} |" in shown
-    assert "chosen on these very cells" in shown
+    assert "selected on these cells" in shown
 
     # The rows equal the results of the library functions.
     model: Any = get_model("tiny_matcher", weights=weights)
@@ -404,7 +404,7 @@ def test_the_command_writes_a_row_for_each_way(
     assert chromozoo([*words, "--stage", "test", "--metric", "euclid"]) == 0
     rows = matching_benchmark.read_rows(results)
     assert [row["split"] for row in rows[8:]] == ["bioimlab_v1/test"] * 5
-    assert "chosen on these very cells" not in capsys.readouterr().out
+    assert "selected on these cells" not in capsys.readouterr().out
 
 
 def test_stored_label_feature_vectors_are_measured(
