@@ -234,7 +234,7 @@ def labelme_set(tmp_path: Path) -> Path:
 
 def test_synthesize_writes_coco(labelme_set: Path, tmp_path: Path, capsys) -> None:
     output = tmp_path / "out"
-    arguments = ["data", "synthesize", "--output", str(output), "--root", str(labelme_set)]
+    arguments = ["data", "compose", "--output", str(output), "--root", str(labelme_set)]
     assert main([*arguments, "--count", "2", "--chromosomes", "5"]) == 0
     assert "2 metaphases" in capsys.readouterr().out
     data = json.loads((output / "annotations.json").read_text())
@@ -260,6 +260,6 @@ def test_synthesize_writes_coco(labelme_set: Path, tmp_path: Path, capsys) -> No
     ],
 )
 def test_synthesize_refuses(arguments: list[str], message: str, tmp_path: Path, capsys) -> None:
-    assert main(["data", "synthesize", "--output", str(tmp_path / "out"), *arguments]) == 2
+    assert main(["data", "compose", "--output", str(tmp_path / "out"), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -260,13 +260,15 @@ def test_a_spent_budget_interrupts_the_training(
         monkeypatch.setattr(zoo_training, "INTERRUPT", 1)  # signal.CTRL_BREAK_EVENT
         monkeypatch.setattr(zoo_training, "OWN_GROUP", 0x200)  # CREATE_NEW_PROCESS_GROUP
     monkeypatch.setattr(zoo_training.subprocess, "Popen", Process)
-    record = zoo_training._Record(tmp_path)
-    assert not zoo_training._fit(read_recipe(CONFIG), record, 100, None)
+    monkeypatch.setattr(zoo_training, "RUNS", tmp_path)
+    recipe = read_recipe(CONFIG)
+    record = zoo_training.TrainingRecord(recipe)
+    assert not zoo_training.fit(recipe, record, 100, None)
     assert (started, sent) == (([0x200], [1]) if windows else ([0], [signal.SIGINT]))
-    assert not zoo_training._Record(tmp_path).trained
+    assert not zoo_training.TrainingRecord(recipe).trained
     record.path.write_text("{half")
     with pytest.raises(ChromozooError, match=r"zoo\.json: is damaged"):
-        zoo_training._Record(tmp_path)
+        zoo_training.TrainingRecord(recipe)
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, "bf16-mixed"), (False, "16-mixed")])
@@ -411,9 +413,9 @@ def test_a_config_that_names_no_model(tmp_path: Path) -> None:
 
 
 def test_benchmark_refuses_a_missing_folder(tmp_path: Path, capsys) -> None:
-    status = chromozoo(["benchmark", "chrnet4", "--results", str(tmp_path / "no" / "x.csv")])
+    status = chromozoo(["benchmark", "chrnet4", "--output", str(tmp_path / "no" / "x.csv")])
     assert status == 2
-    assert "no such folder" in capsys.readouterr().err
+    assert "existing folder" in capsys.readouterr().err
 
 
 def test_zoo_finds_only_recipes_of_the_zoo() -> None:
